@@ -1,0 +1,66 @@
+"""A cohort encoded once: with a frozen encoder, its tokens are all that training reads.
+
+The cache is one safetensors file a split, named by what it was made of (encoder weights, store, token blocks), so that a changed encoder never
+meets old tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from hlip.data import evaluation_batches
+from hlip.store import Store, StudyRecord
+from hp2l.diagnoser import Diagnoser, Tokens
+
+
+@torch.no_grad()
+def encode(
+    model: Diagnoser, store: Store, records: Sequence[StudyRecord], batch_size: int, progress: str | None = None
+) -> Tokens:
+    """All scans of each study -> tokens on the host, float32."""
+    device = model.encoder.device
+    patches: list[Tensor] = []
+    cls: list[Tensor] = []
+    with tqdm(total=len(records), desc=progress, unit="study", disable=progress is None) as bar:
+        for batch in evaluation_batches(store, records, batch_size):
+            tokens = model.tokens(batch.volumes.to(device), batch.scans_per_study)
+            patches.append(tokens.patches.float().cpu())
+            cls.append(tokens.cls.float().cpu())
+            bar.update(len(batch.study_ids))
+    return Tokens(torch.cat(patches), torch.cat(cls))
+
+
+def encode_once(
+    model: Diagnoser, store: Store, records: Sequence[StudyRecord], folder: Path, name: str, batch_size: int, progress: bool
+) -> Tokens:
+    """`encode`, read from the cache in `folder` if the same was encoded before."""
+    path = folder / f"{name}-{_digest(model, store, records)}.safetensors"
+    if not path.exists():
+        tokens = encode(model, store, records, batch_size, f"encode {name}" if progress else None)
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob(f"{name}-*.safetensors"):
+            old.unlink()
+        partial = path.with_suffix(".partial")
+        save_file(tokens._asdict(), partial)
+        os.replace(partial, path)
+    return Tokens(**load_file(path))
+
+
+def _digest(model: Diagnoser, store: Store, records: Sequence[StudyRecord]) -> str:
+    """16 hex digits of everything the tokens depend on."""
+    digest = hashlib.sha256()
+    for key, value in sorted(model.encoder.visual.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+    facts = [store.spec.digest(), list(model.config.blocks), [[record.study_id, list(record.sequences)] for record in records]]
+    digest.update(json.dumps(facts).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,188 @@
+"""`hlip ask`: one study in plain words, or a whole cohort against a tree."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from hlip.model import HLIP, SENTENCE, load
+from hlip.prepare import prepare
+from hlip.scanfile import VolumeError, find_scans
+from hlip.store import Store, StudyRecord
+from hlip.study import Study, read_manifest, write_manifest
+from hlip.taxonomy import Taxonomy
+from hlip.volume import VolumeSpec
+from hlip.zeroshot import (
+    NORMAL_PHRASE,
+    PromptSet,
+    ZeroShotSettings,
+    contrast_scores,
+    embed_classes,
+    embed_studies,
+    score_taxonomy,
+)
+
+MEANING = (
+    f"score: two-way softmax of the query against '{NORMAL_PHRASE}' at the model's temperature; 0.5 means as similar as a normal study. "
+    "It ranks queries and studies; it is not a probability of disease and no diagnosis. similarity: cosine of study and query."
+)
+SIMULATED = "This checkpoint has seen SIMULATED data only: on a real study its scores mean nothing clinically."
+
+
+def ask(arguments: argparse.Namespace) -> None:
+    """Score one study against the queries given, or the classes of a taxonomy, and print them."""
+    queries = list(arguments.queries)
+    if not queries and not arguments.taxonomy:
+        raise ValueError("no QUERY: add one or more texts, e.g. \"acute ischemic stroke\", or --taxonomy brain_mri")
+    if arguments.taxonomy:
+        tree = Taxonomy.load(arguments.taxonomy)
+        queries += [c.prompt for c in tree.classes(tree.depth) if c.prompt not in queries]
+    model = load(arguments.checkpoint, _device(arguments.device))
+    with tempfile.TemporaryDirectory() as scratch:
+        store, record = find_study(arguments, _spec(model, arguments.checkpoint), Path(scratch))
+        features = embed_studies(model, store, [record])
+        sequences, skipped = list(record.sequences), skipped_scans(store)
+    rows = score_queries(model, features, queries, PromptSet.load(arguments.templates))
+    warnings = [SIMULATED] if model.facts.get("simulated") else []
+    if arguments.json:
+        answer = {"study": arguments.study, "scans": sequences, "skipped": skipped, "scores": rows, "meaning": MEANING}
+        print(json.dumps(answer | {"warnings": warnings}, indent=2))
+    else:
+        print_scores(arguments.study, sequences, skipped, rows, warnings)
+
+
+def ask_cohort(arguments: argparse.Namespace) -> None:
+    """Score every study of a manifest or store against every class of a taxonomy, into a CSV."""
+    if not arguments.taxonomy or not (arguments.manifest or arguments.store):
+        raise ValueError("no STUDY: give one, or --taxonomy T with --manifest M (or --store S) to score a whole cohort")
+    tree = Taxonomy.load(arguments.taxonomy)
+    model = load(arguments.checkpoint, _device(arguments.device))
+    with tempfile.TemporaryDirectory() as scratch:
+        store = _cohort(arguments, _spec(model, arguments.checkpoint), Path(scratch))
+        features = embed_studies(model, store, store.records, progress="ask")
+        skipped = skipped_scans(store)
+    scores = score_taxonomy(model, features, tree, ZeroShotSettings(prompts=arguments.templates))
+    out = arguments.out or Path("scores.csv")
+    with out.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["study_id", "patient_id", "split", "level", "class", "score"])
+        for row, record in enumerate(store.records):
+            for level, values in enumerate(scores, start=1):
+                for name, value in zip(tree.levels[level - 1], values[row], strict=True):
+                    table.writerow([record.study_id, record.patient_id, record.split or "", level, name, f"{value:.6g}"])
+    print(f"{len(store.records)} studies x {sum(map(len, tree.levels))} classes: {out}")
+    for scan in skipped:
+        print(f"skipped: {scan}", file=sys.stderr)
+    print(MEANING, file=sys.stderr)
+    if model.facts.get("simulated"):
+        print(SIMULATED, file=sys.stderr)
+
+
+def score_queries(model: HLIP, features: torch.Tensor, queries: list[str], prompts: PromptSet) -> list[dict[str, Any]]:
+    """Rows of query, score and similarity, highest first, for one study's (1, P, E) features."""
+    study = features[:, SENTENCE]
+    embedded = embed_classes(model, [[query] for query in [*queries, NORMAL_PHRASE]], prompts).cpu()
+    similarity = study @ embedded.T
+    scale = float(model.logit_scale_sentence.detach().exp())
+    scores = contrast_scores(similarity[:, :-1], similarity[:, -1], scale)[0].tolist()
+    rows = zip(queries, scores, similarity[0].tolist(), strict=False)
+    return sorted(
+        ({"query": query, "score": round(score, 4), "similarity": round(cosine, 4)} for query, score, cosine in rows),
+        key=lambda row: -row["score"],
+    )
+
+
+def print_scores(
+    study: str, sequences: list[str], skipped: list[str], rows: list[dict[str, Any]], warnings: list[str]
+) -> None:
+    """A table for people."""
+    console = Console(highlight=False)
+    console.print(f"[bold]{study}[/bold]: {len(sequences)} scan(s) used" + (f" ({', '.join(s or '?' for s in sequences)})"))
+    for scan in skipped:
+        console.print(f"  skipped: {scan}", style="yellow", markup=False)
+    table = Table("query", "score", "similarity", "")
+    for row in rows:
+        bar = "█" * round(20 * row["score"])
+        table.add_row(row["query"], f"{row['score']:.3f}", f"{row['similarity']:+.3f}", bar)
+    console.print(table)
+    console.print(MEANING, style="dim", markup=False)
+    for warning in warnings:
+        console.print(warning, style="bold red", markup=False)
+
+
+def find_study(arguments: argparse.Namespace, spec: VolumeSpec, scratch: Path) -> tuple[Store, StudyRecord]:
+    """The study named on the command line, prepared as the checkpoint wants it.
+
+    Raises:
+        ValueError: no such study or path; no readable scan in it.
+    """
+    name = arguments.study
+    if arguments.store and not Path(name).exists():
+        store = Store(arguments.store)
+        _same_spec(store, spec)
+        return store, store.record(name)
+    if arguments.manifest and not Path(name).exists():
+        studies = [study for study in read_manifest(arguments.manifest) if study.study_id == name]
+        if not studies:
+            raise ValueError(f"{arguments.manifest}: holds no study '{name}'")
+        study = studies[0]
+    else:
+        path = Path(name)
+        if not path.exists():
+            raise ValueError(f"'{name}' is neither a file nor a folder; a study id needs --store or --manifest")
+        study = Study("asked", "asked", tuple(find_scans(path)))
+        if not study.scans:
+            raise ValueError(f"{path}: no NIfTI or DICOM file here")
+    store = prepare_few([study], spec, scratch)
+    if not store.records:
+        raise ValueError(f"'{name}': no usable scan\n  " + "\n  ".join(skipped_scans(store)))
+    return store, store.records[0]
+
+
+def prepare_few(studies: list[Study], spec: VolumeSpec, scratch: Path) -> Store:
+    """Prepare studies into a store in a scratch folder."""
+    write_manifest(studies, scratch / "manifest.jsonl")
+    prepare(scratch / "manifest.jsonl", scratch / "store", spec, workers=1, progress=False)
+    return Store(scratch / "store")
+
+
+def skipped_scans(store: Store) -> list[str]:
+    """One line a scan that could not be used: its file and why."""
+    with (store.path / "quality.csv").open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["status"] != "ok"]
+    return [f"{row['path']}: {row['reason']}: {row['message']}" for row in rows]
+
+
+def _cohort(arguments: argparse.Namespace, spec: VolumeSpec, scratch: Path) -> Store:
+    if arguments.store:
+        store = Store(arguments.store)
+        _same_spec(store, spec)
+        return store
+    prepare(arguments.manifest, scratch / "store", spec, workers=None)
+    return Store(scratch / "store")
+
+
+def _same_spec(store: Store, spec: VolumeSpec) -> None:
+    if store.spec.digest() != spec.digest():
+        raise ValueError(f"{store.path}: prepared with another VolumeSpec than the checkpoint was trained on; prepare it again with that spec")
+
+
+def _spec(model: HLIP, checkpoint: str) -> VolumeSpec:
+    if model.volume_spec is None:
+        raise VolumeError("no_spec", f"{checkpoint}: carries no VolumeSpec, so nobody knows how its studies must be prepared")
+    return model.volume_spec
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name

@@ -1,0 +1,142 @@
+"""`hlip simulate | prepare | ask`, and the commands other packages add (`compare`).
+
+Every command is described here and does its work elsewhere; heavy imports wait until a command runs, so that `hlip --help` is quick.
+Expected errors (bad input, missing files) end in one plain line and exit status 2, not in a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+Add = Callable[[Any], argparse.ArgumentParser]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of the console script `hlip`."""
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    if not hasattr(arguments, "run"):
+        parser.print_help()
+        raise SystemExit(2)
+    try:
+        arguments.run(arguments)
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        if os.environ.get("HLIP_TRACEBACK"):
+            raise
+        print(f"hlip {arguments.command}: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+    except KeyboardInterrupt:
+        print(f"\nhlip {arguments.command}: stopped; the same command continues where it was", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands, those of installed packages included."""
+    parser = argparse.ArgumentParser(
+        prog="hlip",
+        description="Language-image models on whole radiology studies: prepare data, ask in plain words, compare diagnoses.",
+        epilog="Training: accelerate launch pretrain --help, accelerate launch finetune --help",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for add in (_simulate, _prepare, _ask):
+        add(commands)
+    for point in sorted(entry_points(group="hlip.commands"), key=lambda point: point.name):
+        point.load()(commands)
+    return parser
+
+
+def _simulate(commands: Any) -> None:
+    command = commands.add_parser(
+        "simulate",
+        help="write a simulated cohort: NIfTI files, reports, labels",
+        description="Write a simulated brain MRI cohort (real anatomy, drawn lesions): NIfTI files, reports, labels, lesion masks, "
+        "manifest.jsonl. The same seed gives the same bytes. Started again, it writes only what is missing.",
+    )
+    command.add_argument("out", type=Path, metavar="OUT", help="folder to write")
+    command.add_argument("--studies", type=int, default=600, metavar="N", help="studies in all splits together (default: 600)")
+    command.add_argument("--seed", type=int, default=0, metavar="S", help="default: 0")
+    _workers(command)
+    command.set_defaults(run=_run_simulate)
+
+
+def _run_simulate(arguments: argparse.Namespace) -> None:
+    from hlip.simulate import simulate_cohort
+
+    manifest = simulate_cohort(arguments.out, arguments.studies, arguments.seed, workers=arguments.workers)
+    print(f"manifest: {manifest}")
+
+
+def _prepare(commands: Any) -> None:
+    from hlip.resources import names
+
+    command = commands.add_parser(
+        "prepare",
+        help="turn scans (NIfTI, DICOM) of a manifest into a store",
+        description="Orient, resample, window and size every scan of MANIFEST once, into STORE; quality.csv names what was done, or why a "
+        "scan was skipped. Started again, it does only what is missing or was made with another spec.",
+    )
+    command.add_argument("manifest", type=Path, metavar="MANIFEST", help="JSON lines, one study a line")
+    command.add_argument("store", type=Path, metavar="STORE", help="folder to write")
+    command.add_argument(
+        "--spec", default="mri", metavar="SPEC", help=f"how a scan becomes a volume: a YAML file or one of {', '.join(names('volume'))}"
+    )
+    command.add_argument("--montage", type=Path, metavar="PNG", help="also draw a picture of some prepared scans to look at")
+    _workers(command)
+    command.set_defaults(run=_run_prepare)
+
+
+def _run_prepare(arguments: argparse.Namespace) -> None:
+    from hlip.prepare import prepare
+    from hlip.volume import VolumeSpec
+
+    summary = prepare(arguments.manifest, arguments.store, VolumeSpec.load(arguments.spec), workers=arguments.workers)
+    print(summary)
+    if arguments.montage:
+        from hlip.montage import montage
+        from hlip.store import Store
+
+        print(f"montage: {montage(Store(arguments.store), arguments.montage)}")
+
+
+def _ask(commands: Any) -> None:
+    command = commands.add_parser(
+        "ask",
+        help="score a study, or a whole cohort, against text queries",
+        description="Zero-shot: score STUDY against each QUERY. STUDY is a folder of NIfTI or DICOM files, one file, or a study id of "
+        "--store or --manifest. With --manifest (or --store) and --taxonomy but no STUDY, every study is scored against every class "
+        "and written to --out as CSV. Scores rank; they are not probabilities of disease.",
+    )
+    command.add_argument("checkpoint", metavar="CHECKPOINT", help="run folder or checkpoint folder")
+    command.add_argument("study", nargs="?", metavar="STUDY", help="folder, file, or study id")
+    command.add_argument("queries", nargs="*", metavar="QUERY", help='plain words, e.g. "acute ischemic stroke"')
+    command.add_argument("--store", type=Path, help="prepared store that holds the study or the cohort")
+    command.add_argument("--manifest", type=Path, help="manifest that holds the study or the cohort (prepared on the fly)")
+    command.add_argument("--taxonomy", metavar="T", help="a YAML file or a built-in tree: its classes are the queries")
+    command.add_argument("--templates", default="hlip", metavar="SET", help="prompt set: hlip (18 templates, default), plain, or a YAML file")
+    command.add_argument("--out", type=Path, metavar="CSV", help="where a cohort's scores go (default: scores.csv)")
+    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
+    command.set_defaults(run=_run_ask)
+
+
+def _run_ask(arguments: argparse.Namespace) -> None:
+    from hlip.ask import ask, ask_cohort
+
+    if arguments.study is None:
+        ask_cohort(arguments)
+    else:
+        ask(arguments)
+
+
+def _workers(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--workers", type=int, default=None, metavar="N", help="processes (default: one a CPU core)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Typed configuration: a dataclass beside what it configures, a YAML file, and `--key.sub value` overrides.
+
+Unknown keys are errors, `--help` shows every field with its type, default and meaning, and `--config` takes a path or a built-in name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from jsonargparse import ArgumentParser, set_parsing_settings
+
+from hlip.resources import find
+
+T = TypeVar("T")
+
+
+def parse_config(kind: type[T], *, command: str, description: str, argv: Sequence[str] | None = None) -> T:
+    """Command-line arguments -> an instance of a configuration dataclass.
+
+    Args:
+        kind: the dataclass; fields without a default must be given.
+        command: the folder of `configs/` where names given to --config are looked up.
+        description: first lines of the help text.
+        argv: arguments, those of the process by default.
+    """
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(prog=f"accelerate launch {command}", description=description)
+    parser.add_argument("--config", action="config", help=f"a YAML file, or the name of one in configs/{command}")
+    parser.add_class_arguments(kind)
+    values = parser.instantiate_classes(parser.parse_args(_resolve(argv, command)))
+    return kind(**{field.name: getattr(values, field.name) for field in fields(kind)})  # type: ignore[arg-type]
+
+
+def _resolve(argv: Sequence[str] | None, command: str) -> list[str] | None:
+    """`--config demo` -> `--config <configs>/pretrain/demo.yaml`."""
+    import sys
+
+    resolved = list(sys.argv[1:] if argv is None else argv)
+    for place, argument in enumerate(resolved):
+        if argument == "--config" and place + 1 < len(resolved):
+            resolved[place + 1] = str(find(command, resolved[place + 1]))
+        elif argument.startswith("--config="):
+            resolved[place] = f"--config={find(command, argument.split('=', 1)[1])}"
+    return resolved
+
+
+def plain(value: Any) -> Any:
+    """A configuration as JSON-able values, to be written beside what it made."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,126 @@
+"""DICOM series of a folder -> one scan. The conversion itself is dicom2nifti's: it sorts slices by position, applies the
+rescale, drops localizers and duplicates, and refuses what is not a regular volume.
+
+A folder with several series is not one scan: each series is then named by its first file, which stands for all files of
+its folder with the same SeriesInstanceUID.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+
+import dicom2nifti.convert_dicom
+import numpy as np
+import pydicom
+from dicom2nifti.exceptions import ConversionError, ConversionValidationError
+from pydicom.errors import InvalidDicomError
+
+from hlip.scanfile import LoadedScan, VolumeError, guess_sequence, is_dicom
+from hlip.study import Scan
+
+_TAGS = ["SeriesInstanceUID", "SeriesDescription", "ProtocolName", "Modality"]
+_REASONS = {  # dicom2nifti's codes -> our reason and remedy
+    "TOO_FEW_SLICES": ("too_few_slices", "a localizer or an incomplete series"),
+    "NON_CUBICAL_IMAGE": ("gantry_tilt", "slices are sheared (gantry tilt); correct the tilt first, e.g. with dcm2niix"),
+    "SLICE_INCREMENT": ("uneven_slices", "the distance between slices varies: slices are missing or several series are mixed"),
+    "ORIENTATION": ("mixed_orientations", "slices of several orientations; split the series"),
+    "NOT_A_VOLUME": ("not_3d", "all slices lie at one place"),
+    "NON_IMAGING": ("not_an_image", "no image positions: a report, a secondary capture or a structured object"),
+    "NO_DICOM": ("not_an_image", "no image in this series"),
+    "MISSING_DICOM": ("uneven_slices", "slices are missing"),
+}
+
+
+def read_series(path: Path) -> LoadedScan:
+    """Read the one series of a folder, or the series to which a file belongs.
+
+    Raises:
+        VolumeError: not_an_image, several_series, truncated, too_few_slices, gantry_tilt, uneven_slices,
+            mixed_orientations, rgb_or_complex, series_4d, not_3d, dicom.
+    """
+    files = _series_files(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom warns about each odd tag of each slice
+        try:
+            slices = [pydicom.dcmread(file) for file in files]
+        except (InvalidDicomError, EOFError, OSError, ValueError, KeyError) as error:
+            raise VolumeError("truncated", f"{path}: a file of the series is damaged ({error}); copy it again") from error
+        image = _convert(path, slices)
+    first = slices[0]
+    data = np.asanyarray(image.dataobj)
+    if data.dtype.fields is not None or data.ndim == 4 and data.shape[-1] in (3, 4) and "RGB" in _text(first, "PhotometricInterpretation"):
+        raise VolumeError("rgb_or_complex", f"{path}: a colour series; export the grey-value images")
+    if data.ndim > 3 and data.shape[3] > 1:
+        raise VolumeError("series_4d", f"{path}: a series of {data.shape[3]} volumes; split it and name the ones to use")
+    return LoadedScan(
+        data.reshape(data.shape[:3]).astype(np.float32), np.asarray(image.affine, np.float64), path,
+        _sequence(first), _text(first, "Modality"), 1.0,
+    )  # fmt: skip
+
+
+def find_series(folder: Path, files: list[Path]) -> list[Scan]:
+    """The series among the DICOM files of one folder, in order of their first file."""
+    series: dict[str, list[Path]] = {}
+    names: dict[str, str] = {}
+    for file in files:
+        header = _header(file)
+        uid = _text(header, "SeriesInstanceUID") if header is not None else ""
+        if header is not None and uid:
+            series.setdefault(uid, []).append(file)
+            names.setdefault(uid, _sequence(header))
+    alone = len(series) == 1
+    return [Scan(folder if alone else members[0], names[uid]) for uid, members in series.items()]
+
+
+def _series_files(path: Path) -> list[Path]:
+    folder = path if path.is_dir() else path.parent
+    uid_of = {
+        file: _text(header, "SeriesInstanceUID")
+        for file in sorted(folder.iterdir())
+        if file.is_file() and is_dicom(file) and (header := _header(file)) is not None
+    }
+    if path.is_file():
+        if path not in uid_of:
+            raise VolumeError("truncated", f"{path}: a DICOM file whose header cannot be read; copy it again")
+        return [file for file, uid in uid_of.items() if uid == uid_of[path]]
+    found = set(uid_of.values())
+    if not found:
+        raise VolumeError("not_an_image", f"{path}: a folder without DICOM files; name the NIfTI file itself")
+    if len(found) > 1:
+        raise VolumeError("several_series", f"{path}: holds {len(found)} DICOM series; name one file of each as its own scan")
+    return list(uid_of)
+
+
+def _convert(path: Path, slices: list[pydicom.Dataset]):  # noqa: ANN202 (nibabel's class, not re-exported)
+    logging.getLogger("dicom2nifti").setLevel(logging.ERROR)
+    try:
+        return dicom2nifti.convert_dicom.dicom_array_to_nifti(slices, None, reorient_nifti=False)["NII"]
+    except (ConversionError, ConversionValidationError) as error:
+        code = str(error)
+        for key, (reason, remedy) in _REASONS.items():
+            if key in code:
+                raise VolumeError(reason, f"{path}: {remedy}") from error
+        raise VolumeError("dicom", f"{path}: dicom2nifti refused the series ({code})") from error
+    except Exception as error:  # odd tags surface as many types deep in the converter
+        raise VolumeError("dicom", f"{path}: the series cannot be converted ({type(error).__name__}: {error})") from error
+
+
+def _header(file: Path) -> pydicom.Dataset | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
+    except Exception:  # a damaged header, whatever its error
+        return None
+
+
+def _sequence(header: pydicom.Dataset) -> str:
+    return guess_sequence(_text(header, "SeriesDescription") or _text(header, "ProtocolName")) or (
+        "CT" if _text(header, "Modality") == "CT" else ""
+    )
+
+
+def _text(header: pydicom.Dataset, tag: str) -> str:
+    return str(header.get(tag, "") or "")

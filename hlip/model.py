@@ -1,0 +1,207 @@
+"""HLIP: the study encoder, the text tower, and one temperature for each of the two objectives.
+
+    model = hlip.load("runs/demo/pretrain")            # a run folder or a checkpoint folder
+    features = model.encode_study(volumes, [3, 1])     # (B, 2, E): [sentence, report] tokens, normalised
+    classes = model.encode_text(["This study shows: glioma."])
+
+A checkpoint is a folder: `config.json` (model, VolumeSpec, what it has seen), `model.safetensors`, `text/` (the tower's configuration
+and tokenizer). It needs nothing else to rebuild itself.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hlip.folders import recover, whole_folder
+from hlip.text import TextConfig, TextTower, Tokenizer, widen_word_embeddings
+from hlip.vision import StudyEncoder, VisionConfig
+from hlip.volume import VolumeSpec
+
+SENTENCE, REPORT = 0, 1  # which class token answers to which text
+INITIAL_SCALE = math.log(1 / 0.07)
+LARGEST_SCALE = math.log(100)
+FORMAT = "hlip-1"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint folder is missing, damaged, or of another shape; the message names the file and what differs."""
+
+
+@dataclass
+class HLIPConfig:
+    """What a model is made of."""
+
+    embed_dim: int = 768
+    """Channels E of the joint space."""
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    prefix: str = "This study shows: "
+    """Begins every text, in training and in queries."""
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> HLIPConfig:
+        """The inverse of `dataclasses.asdict`."""
+        parts = {"vision": VisionConfig(**values["vision"]), "text": TextConfig(**values["text"])}
+        return cls(**(values | parts))
+
+
+class HLIP(nn.Module):
+    """Studies and texts in one space.
+
+    Args:
+        config: the architecture.
+        text_source: folder or hub id of the text tower, `config.text.source` by default.
+        pretrained_text: read the tower's weights from the source (a checkpoint brings its own instead).
+    """
+
+    def __init__(self, config: HLIPConfig, text_source: str | Path | None = None, pretrained_text: bool = False):
+        super().__init__()
+        source = text_source or config.text.source
+        if source is None:
+            raise ValueError("text.source is None: grow a text source from reports first (hlip.text.grow_text_source)")
+        self.config = config
+        self.visual = StudyEncoder(config.vision)
+        self.visual_proj = nn.Linear(config.vision.features, config.embed_dim, bias=False)
+        nn.init.normal_(self.visual_proj.weight, std=config.vision.features**-0.5)
+        self.text = TextTower(config.text, config.embed_dim, source, pretrained_text)
+        if config.text.source is None and not pretrained_text:
+            widen_word_embeddings(self.text, config.text.embedding_std)
+        # shape (1,): DeepSpeed cannot partition a parameter without dimensions
+        self.logit_scale_sentence = nn.Parameter(torch.full((1,), INITIAL_SCALE))
+        self.logit_scale_report = nn.Parameter(torch.full((1,), INITIAL_SCALE))
+        self.tokenizer = Tokenizer(source, config.text.context_length)
+        self.volume_spec: VolumeSpec | None = None
+        self.facts: dict[str, Any] = {}
+
+    def encode_study(self, volumes: Tensor, scans_per_study: Sequence[int]) -> Tensor:
+        """(S, 1, D, H, W) uint8 of all scans, B counts on the host -> (B, P, E), unit length."""
+        return F.normalize(self.visual_proj(self.visual(volumes, scans_per_study)), dim=-1)
+
+    def encode_tokens(self, ids: Tensor) -> Tensor:
+        """(N, T) int64 token ids -> (N, E), unit length."""
+        return F.normalize(self.text(ids), dim=-1)
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Full texts, prefix included -> (N, E), unit length."""
+        return self.encode_tokens(self.tokenizer(texts).to(self.device))
+
+    def forward(
+        self, volumes: Tensor, scans_per_study: Sequence[int], sentences: Tensor, reports: Tensor
+    ) -> dict[str, Tensor]:
+        """One training batch -> `study (B, P, E)`, `sentence (B, E)`, `report (B, E)` and both temperatures' factors (1,).
+
+        A single call, so that DDP and DeepSpeed see every parameter used once.
+        """
+        return {
+            "study": self.encode_study(volumes, scans_per_study),
+            "sentence": self.encode_tokens(sentences),
+            "report": self.encode_tokens(reports),
+            "sentence_scale": self.logit_scale_sentence.exp(),
+            "report_scale": self.logit_scale_report.exp(),
+        }
+
+    @torch.no_grad()
+    def clamp_temperatures(self) -> None:
+        """Keep both factors within [1, 100], after each optimizer step."""
+        for scale in (self.logit_scale_sentence, self.logit_scale_report):
+            scale.clamp_(0, LARGEST_SCALE)
+
+    @property
+    def device(self) -> torch.device:
+        return self.logit_scale_sentence.device
+
+    def save(self, folder: str | Path, state: dict[str, Tensor] | None = None) -> None:
+        """Write a checkpoint folder atomically.
+
+        Args:
+            folder: its place; an older one there is replaced only when the new one is complete.
+            state: weights gathered by an engine; the module's own by default.
+        """
+        tensors = {key: value.detach().contiguous().cpu() for key, value in (state or self.state_dict()).items()}
+        description = {
+            "format": FORMAT,
+            "model": asdict(self.config),
+            "volume_spec": self.volume_spec.as_dict() if self.volume_spec else None,
+            "facts": self.facts,
+        }
+        with whole_folder(folder) as partial:
+            save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
+            self.tokenizer.hf.save_pretrained(str(partial / "text"))
+            self.text.encoder.config.save_pretrained(str(partial / "text"))
+            (partial / "config.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> HLIP:
+    """A model from its checkpoint folder, or from the run folder that holds it, in evaluation mode.
+
+    Raises:
+        CheckpointError: no checkpoint there, or its weights do not fit its configuration.
+    """
+    folder = checkpoint_folder(path)
+    description = read_description(folder)
+    model = HLIP(HLIPConfig.from_dict(description["model"]), text_source=folder / "text")
+    load_weights(model, folder / "model.safetensors")
+    if description["volume_spec"]:
+        model.volume_spec = VolumeSpec.from_dict(description["volume_spec"])
+    model.facts = description["facts"]
+    return model.to(device).eval()
+
+
+def checkpoint_folder(path: str | Path) -> Path:
+    """`path` itself if it is a checkpoint, else `path/model`.
+
+    Raises:
+        CheckpointError: neither holds a config.json.
+    """
+    path = Path(path)
+    for folder in (path, path / "model"):
+        recover(folder)
+        if (folder / "config.json").is_file():
+            return folder
+    raise CheckpointError(f"{path}: no checkpoint here (expected config.json in this folder or in its folder 'model')")
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """The config.json of a checkpoint folder, checked for its format."""
+    try:
+        description = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{folder / 'config.json'}: not JSON ({error}); the checkpoint is damaged") from error
+    if description.get("format") != FORMAT:
+        raise CheckpointError(f"{folder}: format '{description.get('format')}' is not '{FORMAT}' (an HLIP checkpoint)")
+    return description
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Strictly load a safetensors file.
+
+    Raises:
+        CheckpointError: unreadable, or keys or shapes differ; the first few are named.
+    """
+    try:
+        state = load_file(path)
+    except (FileNotFoundError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error})") from error
+    own = module.state_dict()
+    wrong = [f"{key}: missing" for key in own if key not in state]
+    wrong += [f"{key}: not part of this model" for key in state if key not in own]
+    wrong += [
+        f"{key}: shape {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise CheckpointError(f"{path}: weights of another model; " + "; ".join(wrong[:5]) + more)
+    module.load_state_dict(state)

@@ -1,0 +1,66 @@
+"""A contact sheet: each prepared volume as a row of slices, to look at before training on anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hlip.store import Store, StoreError
+from hlip.volume import PreparedVolume
+
+Row = tuple[str, NDArray[np.uint8]]
+"""A caption and a volume (D, H, W)."""
+
+
+def montage(
+    source: Store | str | Path | Sequence[PreparedVolume] | Iterable[Row],
+    out_png: str | Path,
+    *,
+    study_ids: Sequence[str] | None = None,
+    studies: int = 6,
+    slices: int = 8,
+) -> Path:
+    """Draw one row a volume, `slices` evenly spaced slices from the first to the last (superior to inferior with orientation RPI).
+
+    Args:
+        source: a store or its path, prepared volumes, or (caption, voxels (D, H, W) uint8) pairs.
+        out_png: where to write.
+        study_ids: which studies of a store; default the first `studies`.
+
+    Raises:
+        StoreError: no such store or study, or nothing to draw.
+    """
+    from matplotlib.figure import Figure
+
+    rows = list(_rows(source, study_ids, studies))
+    if not rows:
+        raise StoreError("nothing to draw: no volume given")
+    figure = Figure(figsize=(1.3 * slices, 1.45 * len(rows)), facecolor="black")
+    panels = figure.subplots(len(rows), slices, squeeze=False, gridspec_kw={"wspace": 0.02, "hspace": 0.14})
+    for (caption, volume), panel_row in zip(rows, panels, strict=True):
+        places = np.linspace(0, len(volume) - 1, slices + 2).round().astype(int)[1:-1]
+        for place, panel in zip(places, panel_row, strict=True):
+            panel.imshow(volume[place], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            panel.axis("off")
+        panel_row[0].set_title(caption, color="white", fontsize=7, loc="left", pad=2)
+    out_png = Path(out_png)
+    figure.savefig(out_png, dpi=110, bbox_inches="tight", facecolor="black")
+    return out_png
+
+
+def _rows(
+    source: Store | str | Path | Sequence[PreparedVolume] | Iterable[Row], study_ids: Sequence[str] | None, studies: int
+) -> Iterable[Row]:
+    if isinstance(source, (str, Path)):
+        source = Store(source)
+    if isinstance(source, Store):
+        for study_id in study_ids if study_ids is not None else source.study_ids[:studies]:
+            names = source.record(study_id).sequences
+            for name, volume in zip(names, source.volumes(study_id)[:, 0].numpy(), strict=True):
+                yield f"{study_id}  {name}", volume
+        return
+    for number, item in enumerate(source):
+        yield (item.window or str(number), item.voxels) if isinstance(item, PreparedVolume) else item

@@ -1,0 +1,256 @@
+"""One scan from disk: a NIfTI file or a DICOM series -> voxels with a trusted place in the patient.
+
+Notable choices:
+- Everything that cannot be one 3-D grey-value scan is refused with a `VolumeError` whose `reason` is a short code, so that a
+  table can count it, and whose message names the file and the remedy. Nothing is repaired silently.
+- Any NaN or infinite voxel refuses the scan: a resampled NaN grows, and only the owner knows what should stand there.
+- Coordinates are RAS millimetres, as nibabel gives them: x grows to the patient's right, y to the front, z upwards.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
+
+from hlip.study import Scan
+
+MIN_SLICES = 4
+"""Along any axis. Fewer are a localizer or a single image."""
+MIN_DISTINCT = 16
+"""Grey values of a scan. Fewer are a mask or a label map."""
+MAX_VOXELS = 2**30
+"""4 GiB as float32. A larger header is damaged or hostile."""
+_SPACING_RANGE = (0.01, 100.0)  # mm
+_NIFTI = (".nii", ".nii.gz")
+
+
+class VolumeError(ValueError):
+    """A scan cannot be used. `reason` is a short code for tables, the text names the file and the remedy."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[VolumeError], tuple[str, str]]:
+        return type(self), (self.reason, str(self))  # crosses process borders with its code
+
+
+@dataclass(frozen=True)
+class LoadedScan:
+    """Voxels of one scan and where they lie."""
+
+    data: NDArray[np.float32]
+    """(X, Y, Z) in file order, in the file's units (HU for a CT) after scale slope and intercept."""
+    affine: NDArray[np.float64]
+    """(4, 4), voxel index (x, y, z, 1) -> RAS mm."""
+    path: Path
+    sequence: str = ""
+    """Guessed from the file name or the DICOM series description; may be empty."""
+    modality: str = ""
+    """DICOM modality (MR, CT), empty for NIfTI, which does not say."""
+    slope: float = 1.0
+    """The scale slope that was applied. Not an integer: the stored values are not the scanner's own."""
+    notes: tuple[str, ...] = field(default_factory=tuple)
+    """What a reader should know although the scan is usable."""
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size in mm along x, y, z of the file."""
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
+        return x, y, z
+
+    @property
+    def codes(self) -> str:
+        """Where the file's axes point, e.g. RAS or LPI ("to" naming of nibabel)."""
+        return "".join(nib.orientations.aff2axcodes(self.affine))
+
+
+def read_scan(path: str | Path) -> LoadedScan:
+    """Read a NIfTI file, a folder of one DICOM series, or a DICOM file (with the series it belongs to in its folder).
+
+    Raises:
+        VolumeError: missing, empty_file, truncated, not_an_image, not_3d, series_4d, rgb_or_complex, nan, constant,
+            label_map, bad_affine, too_few_slices, too_large, or a code of `hlip.dicom`.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise VolumeError("missing", f"{path}: no such file or folder; correct the path in the manifest")
+    if path.is_file() and path.stat().st_size == 0:
+        raise VolumeError("empty_file", f"{path}: the file has no content; copy or export it again")
+    if path.is_dir() or (not _is_nifti(path) and is_dicom(path)):
+        from hlip.dicom import read_series  # pydicom and dicom2nifti only where there is DICOM
+
+        scan = read_series(path)
+    else:
+        scan = _read_nifti(path)
+    _check(scan)
+    return scan
+
+
+def find_scans(folder: str | Path) -> list[Scan]:
+    """The scans below a folder: NIfTI files and DICOM series of the folder itself and of its direct subfolders.
+
+    Other files are ignored. A DICOM series is named by its folder, or by its first file where a folder holds several.
+    A single file is a list of one.
+
+    Raises:
+        VolumeError: missing, or not_an_image when there is no scan.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise VolumeError("missing", f"{folder}: no such file or folder")
+    if folder.is_file():
+        return [Scan(folder, guess_sequence(folder.name))]
+    scans: list[Scan] = []
+    for place in [folder, *sorted(child for child in folder.iterdir() if child.is_dir())]:
+        files = sorted(child for child in place.iterdir() if child.is_file() and not child.name.startswith("."))
+        scans += [Scan(file, guess_sequence(file.name)) for file in files if _is_nifti(file)]
+        dicom = [file for file in files if not _is_nifti(file) and is_dicom(file)]
+        if dicom:
+            from hlip.dicom import find_series
+
+            scans += find_series(place, dicom)
+    if not scans:
+        raise VolumeError("not_an_image", f"{folder}: no NIfTI or DICOM file in this folder or its subfolders")
+    return scans
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether the file carries DICOM's mark (128 bytes, then DICM)."""
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+_SEQUENCES = (  # first match wins; the order matters (a FLAIR is also a T2, a DWI may say "b0 t2")
+    ("FLAIR", r"flair|tirm"),
+    ("SWI", r"swi|swan|susc|t2\*|t2star|gre|hemo"),
+    ("ADC", r"adc|apparent"),
+    ("DWI", r"dwi|diff|trace|dti"),
+    ("CT angiography", r"cta|ct.*angio"),
+    ("MRA", r"mra|tof|angio"),
+    ("PD", r"pd|proton"),
+    ("T1 contrast", r"t1(ce|c|gd|gad|post)|t1.*(\+c|gado|contrast|post)"),
+    ("T1", r"t1|mprage|mpr|spgr|bravo"),
+    ("T2", r"t2"),
+    ("CT", r"ct"),
+)
+
+
+def guess_sequence(text: str) -> str:
+    """A sequence name from a file name or a series description; empty when nothing is recognised."""
+    words = re.sub(r"\.nii(\.gz)?$|\.dcm$", "", text.lower())
+    for name, pattern in _SEQUENCES:
+        if re.search(rf"(?<![a-z])(?:{pattern})", words):
+            return name
+    return ""
+
+
+def _is_nifti(path: Path) -> bool:
+    return path.name.lower().endswith(_NIFTI)
+
+
+def _read_nifti(path: Path) -> LoadedScan:
+    try:
+        image = nib.load(path)
+    except (ImageFileError, HeaderDataError, EOFError, OSError, zlib.error, ValueError, OverflowError) as error:
+        raise _unreadable(path, error) from error
+    if not isinstance(image, nib.spatialimages.SpatialImage):
+        raise VolumeError("not_an_image", f"{path}: holds a {type(image).__name__}, not a volume")
+    shape = _volume_shape(path, tuple(int(n) for n in image.shape))
+    dtype = image.get_data_dtype()
+    if dtype.fields is not None or np.issubdtype(dtype, np.complexfloating):
+        raise VolumeError("rgb_or_complex", f"{path}: holds {_kind(dtype)} values; export the grey-value magnitude image")
+    try:
+        proxy = image.dataobj
+        data = proxy.get_scaled(np.float32) if hasattr(proxy, "get_scaled") else np.asanyarray(proxy)
+        data = data.reshape(shape, order="A").astype(np.float32, copy=False)
+    except (EOFError, OSError, zlib.error, ValueError, MemoryError, OverflowError) as error:
+        raise _unreadable(path, error) from error
+    slope = float(getattr(image.dataobj, "slope", 1.0))
+    return LoadedScan(data, _affine(path, image), path, guess_sequence(path.name), "", slope, _orientation_notes(image))
+
+
+def _volume_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The first three axes, or the reason why there are not three."""
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) > 3:
+        count = int(np.prod(shape[3:]))
+        raise VolumeError("series_4d", f"{path}: a series of {count} volumes {shape}; split it and name the ones to use")
+    if len(shape) < 3 or min(shape) == 1:
+        raise VolumeError("not_3d", f"{path}: a 2-D image {shape}; a scan needs at least {MIN_SLICES} slices")
+    if min(shape) < MIN_SLICES:
+        raise VolumeError("too_few_slices", f"{path}: shape {shape}; a scan needs at least {MIN_SLICES} slices")
+    if int(np.prod(shape, dtype=object)) > MAX_VOXELS:
+        raise VolumeError("too_large", f"{path}: the header claims {shape} voxels, over {MAX_VOXELS}; is it damaged?")
+    return shape
+
+
+def _affine(path: Path, image: nib.spatialimages.SpatialImage) -> NDArray[np.float64]:
+    affine = image.affine
+    if affine is None:
+        raise VolumeError("bad_affine", f"{path}: no affine in the header; export the scan again")
+    return np.asarray(affine, dtype=np.float64)
+
+
+def _orientation_notes(image: nib.spatialimages.SpatialImage) -> tuple[str, ...]:
+    header = image.header
+    if isinstance(header, nib.Nifti1Header) and not int(header["sform_code"]) and not int(header["qform_code"]):
+        return ("the header states no orientation: left and right are a guess",)
+    return ()
+
+
+def _kind(dtype: np.dtype) -> str:
+    return "colour" if dtype.fields is not None else "complex"
+
+
+def _unreadable(path: Path, error: Exception) -> VolumeError:
+    """Which of our reasons a reader's error is. A gzip stream that ends early raises EOFError, a short file OSError or ValueError."""
+    detail = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, PermissionError):
+        return VolumeError("no_permission", f"{path}: may not be read; correct its permissions")
+    if isinstance(error, MemoryError):
+        return VolumeError("too_large", f"{path}: does not fit into memory")
+    if isinstance(error, (ImageFileError, HeaderDataError)):
+        return VolumeError("not_an_image", f"{path}: not a readable NIfTI or DICOM file ({detail})")
+    return VolumeError("truncated", f"{path}: incomplete or damaged ({detail}); copy it again")
+
+
+def _check(scan: LoadedScan) -> None:
+    """The rules that hold for every scan, whatever it will be prepared to."""
+    path, data = scan.path, scan.data
+    _volume_shape(path, data.shape)
+    _check_affine(path, scan.affine)
+    low, high = float(data.min()), float(data.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        count = int(data.size - np.isfinite(data).sum())
+        raise VolumeError("nan", f"{path}: {count} of {data.size} voxels are NaN or infinite; replace them, then prepare again")
+    if low == high:
+        raise VolumeError("constant", f"{path}: every voxel is {low:g}; export the scan again")
+    # A glance at a sample is enough for nearly all scans; only a suspicious one is counted in full.
+    sample = data.reshape(-1, order="A")[:: max(1, data.size // 4096)]
+    if len(np.unique(sample)) < MIN_DISTINCT and (distinct := len(np.unique(data))) < MIN_DISTINCT:
+        raise VolumeError("label_map", f"{path}: only {distinct} distinct values: a mask or label map, not a scan")
+
+
+def _check_affine(path: Path, affine: NDArray[np.float64]) -> None:
+    remedy = "correct sform / qform or export the scan again"
+    if affine.shape != (4, 4) or not np.isfinite(affine).all():
+        raise VolumeError("bad_affine", f"{path}: the affine holds values that are not numbers; {remedy}")
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    if spacing.min() < _SPACING_RANGE[0] or spacing.max() > _SPACING_RANGE[1]:
+        shown = " x ".join(f"{value:g}" for value in spacing)
+        raise VolumeError("bad_affine", f"{path}: voxels of {shown} mm; {remedy}")
+    if abs(np.linalg.det(affine[:3, :3] / spacing)) < 0.1:
+        raise VolumeError("bad_affine", f"{path}: the axes of the affine are not independent; {remedy}")

@@ -1,0 +1,248 @@
+"""Placing: draws one class's lesions in one patient from its row of the signature table.
+
+The draws of one lesion come from one generator, so a follow-up visit finds the lesion in the same place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from hlip.simulate.anatomy import LOBES, PLACES, Template, nearest_lobe, rotation_matrix, to_subject
+from hlip.simulate.lesions import Signature
+from hlip.simulate.shapes import Blob, Cone, Focus, Lesion
+
+Taken = list[tuple[np.ndarray, float]]
+"""Centres and radii (subject mm) of lesions already placed."""
+
+_TRIES = 15
+
+# name, start of the ray (right side, MNI mm), direction low, direction high
+TERRITORIES = (
+    ("middle cerebral artery", (18, -10, 14), (0.9, -0.75, -0.3), (1.0, 0.6, 0.55), 0.62),
+    ("anterior cerebral artery", (5, 18, 22), (0.12, 0.1, 0.5), (0.35, 0.9, 0.9), 0.13),
+    ("posterior cerebral artery", (10, -46, 4), (0.2, -1.0, -0.1), (0.55, -0.8, 0.3), 0.15),
+    ("posterior inferior cerebellar artery", (14, -52, -32), (0.3, -1.0, -0.7), (0.7, -0.6, -0.3), 0.10),
+)
+DURAL = (
+    ("frontal convexity", (5, 5, 20), (0.5, 0.45, 0.3), (0.9, 0.85, 0.7), 0.25),
+    ("parietal convexity", (5, -30, 25), (0.5, -0.5, 0.4), (0.9, 0.0, 0.9), 0.2),
+    ("temporal convexity", (20, -15, -2), (0.9, -0.3, -0.3), (1.0, 0.2, 0.1), 0.12),
+    ("parasagittal region", (5, -5, 25), (0.08, -0.6, 0.8), (0.2, 0.6, 1.0), 0.18),
+    ("sphenoid wing", (22, 2, 0), (0.45, 0.6, -0.6), (0.7, 0.8, -0.4), 0.15),
+    ("cerebellopontine angle", (10, -34, -32), (0.9, 0.1, -0.1), (1.0, 0.3, 0.1), 0.10),
+)
+CYSTS = (
+    ("middle cranial fossa", (32, -4, -12), (0.4, 0.55, -0.6), (0.6, 0.8, -0.4), 0.52),
+    ("frontal convexity", (5, 5, 20), (0.5, 0.4, 0.3), (0.9, 0.8, 0.7), 0.14),
+    ("parietal convexity", (5, -30, 25), (0.5, -0.5, 0.4), (0.9, 0.0, 0.9), 0.12),
+    ("posterior fossa", (6, -58, -34), (0.1, -1.0, -0.4), (0.6, -0.8, -0.1), 0.22),
+)
+CLEFTS = (
+    ("frontal lobe", (16, 26, 8), (0.75, 0.2, 0.0), (1.0, 0.8, 0.5), 0.35),
+    ("parietal lobe", (20, -16, 24), (0.8, -0.4, 0.1), (1.0, 0.2, 0.7), 0.4),
+    ("occipital lobe", (26, -48, 10), (0.5, -0.9, -0.1), (0.9, -0.4, 0.4), 0.25),
+)
+Route = tuple[str, tuple[float, ...], tuple[float, ...], tuple[float, ...], float]
+
+
+def draw_lesion(
+    rng: np.random.Generator, row: Signature, template: Template, displacement: np.ndarray, taken: Taken
+) -> Lesion:
+    """One class's lesions: size, side, place and severity within the ranges of its row."""
+    lesion = Lesion(
+        row,
+        rim_mm=float(rng.uniform(*row.rim_mm)),
+        halo_mm=float(rng.uniform(*row.halo_mm)),
+        push=float(rng.uniform(*row.push)),
+        grade=int(rng.choice([1, 2, 3], p=[0.25, 0.45, 0.3])),
+        seed=int(rng.integers(2**31)),
+    )
+    if row.kind == "atrophy":
+        loss = rng.uniform(*row.loss)
+        left, right = np.clip(loss * (1 + rng.uniform(-0.12, 0.12, 2)), 0, 0.98)
+        lesion.loss = (float(left), float(right))
+    elif row.kind != "white matter":
+        PLACERS[row.kind](rng, row, template, displacement, taken, lesion)
+    return lesion
+
+
+def _blob(rng: np.random.Generator, centre: np.ndarray, diameter: float, elongation: float, bumps: float) -> Blob:
+    """An ellipsoid of that mean diameter, turned at random; `bumps` is a share of the radius."""
+    radii = np.exp(rng.normal(0, elongation, 3))
+    radii *= diameter / 2 / radii.mean()
+    rotation = rotation_matrix(rng.uniform(-90, 90, 3))
+    return Blob(centre, radii, rotation, _bumps(rng), bumps * diameter / 2)
+
+
+def _bumps(rng: np.random.Generator) -> np.ndarray:
+    """Cosine coefficients of a smooth field of standard deviation about 1."""
+    return rng.normal(0, 0.25, (4, 4, 4))
+
+
+def _diameter(rng: np.random.Generator, row: Signature) -> float:
+    low, high = row.size_mm
+    return float(low + (high - low) * rng.beta(1.3, 1.6))
+
+
+def _side(rng: np.random.Generator, left: float = 0.5) -> int:
+    return -1 if rng.random() < left else 1
+
+
+def _free(centre: np.ndarray, radius: float, taken: Taken) -> bool:
+    return all(np.linalg.norm(centre - other) > 0.9 * (radius + size) for other, size in taken)
+
+
+def _in_place(rng: np.random.Generator, name: str, side: int, template: Template) -> np.ndarray:
+    """A parenchymal template point (MNI mm) of a named place."""
+    place = PLACES[name]
+    point = np.array(place.centre)
+    for _ in range(_TRIES):
+        point = place.centre + rng.uniform(-1, 1, 3) * place.spread
+        if place.paired:
+            point[0] = side * abs(point[0])
+        index = template.index(point)
+        if template.gm[index] + template.wm[index] > 0.7:
+            break
+    return point
+
+
+def _surface(template: Template, start: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """Where a ray from inside the brain last leaves it (MNI mm)."""
+    steps = np.arange(0, 120, 1.5)
+    points = start + steps[:, None] * direction
+    index = np.rint((points - template.affine[:3, 3]) / np.diag(template.affine)[:3]).astype(int)
+    index = np.clip(index, 0, np.array(template.shape) - 1)
+    brain = (template.gm + template.wm)[tuple(index.T)] > 0.4
+    return points[np.flatnonzero(brain)[-1]] if brain.any() else start
+
+
+def _route(rng: np.random.Generator, routes: tuple[Route, ...], side: int) -> tuple[str, np.ndarray, np.ndarray]:
+    """Name, start and unit direction of a random route on that side."""
+    shares = np.array([route[4] for route in routes])
+    name, start, low, high, _ = routes[rng.choice(len(routes), p=shares / shares.sum())]
+    direction = rng.uniform(low, np.maximum(low, high))
+    direction /= np.linalg.norm(direction)
+    mirror = np.array([side, 1, 1])
+    return name, start * mirror, direction * mirror
+
+
+# --------------------------------------------------------------------------- one function a geometry
+
+
+def _hematoma(rng, row, template, displacement, taken, lesion):  # type: ignore[no-untyped-def]
+    for _ in range(_TRIES):
+        side, name, size = _side(rng), str(rng.choice(row.places)), _diameter(rng, row)
+        centre = to_subject(template, displacement, _in_place(rng, name, side, template))
+        elongation, bumps = (0.22, 0.22) if row.kind == "hematoma" else (0.25, 0.4)
+        shape = _blob(rng, centre, size, elongation, bumps)
+        if _free(centre, size / 2, taken):
+            break
+    taken.append((centre, size / 2))
+    lesion.foci.append(Focus(shape, side, name))
+
+
+def _wedge(rng, row, template, displacement, taken, lesion):  # type: ignore[no-untyped-def]
+    for _ in range(_TRIES):
+        side, length = _side(rng), _diameter(rng, row)
+        name, start, axis = _route(rng, TERRITORIES, side)
+        tip = _surface(template, start, axis)
+        apex = tip - axis * min(length, max(24.0, float(np.linalg.norm(tip - start))))
+        apex, tip = (to_subject(template, displacement, point) for point in (apex, tip))
+        length = float(np.linalg.norm(tip - apex))
+        axis = (tip - apex) / length
+        shape = Cone(
+            apex, axis, np.deg2rad(rng.uniform(24, 38)), 0, length + 12, _bumps(rng), 0.12 * length
+        )
+        if _free(shape.centre, length / 2, taken):
+            break
+    lesion.pattern = name
+    taken.append((shape.centre, length / 2))
+    lesion.foci.append(Focus(shape, side, nearest_lobe(shape.centre)))
+
+
+def _extra_axial(rng, row, template, displacement, taken, lesion):  # type: ignore[no-untyped-def]
+    routes, left, depth = (DURAL, 0.5, 0.6) if row.kind == "dural" else (CYSTS, 0.62, 0.55)
+    for _ in range(_TRIES):
+        side, size = _side(rng, left), _diameter(rng, row)
+        name, start, axis = _route(rng, routes, side)
+        centre = to_subject(template, displacement, _surface(template, start, axis) - axis * depth * size / 2)
+        shape = _blob(rng, centre, size, 0.12, 0.08)
+        if _free(centre, size / 2, taken):
+            break
+    taken.append((centre, size / 2))
+    lesion.foci.append(Focus(shape, side, name))
+
+
+def _cleft(rng, row, template, displacement, taken, lesion):  # type: ignore[no-untyped-def]
+    side, width = _side(rng), _diameter(rng, row)
+    name, start, axis = _route(rng, CLEFTS, side)
+    tip = _surface(template, start, axis)
+    inner, outer = 0.32 * width, 0.5 * width
+    start, tip = (to_subject(template, displacement, point) for point in (start, tip))
+    length = float(np.linalg.norm(tip - start)) + 4
+    axis = (tip - start) / np.linalg.norm(tip - start)
+    half_angle = float(np.arctan((outer - inner) / length))
+    before = inner / np.tan(half_angle)
+    shape = Cone(
+        start - axis * before, axis, half_angle, before - 4, before + length, _bumps(rng), 0.1 * width
+    )
+    taken.append((shape.centre, length / 2))
+    lesion.foci.append(Focus(shape, side, name))
+
+
+def _nodules(rng, row, template, displacement, taken, lesion):  # type: ignore[no-untyped-def]
+    count = 1 if rng.random() < 0.2 else int(rng.integers(row.count[0], row.count[1] + 1))
+    for number in range(count):
+        for _ in range(_TRIES):
+            side = _side(rng)
+            if rng.random() < 0.15:
+                point = _in_place(rng, "cerebellar hemisphere", side, template)
+            else:
+                point = template.junction[rng.integers(len(template.junction))]
+            size = _diameter(rng, row) * (1 if number == 0 else 0.75)
+            size = max(size, row.size_mm[0])
+            centre = to_subject(template, displacement, point)
+            if _free(centre, size / 2, taken):
+                break
+        taken.append((centre, size / 2))
+        side = -1 if point[0] < 0 else 1
+        lesion.foci.append(Focus(_blob(rng, centre, size, 0.08, 0.08), side, nearest_lobe(point)))
+
+
+def _cavities(rng, row, template, displacement, taken, lesion):  # type: ignore[no-untyped-def]
+    for _ in range(int(rng.integers(row.count[0], row.count[1] + 1))):
+        side, name = _side(rng), str(rng.choice(row.places))
+        centre = to_subject(template, displacement, _in_place(rng, name, side, template))
+        side = side if PLACES[name].paired else 0
+        lesion.foci.append(Focus(_blob(rng, centre, _diameter(rng, row), 0.2, 0.1), side, name))
+
+
+def _dots(rng, row, template, displacement, taken, lesion):  # type: ignore[no-untyped-def]
+    deep = rng.random() < 0.5
+    lesion.pattern = "deep" if deep else "lobar"
+    for _ in range(int(rng.integers(row.count[0], row.count[1] + 1))):
+        if rng.random() < (0.75 if deep else 0.08):
+            name = str(rng.choice(["basal ganglia", "thalamus", "pons", "cerebellar hemisphere", "internal capsule"]))
+            point = _in_place(rng, name, _side(rng), template)
+        else:
+            point = template.junction[rng.integers(len(template.junction))]
+            name = nearest_lobe(point)
+        centre = to_subject(template, displacement, point)
+        lesion.foci.append(Focus(_blob(rng, centre, _diameter(rng, row), 0.05, 0), 0, name))
+
+
+PLACERS: dict[str, Callable[..., None]] = {
+    "hematoma": _hematoma,
+    "mass": _hematoma,
+    "wedge": _wedge,
+    "dural": _extra_axial,
+    "cyst": _extra_axial,
+    "cleft": _cleft,
+    "nodules": _nodules,
+    "cavities": _cavities,
+    "dots": _dots,
+}
+
+__all__ = ["LOBES", "PLACERS", "draw_lesion"]

@@ -1,0 +1,232 @@
+"""Prepared studies on disk: one safetensors file a study, one uint8 tensor a volume, read lazily.
+
+    STORE/volume_spec.json              format version, the VolumeSpec and its digest
+    STORE/studies/<study_id>.safetensors  tensors "0", "1", ... (D, H, W) uint8; metadata: sequences, affines, digest, sources, quality rows
+    STORE/studies/<study_id>.skipped.json the same metadata of a study without a single usable scan
+    STORE/index.jsonl                   one line a study with at least one volume; written last: its presence means complete
+    STORE/quality.csv                   one row a scan of every study: what was done, or why not
+
+Every file is written beside its place and then renamed, so that a reader never meets half a file.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from hlip.volume import VolumeSpec
+
+if TYPE_CHECKING:
+    import torch
+
+FORMAT = 1
+QUALITY_COLUMNS = (
+    "study_id", "scan", "path", "sequence", "status", "reason", "message", "notes", "report", "shape", "spacing_mm", "orientation",
+    "windows", "low", "high", "foreground", "volumes", "prepared_shape",
+)  # fmt: skip
+_META = "hlip"  # the one metadata key: safetensors does not keep the order of several
+
+
+class StoreError(RuntimeError):
+    """A store is missing, unfinished, damaged or of another format; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """What is known of a prepared study besides its voxels."""
+
+    study_id: str
+    patient_id: str
+    sequences: tuple[str, ...]
+    """One name a volume, in tensor order, e.g. ("T1", "FLAIR") or ("CT brain", "CT blood", "CT bone")."""
+    report: str = ""
+    """Empty: the study has no text and cannot be used for contrastive training."""
+    sentences: tuple[str, ...] = ()
+    labels: tuple[str, ...] | None = None
+    split: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class Store:
+    """A finished store. Holds no open file, so that it may be sent to data-loader processes."""
+
+    def __init__(self, path: str | Path) -> None:
+        """
+        Raises:
+            StoreError: missing, unfinished, or written by another format version.
+        """
+        self.path = Path(path)
+        self.spec = read_spec(self.path)
+        self.records = _read_index(self.path)
+        self._place = {record.study_id: place for place, record in enumerate(self.records)}
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.path)!r}, {len(self)} studies, spec {self.spec.digest()})"
+
+    @property
+    def study_ids(self) -> list[str]:
+        """In index order, which is the manifest's."""
+        return [record.study_id for record in self.records]
+
+    def record(self, study_id: str) -> StudyRecord:
+        """
+        Raises:
+            StoreError: no study of that id.
+        """
+        if study_id not in self._place:
+            raise StoreError(f"{self.path}: no study '{study_id}' (of {len(self)}; skipped ones are in quality.csv)")
+        return self.records[self._place[study_id]]
+
+    def split(self, name: str) -> list[StudyRecord]:
+        """The records of one split ("train", "val", "test"), in index order."""
+        return [record for record in self.records if record.split == name]
+
+    def volumes(self, study_id: str, which: Sequence[int] | None = None) -> torch.Tensor:
+        """(n, 1, D, H, W) uint8: all volumes of a study, or those asked for, in the order asked. Reads only these.
+
+        Raises:
+            StoreError: no such study or volume, or a damaged file.
+        """
+        import torch
+
+        count = len(self.record(study_id).sequences)
+        which = range(count) if which is None else which
+        if bad := [n for n in which if not 0 <= n < count]:
+            raise StoreError(f"{self.path}: study '{study_id}' has volumes 0 to {count - 1}, not {bad[0]}")
+        file = study_file(self.path, study_id)
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                read = [tensors.get_tensor(str(n)) for n in which]
+        except (OSError, SafetensorError) as error:
+            raise StoreError(f"{file}: missing or damaged ({error}); delete it and prepare again") from error
+        return torch.stack(read)[:, None] if read else torch.empty((0, 1, *self.spec.size), dtype=torch.uint8)
+
+    def affines(self, study_id: str) -> NDArray[np.float64]:
+        """(n, 4, 4): voxel index (d, h, w, 1) -> RAS mm, of each volume of a study."""
+        self.record(study_id)
+        return np.array(read_metadata(study_file(self.path, study_id))["affines"], dtype=np.float64)
+
+    @cached_property
+    def quality(self) -> list[dict[str, str]]:
+        """The rows of quality.csv."""
+        with (self.path / "quality.csv").open(encoding="utf-8", newline="") as lines:
+            return list(csv.DictReader(lines))
+
+
+def study_file(store: Path, study_id: str) -> Path:
+    """Where a study's volumes are."""
+    return store / "studies" / f"{study_id}.safetensors"
+
+
+def skipped_file(store: Path, study_id: str) -> Path:
+    """Where the record of a study without usable scans is."""
+    return store / "studies" / f"{study_id}.skipped.json"
+
+
+def write_study(store: Path, study_id: str, volumes: Sequence[NDArray[np.uint8]], metadata: dict[str, Any]) -> None:
+    """Write one study atomically: volumes (D, H, W) uint8 and metadata, or the metadata alone where there is no volume."""
+    text = json.dumps(metadata, ensure_ascii=False, sort_keys=True)
+    kept, stale = study_file(store, study_id), skipped_file(store, study_id)
+    if volumes:
+        content = save({str(n): np.ascontiguousarray(volume) for n, volume in enumerate(volumes)}, metadata={_META: text})
+    else:
+        kept, stale = stale, kept
+        content = text.encode()
+    write_atomically(kept, content)
+    stale.unlink(missing_ok=True)
+
+
+def read_metadata(file: Path) -> dict[str, Any]:
+    """The metadata of a study's file, without its voxels.
+
+    Raises:
+        StoreError: missing or damaged.
+    """
+    try:
+        if file.suffix == ".json":
+            return json.loads(file.read_text(encoding="utf-8"))
+        with safe_open(file, framework="np") as tensors:
+            return json.loads(tensors.metadata()[_META])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise StoreError(f"{file}: missing or damaged ({error}); delete it and prepare again") from error
+
+
+def write_spec(store: Path, spec: VolumeSpec) -> None:
+    """Write STORE/volume_spec.json."""
+    content = {"format": FORMAT, "digest": spec.digest(), "spec": spec.as_dict()}
+    write_atomically(store / "volume_spec.json", (json.dumps(content, indent=2) + "\n").encode())
+
+
+def read_spec(store: Path) -> VolumeSpec:
+    """
+    Raises:
+        StoreError: no store, or one of another format version.
+    """
+    file = store / "volume_spec.json"
+    if not file.is_file():
+        raise StoreError(f"{store}: no prepared store here (volume_spec.json is missing); run `hlip prepare MANIFEST {store}`")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        version = content["format"]
+        if version == FORMAT:
+            return VolumeSpec.from_dict(content["spec"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{file}: damaged ({error}); run `hlip prepare` again") from error
+    raise StoreError(f"{store}: a store of format {version}, this version reads {FORMAT}; prepare it again into a new folder")
+
+
+def write_index(store: Path, records: Iterable[StudyRecord]) -> None:
+    """Write STORE/index.jsonl, the last act of preparing."""
+    lines = [json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records]
+    write_atomically(store / "index.jsonl", "".join(lines).encode())
+
+
+def write_quality(store: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write STORE/quality.csv."""
+    partial = store / "quality.csv.partial"
+    with partial.open("w", encoding="utf-8", newline="") as out:
+        table = csv.DictWriter(out, QUALITY_COLUMNS, lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+    os.replace(partial, store / "quality.csv")
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write beside the place, then rename. The partial name holds the process, so that two writers do not share it."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _read_index(store: Path) -> list[StudyRecord]:
+    file = store / "index.jsonl"
+    if not file.is_file():
+        raise StoreError(f"{store}: preparing was not finished (index.jsonl is missing); run `hlip prepare` again, it goes on")
+    records = []
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = json.loads(line)
+                for name in ("sequences", "sentences", "labels"):
+                    row[name] = None if row[name] is None else tuple(row[name])
+                records.append(StudyRecord(**row))
+            except (ValueError, KeyError, TypeError) as error:
+                raise StoreError(f"{file}, line {number}: damaged ({error}); run `hlip prepare` again") from error
+    return records

@@ -1,0 +1,222 @@
+"""The study encoder: against the official code's outputs, against one study at a time, and against its own checks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from einops import rearrange
+from safetensors.torch import load_file
+
+from hlip.official import vision_config, vision_state
+from hlip.position import depth_plane_table, sequence_table, space_table
+from hlip.vision import StudyEncoder, VisionConfig, draw_kept, normalise
+
+GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
+CASES = {
+    "a_paper_h2_cls_seqpos": "a_paper_h2_cls_seqpos",
+    "b_abl_h2_dinotxt": "b_abl_h2_dinotxt",
+    "c_abl_h2_dual": "c_abl_h2_dual",
+    "d_abl_h3_dual": "d_abl_h3_dual",
+    "f1_abl_dual_1_and_5_scans": "c_abl_h2_dual",
+}
+needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="golden outputs of the official code are not at ../shared")
+
+
+def golden_encoder(weights: str) -> StudyEncoder:
+    models = json.loads((GOLDEN / "models.json").read_text())
+    encoder = StudyEncoder(vision_config(models[weights]["config"])).eval()
+    tensors = load_file(GOLDEN / f"{weights}.safetensors")
+    official = {key[2:]: value for key, value in tensors.items() if key.startswith("w.")}
+    encoder.load_state_dict(vision_state(official))
+    return encoder
+
+
+def packed(studies: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
+    return rearrange(studies, "B n c D H W -> (B n) c D H W"), [studies.shape[1]] * len(studies)
+
+
+@needs_golden
+@pytest.mark.parametrize("case", CASES)
+def test_outputs_and_gradients_equal_the_official_code(case):
+    encoder = golden_encoder(CASES[case])
+    golden = load_file(GOLDEN / f"{case}.safetensors")
+    for name in (key[3:] for key in golden if key.startswith("in.")):
+        volumes, counts = packed(golden[f"in.{name}"])
+        tokens = encoder.tokens(volumes, counts)
+        patches = rearrange(tokens.patches, "(B n) T C -> B (n T) C", B=len(counts))
+        features = torch.cat([tokens.cls, patches], dim=1)
+        torch.testing.assert_close(features, golden[f"features.{name}"], atol=1e-5, rtol=1e-5)
+        pooled = encoder.pool(tokens)
+        torch.testing.assert_close(pooled.reshape(golden[f"out.{name}"].shape), golden[f"out.{name}"], atol=1e-5, rtol=1e-5)
+        if f"gradR.{name}" not in golden:
+            continue
+        encoder.zero_grad()
+        (pooled.reshape(golden[f"gradR.{name}"].shape) * golden[f"gradR.{name}"]).sum().backward()
+        parameters = dict(encoder.named_parameters())
+        gradients = {key.removeprefix(f"grad.{name}."): value for key, value in golden.items() if key.startswith(f"grad.{name}.")}
+        assert gradients
+        for key, expected in gradients.items():
+            if key == "reg_token":
+                actual = parameters["cls_token"].grad[:, 1:]
+            else:
+                actual = parameters[key].grad[:, :1] if key == "cls_token" else parameters[key].grad
+            torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4, msg=lambda text, key=key: f"{key}: {text}")
+
+
+@needs_golden
+@pytest.mark.parametrize("share", ["0.25", "0.5"])
+def test_patch_dropout_equals_the_official_code(share):
+    encoder = golden_encoder("c_abl_h2_dual").train()
+    golden = load_file(GOLDEN / "c2_abl_dual_patchdrop.safetensors")
+    volumes, counts = packed(golden["in.b2s3"])
+    pooled = encoder(volumes, counts, kept=golden[f"keep_indices.p{share}"])
+    torch.testing.assert_close(pooled, golden[f"out.p{share}"], atol=1e-5, rtol=1e-5)
+
+
+@needs_golden
+@pytest.mark.parametrize("version", ["abl", "paper"])
+def test_position_tables_equal_the_official_code(version):
+    golden = load_file(GOLDEN / f"posemb_init_{version}.safetensors")
+    table = depth_plane_table if version == "abl" else space_table
+    for key, expected in golden.items():
+        kind, *shape = key.split(".")
+        if kind == "spatial":
+            grid = tuple(int(side) for side in shape[0].split("x"))
+            torch.testing.assert_close(table(grid, int(shape[1]))[None], expected, atol=1e-5, rtol=0)
+        elif kind.startswith("sequential"):
+            torch.testing.assert_close(sequence_table(40, int(shape[0]))[None], expected, atol=1e-5, rtol=0)
+
+
+def tiny(scopes: list[str], **changes) -> StudyEncoder:
+    torch.manual_seed(0)
+    settings = {"size": (8, 16, 16), "patch": (2, 8, 8), "width": 24, "heads": 2, "scopes": scopes} | changes
+    encoder = StudyEncoder(VisionConfig(**settings))
+    for parameter in encoder.parameters():  # away from the symmetric start, so that every path matters
+        torch.nn.init.normal_(parameter, std=0.3)
+    return encoder
+
+
+def scans(count: int) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 1, 8, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+SCOPES = [["scan", "study"], ["slice", "scan", "study", "slice"], ["study", "slice"], ["slice", "study", "scan"]]
+
+
+@pytest.mark.parametrize("scopes", SCOPES, ids="-".join)
+@pytest.mark.parametrize("dropped", [False, True], ids=["all patches", "patch dropout"])
+def test_a_packed_batch_equals_one_study_at_a_time(scopes, dropped):
+    encoder, counts, volumes = tiny(scopes).train(), [3, 1, 5], scans(9)
+    kept = draw_kept(9, (4, 2, 2), 0.5, scopes[0] == "slice" or "slice" in scopes, torch.device("cpu")) if dropped else None
+    together = encoder(volumes, counts, kept)
+    together.square().sum().backward()
+    gradients = {key: value.grad.clone() for key, value in encoder.named_parameters()}
+    encoder.zero_grad()
+    alone, start = [], 0
+    for count in counts:
+        part = slice(start, start + count)
+        alone.append(encoder(volumes[part], [count], None if kept is None else kept[part]))
+        start += count
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-5)
+    sum(pooled.square().sum() for pooled in alone).backward()
+    for key, value in encoder.named_parameters():
+        torch.testing.assert_close(gradients[key], value.grad, atol=2e-4, rtol=1e-4)
+
+
+def test_scope_decides_what_a_token_can_see():
+    """In scan scope another scan of the study changes nothing before the study block; in study scope it does."""
+    for scopes, sees in ((["scan", "scan"], False), (["scan", "study"], True)):
+        encoder, volumes = tiny(scopes).eval(), scans(2)
+        before = encoder.tokens(volumes, [2]).patches[0]
+        changed = volumes.clone()
+        changed[1] = 255 - changed[1]
+        after = encoder.tokens(changed, [2]).patches[0]
+        assert torch.equal(before, after) is not sees
+
+
+def test_slice_scope_keeps_to_its_slice():
+    encoder, volumes = tiny(["slice"]).eval(), scans(1)
+    changed = volumes.clone()
+    changed[:, :, 6:] = 0  # the last of four slices of patches
+    before, after = encoder.tokens(volumes, [1]).patches, encoder.tokens(changed, [1]).patches
+    assert torch.equal(before[:, :12], after[:, :12])
+    assert not torch.equal(before[:, 12:], after[:, 12:])
+
+
+def test_the_order_of_scans_does_not_matter_without_sequence_positions():
+    encoder, volumes = tiny(["scan", "study"]).eval(), scans(4)
+    torch.testing.assert_close(encoder(volumes, [4]), encoder(volumes.flip(0), [4]), atol=1e-5, rtol=1e-5)
+
+
+def test_patch_dropout_keeps_the_same_number_everywhere():
+    kept = draw_kept(5, (4, 3, 4), 0.5, True, torch.device("cpu"))
+    assert kept.shape == (5, 24)
+    for scan in kept:
+        assert len(set(scan.tolist())) == 24
+        assert torch.bincount(scan // 12, minlength=4).tolist() == [6] * 4
+    assert draw_kept(2, (4, 3, 4), 0.99, False, torch.device("cpu")).shape == (2, 1)
+
+
+def test_drop_path_is_drawn_a_study_and_keeps_the_mean():
+    torch.manual_seed(3)
+    encoder = tiny(["study"], drop_path=0.0)
+    block = encoder.blocks[0]
+    block.drop_path = 0.5
+    branch = torch.ones(1, 7, 24)
+    from hlip.attention import Lengths
+
+    lengths = Lengths([3, 4], torch.device("cpu"))
+    block.train()
+    drawn = torch.stack([block._drop(branch, lengths)[0, :, 0] for _ in range(400)])
+    assert set(drawn.unique().tolist()) == {0.0, 2.0}
+    assert (drawn[:, :3] == drawn[:, :1]).all() and (drawn[:, 3:] == drawn[:, 3:4]).all()
+    assert (drawn[:, 0] != drawn[:, 3]).any()
+    assert drawn.mean().item() == pytest.approx(1.0, abs=0.1)
+
+
+def test_another_grid_resamples_the_position_table():
+    encoder = tiny(["scan"]).eval()
+    assert encoder(torch.zeros(1, 1, 12, 16, 16, dtype=torch.uint8), [1]).shape == (1, 2, 48)
+    table = encoder._table((6, 2, 2), torch.zeros(1))
+    expected = torch.nn.functional.interpolate(
+        encoder.spatial_posemb.permute(0, 4, 1, 2, 3), size=(6, 2, 2), mode="trilinear", align_corners=False
+    )
+    torch.testing.assert_close(table[0], expected[0].permute(1, 2, 3, 0).reshape(-1, 24))
+
+
+def test_block_checkpoints_change_nothing():
+    plain, saved = tiny(["scan", "study"]).train(), tiny(["scan", "study"], checkpoint_blocks=True).train()
+    saved.load_state_dict(plain.state_dict())
+    for encoder in (plain, saved):
+        encoder(scans(3), [1, 2]).sum().backward()
+    for one, other in zip(plain.parameters(), saved.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
+def test_voxels_are_normalised_as_published():
+    voxels = torch.tensor([0, 255], dtype=torch.uint8)
+    torch.testing.assert_close(normalise(voxels), torch.tensor([-0.449 / 0.226, 0.551 / 0.226]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"size": (8, 16, 20)}, "not a multiple of patch"),
+        ({"scopes": ["scan", "series"]}, "slice | scan | study"),
+        ({"scopes": []}, "slice | scan | study"),
+        ({"width": 25}, "not a multiple of heads"),
+    ],
+)
+def test_a_wrong_configuration_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message.replace("|", r"\|")):
+        tiny(**({"scopes": ["scan"]} | changes))
+
+
+def test_wrong_counts_are_refused():
+    with pytest.raises(ValueError, match="scans_per_study"):
+        tiny(["scan"])(scans(3), [1, 1])
+    with pytest.raises(ValueError, match="at least 1"):
+        tiny(["scan"])(scans(3), [3, 0])
