@@ -19,7 +19,9 @@ def add_compare(commands: Any) -> None:
     parser.add_argument("finetuned", type=Path, metavar="FINETUNED", help="run or checkpoint folder of the fine-tuned model")
     parser.add_argument("store", type=Path, metavar="STORE", help="prepared store with labels")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write")
-    parser.add_argument("--taxonomy", metavar="T", help="refuse to compare unless the fine-tuned model was trained on this tree")
+    parser.add_argument(
+        "--taxonomy", metavar="T", help="refuse to compare unless the fine-tuned model was trained on this tree"
+    )
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples over patients (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
     parser.add_argument("--title", default="Zero-shot beside fine-tuned diagnoses")

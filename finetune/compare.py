@@ -1,7 +1,7 @@
 """`hlip compare`: zero-shot and fine-tuned diagnoses of the same held-out studies, as a report.
 
-Every choice of setting (prompts, synonyms, contrast, how parents are scored; thresholds) is made on the validation split. The test split is
-opened here, once, after those choices.
+Every choice of setting (prompts, synonyms, contrast, how parents are scored; thresholds) is made on the validation split.
+The test split is opened here, once, after those choices.
 """
 
 from __future__ import annotations
@@ -106,7 +106,9 @@ def labelled(store: Store, taxonomy: Taxonomy) -> Cohort:
     records = [record for split in ("val", "test") for record in store.split(split) if record.labels is not None]
     for split in ("val", "test"):
         if not any(record.split == split for record in records):
-            raise ValueError(f"{store.path}: no labelled study in split '{split}': settings need val, the comparison needs test")
+            raise ValueError(
+                f"{store.path}: no labelled study in split '{split}': settings need val, the comparison needs test"
+            )
     levels = taxonomy.encode_all([r.labels for r in records], names=[r.study_id for r in records])
     return Cohort(records, [targets for targets, _ in levels], [known for _, known in levels])
 
@@ -117,7 +119,9 @@ def zero_shot(model: HLIP, store: Store, cohort: Cohort, taxonomy: Taxonomy) -> 
     val = cohort.rows("val")
     candidates = [
         ZeroShotSettings(prompts, synonyms, contrast, parents)  # type: ignore[arg-type]
-        for prompts, synonyms, contrast, parents in product(("plain", "hlip"), (False, True), (False, True), ("own", "children"))
+        for prompts, synonyms, contrast, parents in product(
+            ("plain", "hlip"), (False, True), (False, True), ("own", "children")
+        )
     ]
     areas = [mean_auc(score_taxonomy(model, features[val], taxonomy, s), cohort, val, taxonomy) for s in candidates]
     best = int(np.argmax(areas))
@@ -158,7 +162,7 @@ def score_table(method: str, levels: Levels, cohort: Cohort, taxonomy: Taxonomy)
         method=method,
         study_ids=[record.study_id for record in cohort.records],
         patient_ids=[record.patient_id for record in cohort.records],
-        split=[record.split for record in cohort.records],
+        split=[record.split or "" for record in cohort.records],
         levels=levels,
     )
     return table.with_truth([list(level) for level in taxonomy.levels], cohort.targets, cohort.known)
@@ -205,16 +209,29 @@ def training_curves(runs: dict[str, Path]) -> list[dict[str, Any]]:
             part = [row for row in rows if any(name in row for name in names)]
             if part:
                 series = {name: [row.get(name) for row in part] for name in names}
-                curves.append({"title": f"{title}: {label}", "x": [row["step"] for row in part], "xlabel": "step", "ylabel": label, "series": series})
+                curves.append(
+                    {
+                        "title": f"{title}: {label}",
+                        "x": [row["step"] for row in part],
+                        "xlabel": "step",
+                        "ylabel": label,
+                        "series": series,
+                    }
+                )
     return curves
 
 
-def provenance_of(arguments: argparse.Namespace, pretrained: HLIP, finetuned: Diagnoser, store: Store, taxonomy: Taxonomy) -> dict[str, Any]:
+def provenance_of(
+    arguments: argparse.Namespace, pretrained: HLIP, finetuned: Diagnoser, store: Store, taxonomy: Taxonomy
+) -> dict[str, Any]:
     """Where the numbers come from: hashes, versions, what the models have seen."""
     head = checkpoint_folder(arguments.finetuned) / "head.safetensors"
     packages = ("hlip-hp2l", "torch", "open_clip_torch", "transformers", "timm", "accelerate")
     return {
-        "pretrained": {"path": str(arguments.pretrained), "sha256": _sha256(checkpoint_folder(arguments.pretrained) / "model.safetensors")},
+        "pretrained": {
+            "path": str(arguments.pretrained),
+            "sha256": _sha256(checkpoint_folder(arguments.pretrained) / "model.safetensors"),
+        },
         "fine_tuned": {"path": str(arguments.finetuned), "sha256": _sha256(head)},
         "pretrained_facts": pretrained.facts,
         "fine_tuned_facts": finetuned.facts,

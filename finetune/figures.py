@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,12 @@ from matplotlib.figure import Figure
 COLOURS = ("#e69f00", "#0072b2", "#009e73", "#cc79a7", "#d55e00")
 INK, MUTED, GRID, PAPER = "#1f2430", "#667080", "#e3e6ea", "#fffffe"
 MARKERS, HATCHES = ("o", "s", "^", "D", "v"), ("", "////", "....", "xxxx", "----")
+DASHES: tuple[Any, ...] = ("-", (0, (4, 1.2)), (0, (1.2, 1)), (0, (6, 1.5, 1.2, 1.5)), (0, (2, 2)))
 WIDE, NARROW = 10.4, 3.5
 # The font that measures the figure and, for the page, fonts of the same widths.
 _ARIAL = "Arial, 'Helvetica Neue', Helvetica, 'Liberation Sans', sans-serif"
-_FONTS = {name: _ARIAL for name in ("Arial", "Liberation Sans", "Helvetica", "Helvetica Neue")}
-_FONTS["DejaVu Sans"] = "'DejaVu Sans', Verdana, Geneva, sans-serif"  # comes with matplotlib
+_FONTS = dict.fromkeys(("Arial", "Liberation Sans", "Helvetica", "Helvetica Neue"), _ARIAL)
+_FONTS["DejaVu Sans"] = "'DejaVu Sans', Verdana, Geneva, sans-serif"  # matplotlib brings it along
 
 
 def method_label(name: str) -> str:
@@ -96,8 +97,7 @@ def level_bars(comparison: Mapping[str, Any], narrow: bool = False) -> Figure:
     for axis, metric, title in zip(axes, ("macro_auc", "balanced_accuracy"), ("Macro AUC", "Balanced accuracy"), strict=True):
         _grouped_bars(axis, comparison, metric)
         axis.set_title(title)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))
+    _legend(figure, axes[0], axes[-1], narrow)
     return figure
 
 
@@ -138,18 +138,20 @@ def class_forest(comparison: Mapping[str, Any], narrow: bool = False) -> Figure:
         figure = Figure(figsize=(WIDE, height))
         axes = list(figure.subplots(1, 2 if paired else 1, sharey=True, squeeze=False).ravel())
     for axis in axes:
-        _class_rows(axis, level, names, comparison["methods"][0])
+        _class_rows(axis, level, names, comparison["methods"][0], 20 if narrow else 26)
     _forest(axes[0], level, names, comparison["methods"])
     axes[0].set_title("AUC")
     if paired:
         _forest_difference(axes[1], level, names)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=len(comparison["methods"]))
+        first, second = (method_label(method).lower() for method in comparison["methods"][:2])
+        axes[1].set_title("Difference in AUC" if narrow else f"Difference in AUC, {second} minus {first}")
+    _legend(figure, axes[0], axes[0], narrow)
     return figure
 
 
-def _class_rows(axis: Axes, level: Mapping[str, Any], names: Sequence[str], method: str) -> None:
+def _class_rows(axis: Axes, level: Mapping[str, Any], names: Sequence[str], method: str, width: int) -> None:
     counts = [level[method]["per_class"][name]["n_positive"] for name in names]
-    labels = [f"{_wrapped(name, 26)}  ({count})" for name, count in zip(names, counts, strict=True)]
+    labels = [f"{_wrapped(name, width)} ({count})" for name, count in zip(names, counts, strict=True)]
     axis.set_yticks(range(len(names)), labels)
     axis.set_ylim(len(names) - 0.4, -0.6)
     axis.grid(axis="y", visible=False)
@@ -170,7 +172,6 @@ def _forest(axis: Axes, level: Mapping[str, Any], names: Sequence[str], methods:
 
 
 def _forest_difference(axis: Axes, level: Mapping[str, Any], names: Sequence[str]) -> None:
-    second, first = level["difference"]["of"]
     entries = [level["difference"]["per_class"][name]["auc"] for name in names]
     kept = [name in level["macro_classes"] for name in names]
     for row, (entry, counted) in enumerate(zip(entries, kept, strict=True)):
@@ -181,7 +182,6 @@ def _forest_difference(axis: Axes, level: Mapping[str, Any], names: Sequence[str
         axis.plot(entry["value"], row, "D", color=INK if sure else PAPER, markeredgecolor=INK if sure else MUTED, markersize=5)
     axis.axvline(0.0, color=MUTED, linewidth=0.9)
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:+.1f}" if abs(value) > 1e-9 else "0")
-    axis.set_title(f"Difference in AUC, {method_label(second).lower()} minus {method_label(first).lower()}")
 
 
 def _dots(axis: Axes, entries: Sequence[Mapping[str, Any]], shift: float, index: int, label: str) -> None:
@@ -219,7 +219,7 @@ def long_tail(comparison: Mapping[str, Any], narrow: bool = False) -> Figure:
         auc.plot(x, y, MARKERS[i % 5], color=colour(i), markersize=6, label=method_label(method))
     (bars.barh if narrow else bars.bar)(place, values, 0.55, color=MUTED)
     _finish_long_tail(auc, bars, names, values, source, narrow)
-    figure.legend(*auc.get_legend_handles_labels(), loc="outside upper right", ncols=len(comparison["methods"]))
+    _legend(figure, auc, auc, narrow)
     return figure
 
 
@@ -258,9 +258,9 @@ def roc_multiples(comparison: Mapping[str, Any], narrow: bool = False) -> Figure
     """One small ROC panel a disease of the last level, every method in it."""
     roc, normal = comparison["curves"]["roc"], comparison["settings"]["normal_class"]
     names = [name for name in _by_count(comparison) if name != normal and any(name in roc[method] for method in roc)]
-    columns = 2 if narrow else 5
+    columns = 3 if narrow else 5
     rows = max(1, -(-len(names) // columns))
-    figure = Figure(figsize=(NARROW, 1.75 * rows + 0.35) if narrow else (WIDE, 2.15 * rows + 0.35))
+    figure = Figure(figsize=(NARROW, 1.4 * rows + 0.6) if narrow else (WIDE, 2.15 * rows + 0.35))
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     level = _last(comparison)
     for axis in grid.ravel()[len(names) :]:
@@ -272,9 +272,10 @@ def roc_multiples(comparison: Mapping[str, Any], narrow: bool = False) -> Figure
                 points = roc[method][name]
                 look: dict[str, Any] = {"color": colour(i), "linewidth": 1.5, "linestyle": "-" if i else (0, (4, 1.2))}
                 axis.plot(points["fpr"], points["tpr"], label=method_label(method), **look)
-                text = f"{level[method]['per_class'][name]['auc']['value']:.2f}"
-                axis.text(0.97, 0.06 + 0.15 * i, text, ha="right", fontsize=8.5, fontweight="bold", color=colour(i))
-        axis.set_title(_wrapped(name, 26), fontsize=8.5, fontweight="normal")
+        found = [level[method]["per_class"][name]["auc"]["value"] for method in comparison["methods"] if name in roc[method]]
+        text = (" → " if len(found) == 2 else "  ").join(f"{value:.2f}" for value in found)
+        axis.text(0.97, 0.05, text, ha="right", fontsize=7 if narrow else 8.5, fontweight="bold")
+        axis.set_title(_wrapped(name, 16 if narrow else 26), fontsize=7.5 if narrow else 8.5, fontweight="normal")
         axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1], aspect="equal")
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -303,7 +304,7 @@ def level_drop(comparison: Mapping[str, Any], narrow: bool = False) -> Figure:
     axes[0].set_xlim(-0.25, len(levels) - 0.75)
     axes[0].grid(axis="x", visible=False)
     axes[0].set_title("Macro AUC from coarse to fine")
-    axes[0].legend(loc="best")
+    _legend(figure, axes[0], axes[0], narrow)
     if reliability:
         _reliability(axes[1], comparison)
     return figure
@@ -317,14 +318,14 @@ def _reliability(axis: Axes, comparison: Mapping[str, Any]) -> None:
             kept = [row for row in zip(points["mean_score"], points["frequency"], strict=True) if row[0] is not None]
             x, y = zip(*kept, strict=True)
             label = f"{method_label(method)} (ECE {points['ece']:.2f})"
-            axis.plot(x, y, MARKERS[i % 5] + "-", color=colour(i), linewidth=1.4, markersize=5, label=label)
+            axis.plot(x, y, MARKERS[i % 5] + "-", color=colour(i), linewidth=1.4, markersize=5, label=label, clip_on=False)
     axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="Mean score", ylabel="Observed share")
     axis.set_title("Reliability, all classes of the last level")
-    axis.legend(loc="upper left")
+    axis.legend(loc="best")
 
 
 def training_curves(panels: Sequence[Mapping[str, Any]], narrow: bool = False) -> Figure:
-    """Lines over steps: each panel {title, xlabel, ylabel, series: {name: y or (x, y)}, x: shared x if given}."""
+    """Lines over steps: each panel {title, xlabel, ylabel, x, series: {name: y}}; None in y is a gap."""
     columns = 1 if narrow else min(len(panels), 3)
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(NARROW, 2.5 * rows) if narrow else (WIDE, 2.9 * rows))
@@ -333,8 +334,9 @@ def training_curves(panels: Sequence[Mapping[str, Any]], narrow: bool = False) -
         axis.set_visible(False)
     for axis, panel in zip(grid, panels, strict=False):
         for i, (name, line) in enumerate(panel["series"].items()):
-            x, y = line if isinstance(line, tuple) else (panel.get("x", range(len(line))), line)
-            axis.plot(x, y, color=colour(i), linewidth=1.6, linestyle="-" if i % 2 else (0, (4, 1.2)), label=name)
+            points = zip(panel.get("x", range(len(line))), line, strict=True)
+            known = np.array([point for point in points if point[1] is not None], dtype=float).reshape(-1, 2)
+            axis.plot(known[:, 0], known[:, 1], color=colour(i + 1), linewidth=1.6, linestyle=DASHES[i % 5], label=name)
         axis.set_title(panel.get("title", ""))
         axis.set(xlabel=panel.get("xlabel", ""), ylabel=panel.get("ylabel", ""))
         if len(panel["series"]) > 1:
@@ -348,6 +350,15 @@ def training_curves(panels: Sequence[Mapping[str, Any]], narrow: bool = False) -
 def colour(index: int) -> str:
     """Colour of the i-th method."""
     return COLOURS[index % len(COLOURS)]
+
+
+def _legend(figure: Figure, source: Axes, place: Axes, narrow: bool) -> None:
+    """The methods in one line: beside the title of the wide figure, above the narrow one."""
+    handles, labels = source.get_legend_handles_labels()
+    if narrow:
+        figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), columnspacing=1.2)
+    else:
+        place.legend(handles, labels, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(labels), borderaxespad=0.0)
 
 
 def _last(comparison: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -364,7 +375,7 @@ def _by_count(comparison: Mapping[str, Any]) -> list[str]:
 def frequencies(comparison: Mapping[str, Any]) -> tuple[dict[str, float], str]:
     """Share of positive studies of each class of the last level, and of which studies: training if known, else test."""
     classes, level = list(comparison["cohort"]["classes"].values())[-1], _last(comparison)
-    if all("train_prevalence" in entry for entry in classes.values()):
+    if all(entry.get("train_prevalence") is not None for entry in classes.values()):
         return {name: entry["train_prevalence"] for name, entry in classes.items()}, "training"
     table = level[comparison["methods"][0]]["per_class"]
     return {n: e["n_positive"] / max(1, e["n_positive"] + e["n_negative"]) for n, e in table.items()}, "test"
@@ -377,28 +388,36 @@ def _wrapped(name: str, width: int) -> str:
 # --- out of matplotlib -----------------------------------------------------------------------------------------------
 
 
-def save(draw: Callable[[bool], Figure], folder: Path, name: str) -> None:
-    """Write the wide figure as PNG (200 dpi) and SVG on white."""
-    with style():
-        figure = draw(False)
-        figure.savefig(folder / f"{name}.png", dpi=200, facecolor="white")
-        figure.savefig(folder / f"{name}.svg", facecolor="white", metadata={"Date": None})
+def settled(figure: Figure) -> Figure:
+    """Lay the figure out once, so that saving it in several formats does not do it again."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure
 
 
-def inline_svg(draw: Callable[[bool], Figure], name: str, narrow: bool) -> str:
-    """The figure as an <svg> element for a page: real text in the page's font, colours as CSS variables, ids of its own."""
+def save(figure: Figure, folder: Path, name: str) -> None:
+    """Write PNG (200 dpi) and SVG on white; within `style()`."""
+    figure.savefig(folder / f"{name}.png", dpi=200, facecolor="white")
+    figure.savefig(folder / f"{name}.svg", facecolor="white", metadata={"Date": None})
+
+
+def inline_svg(figure: Figure, prefix: str) -> str:
+    """The figure as an <svg> element for a page, within `style()`.
+
+    Text stays text, colours become CSS variables, ids carry the prefix because a page has many figures.
+    """
     buffer = io.StringIO()
-    with style(), matplotlib.rc_context({"svg.fonttype": "none"}):
-        draw(narrow).savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL)
     svg = svg[svg.index("<svg") :].strip()
     variables = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper"}
     variables.update({shade: f"m{i}" for i, shade in enumerate(COLOURS)})
     for shade, variable in variables.items():
         svg = re.sub(shade, f"var(--{variable})", svg, flags=re.IGNORECASE)
-    prefix = f"{name}-{'n' if narrow else 'w'}-"
-    svg = re.sub(r'\bid="', f'id="{prefix}', svg)
-    svg = svg.replace('href="#', f'href="#{prefix}').replace("url(#", f"url(#{prefix}")
+    svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
+    svg = svg.replace('href="#', f'href="#{prefix}-').replace("url(#", f"url(#{prefix}-")
     svg = re.sub(r"font-family: [^;\"]*", f"font-family: {_FONTS[_font()]}", svg)
+    svg = re.sub(r"(font: [^;\"]*?[\d.]+px) [^;\"]*", rf"\1 {_FONTS[_font()]}", svg)  # the shorthand of older matplotlib
     opening, rest = svg.split(">", 1)
     return re.sub(r'\s(width|height)="[^"]*"', "", opening) + ">" + rest

@@ -1,7 +1,7 @@
 """A cohort encoded once: with a frozen encoder, its tokens are all that training reads.
 
-The cache is one safetensors file a split, named by what it was made of (encoder weights, store, token blocks), so that a changed encoder never
-meets old tokens.
+The cache is one safetensors file a split, named by what it was made of (encoder weights, store, token blocks), so that a
+changed encoder never meets old tokens.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     accelerate launch finetune --config configs/finetune/demo.yaml --encoder RUN --store STORE --out RUN2
 
-The encoder is frozen: the cohort is encoded once and the head trains on cached tokens, so that 2,000 studies take minutes on a CPU. The
-checkpoint kept is the one with the best macro AUC on the validation split. The test split is not opened here.
+The encoder is frozen: the cohort is encoded once and the head trains on cached tokens, so that 2,000 studies take minutes
+on a CPU. The checkpoint kept is the one with the best macro AUC on the validation split. The test split is not opened here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from finetune.tokens import encode_once
-from hlip.config import parse_config, plain
+from hlip.config import parse_config, plain, plain_errors
 from hlip.data import GlobalBatches
 from hlip.engine import (
     OptimizerConfig,
@@ -39,8 +39,10 @@ from hlip.metrics import roc_auc
 from hlip.model import CheckpointError, load
 from hlip.store import Store, StudyRecord
 from hlip.taxonomy import Taxonomy, TaxonomyError
+from hp2l.baselines import FlatHead
 from hp2l.diagnoser import Diagnoser, HeadConfig, Tokens
 from hp2l.loss import HP2LLoss, LossConfig
+from hp2l.model import HP2L
 
 
 @dataclass
@@ -90,7 +92,8 @@ class Labels:
 def main(argv: list[str] | None = None) -> None:
     """Parse the arguments and run."""
     config = parse_config(FinetuneConfig, command="finetune", description="Fine-tune HP2L on a labelled store.", argv=argv)
-    Run(config).train()
+    with plain_errors():
+        Run(config).train()
 
 
 class Run:
@@ -130,7 +133,9 @@ class Run:
         everything = self.store.split(split)
         records = [record for record in everything if record.labels is not None]
         if not records:
-            raise SystemExit(f"{self.config.store}: no labelled study in split '{split}' (labels and split are fields of the manifest)")
+            raise SystemExit(
+                f"{self.config.store}: no labelled study in split '{split}' (labels and split are fields of the manifest)"
+            )
         if len(records) < len(everything):
             self.say(f"left out, no labels: {len(everything) - len(records)} of {len(everything)} {split} studies")
         return records
@@ -148,7 +153,7 @@ class Run:
         """Every step from where the run stands to its end."""
         config = self.config
         if self.start >= config.steps:
-            self.say(f"{config.out} is finished ({self.start} steps); delete {config.out / 'state'} or raise --steps to go on")
+            self.say(f"{config.out} is finished ({self.start} steps)")
             return
         self.say(self.introduction())
         bar = tqdm(total=config.steps, initial=self.start, desc="finetune", unit="step", disable=not self.main)
@@ -170,7 +175,8 @@ class Run:
         self.say(f"best validation AUC {self.best:.3f}; checkpoint: {config.out / 'model'}")
 
     def step(self, indices: Tensor) -> dict[str, Tensor]:
-        """One optimizer step on cached tokens of these training studies, then the prototypes move; returns the loss and its parts."""
+        """One optimizer step on cached tokens of these training studies, then the prototypes move; returns the loss and its
+        parts."""
         self.head.train()
         device = self.accelerator.device
         tokens = Tokens(*(part[indices].to(device) for part in self.tokens["train"]))
@@ -182,7 +188,8 @@ class Run:
         self.accelerator.clip_grad_norm_(self.head.parameters(), self.config.optimizer.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        unwrap(self.accelerator, self.head).update_prototypes(output, targets, known)
+        own = unwrap(self.accelerator, self.head)
+        own.update_prototypes(output, targets, known)
         return {"loss": total, **parts}
 
     @torch.no_grad()
@@ -243,9 +250,10 @@ class Run:
             tqdm.write(text)
 
 
-def unwrap(accelerator: Accelerator, head: nn.Module) -> nn.Module:
+def unwrap(accelerator: Accelerator, head: nn.Module) -> HP2L | FlatHead:
     """The head itself, without the engine's wrapper."""
-    module: nn.Module = accelerator.unwrap_model(head)
+    module = accelerator.unwrap_model(head)
+    assert isinstance(module, HP2L | FlatHead)
     return module
 
 

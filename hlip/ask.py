@@ -42,7 +42,7 @@ def ask(arguments: argparse.Namespace) -> None:
     """Score one study against the queries given, or the classes of a taxonomy, and print them."""
     queries = list(arguments.queries)
     if not queries and not arguments.taxonomy:
-        raise ValueError("no QUERY: add one or more texts, e.g. \"acute ischemic stroke\", or --taxonomy brain_mri")
+        raise ValueError('no QUERY: add one or more texts, e.g. "acute ischemic stroke", or --taxonomy brain_mri')
     if arguments.taxonomy:
         tree = Taxonomy.load(arguments.taxonomy)
         queries += [c.prompt for c in tree.classes(tree.depth) if c.prompt not in queries]
@@ -101,9 +101,7 @@ def score_queries(model: HLIP, features: torch.Tensor, queries: list[str], promp
     )
 
 
-def print_scores(
-    study: str, sequences: list[str], skipped: list[str], rows: list[dict[str, Any]], warnings: list[str]
-) -> None:
+def print_scores(study: str, sequences: list[str], skipped: list[str], rows: list[dict[str, Any]], warnings: list[str]) -> None:
     """A table for people."""
     console = Console(highlight=False)
     console.print(f"[bold]{study}[/bold]: {len(sequences)} scan(s) used" + (f" ({', '.join(s or '?' for s in sequences)})"))
@@ -173,7 +171,9 @@ def _cohort(arguments: argparse.Namespace, spec: VolumeSpec, scratch: Path) -> S
 
 def _same_spec(store: Store, spec: VolumeSpec) -> None:
     if store.spec.digest() != spec.digest():
-        raise ValueError(f"{store.path}: prepared with another VolumeSpec than the checkpoint was trained on; prepare it again with that spec")
+        raise ValueError(
+            f"{store.path}: prepared with another VolumeSpec than the checkpoint was trained on; prepare it again with that spec"
+        )
 
 
 def _spec(model: HLIP, checkpoint: str) -> VolumeSpec:

@@ -1,8 +1,8 @@
 """Attention inside groups of tokens, and the moves of tokens between slice, scan and study.
 
-Slices and scans are groups of equal size: plain dense attention. Studies differ in size: their tokens lie one after another in one
-row, and attention runs within each stretch; on CUDA by the variable-length flash kernel, elsewhere by a loop over studies, which is
-also the reference the kernel is held to.
+Slices and scans are groups of equal size: plain dense attention. Studies differ in size: their tokens lie one after another
+in one row, and attention runs within each stretch; on CUDA by the variable-length flash kernel, elsewhere by a loop over
+studies, which is also the reference the kernel is held to.
 """
 
 from __future__ import annotations
@@ -64,11 +64,8 @@ class Grouping:
             return prefix, patches
         studies = packed[0].split(self.study_lengths.counts)
         prefix = torch.stack([study[: self.prefix] for study in studies])
-        patches = [
-            rearrange(study[self.prefix :], "(n T) C -> n T C", n=count)
-            for study, count in zip(studies, self.counts, strict=True)
-        ]
-        return prefix, torch.cat(patches)
+        pairs = zip(studies, self.counts, strict=True)
+        return prefix, torch.cat([rearrange(study[self.prefix :], "(n T) C -> n T C", n=count) for study, count in pairs])
 
     def move(self, prefix: Tensor, source: str, target: str) -> Tensor:
         """Prefix tokens of one scope's groups as those of another's."""
@@ -112,6 +109,7 @@ def stretches_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Lengths) -> Te
 
         q, k, v = (rearrange(part, "1 h N c -> N h c") for part in (q, k, v))
         mixed = varlen_attn(q, k, v, lengths.offsets, lengths.offsets, lengths.longest, lengths.longest)
+        assert isinstance(mixed, Tensor)  # a pair only when the log-sum-exp is asked for
         return rearrange(mixed, "N h c -> 1 h N c")
     stretches = zip(*(part.split(lengths.counts, dim=2) for part in (q, k, v)), strict=True)
     return torch.cat([F.scaled_dot_product_attention(*stretch) for stretch in stretches], dim=2)

@@ -1,7 +1,7 @@
 """`hlip simulate | prepare | ask`, and the commands other packages add (`compare`).
 
-Every command is described here and does its work elsewhere; heavy imports wait until a command runs, so that `hlip --help` is quick.
-Expected errors (bad input, missing files) end in one plain line and exit status 2, not in a traceback.
+Every command is described here and does its work elsewhere; heavy imports wait until a command runs, so that `hlip --help`
+is quick. Expected errors (bad input, missing files) end in one plain line and exit status 2, not in a traceback.
 """
 
 from __future__ import annotations
@@ -84,7 +84,10 @@ def _prepare(commands: Any) -> None:
     command.add_argument("manifest", type=Path, metavar="MANIFEST", help="JSON lines, one study a line")
     command.add_argument("store", type=Path, metavar="STORE", help="folder to write")
     command.add_argument(
-        "--spec", default="mri", metavar="SPEC", help=f"how a scan becomes a volume: a YAML file or one of {', '.join(names('volume'))}"
+        "--spec",
+        default="mri",
+        metavar="SPEC",
+        help=f"how a scan becomes a volume: a YAML file or one of {', '.join(names('volume'))}",
     )
     command.add_argument("--montage", type=Path, metavar="PNG", help="also draw a picture of some prepared scans to look at")
     _workers(command)
@@ -118,7 +121,9 @@ def _ask(commands: Any) -> None:
     command.add_argument("--store", type=Path, help="prepared store that holds the study or the cohort")
     command.add_argument("--manifest", type=Path, help="manifest that holds the study or the cohort (prepared on the fly)")
     command.add_argument("--taxonomy", metavar="T", help="a YAML file or a built-in tree: its classes are the queries")
-    command.add_argument("--templates", default="hlip", metavar="SET", help="prompt set: hlip (18 templates, default), plain, or a YAML file")
+    command.add_argument(
+        "--templates", default="hlip", metavar="SET", help="prompt set: hlip (18 templates, default), plain, or a YAML file"
+    )
     command.add_argument("--out", type=Path, metavar="CSV", help="where a cohort's scores go (default: scores.csv)")
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
     command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")

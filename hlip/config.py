@@ -1,11 +1,15 @@
 """Typed configuration: a dataclass beside what it configures, a YAML file, and `--key.sub value` overrides.
 
-Unknown keys are errors, `--help` shows every field with its type, default and meaning, and `--config` takes a path or a built-in name.
+Unknown keys are errors, `--help` shows every field with its type, default and meaning, and `--config` takes a path or a
+built-in name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,8 +40,6 @@ def parse_config(kind: type[T], *, command: str, description: str, argv: Sequenc
 
 def _resolve(argv: Sequence[str] | None, command: str) -> list[str] | None:
     """`--config demo` -> `--config <configs>/pretrain/demo.yaml`."""
-    import sys
-
     resolved = list(sys.argv[1:] if argv is None else argv)
     for place, argument in enumerate(resolved):
         if argument == "--config" and place + 1 < len(resolved):
@@ -45,6 +47,20 @@ def _resolve(argv: Sequence[str] | None, command: str) -> list[str] | None:
         elif argument.startswith("--config="):
             resolved[place] = f"--config={find(command, argument.split('=', 1)[1])}"
     return resolved
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Bad input (a missing store, a label outside the tree, a batch that cannot be filled) ends in one line, not in a
+    traceback."""
+    from hlip.store import StoreError
+
+    try:
+        yield
+    except (ValueError, FileNotFoundError, StoreError) as error:
+        if os.environ.get("HLIP_TRACEBACK"):
+            raise
+        raise SystemExit(f"{type(error).__name__}: {error}\n(HLIP_TRACEBACK=1 shows where)") from error
 
 
 def plain(value: Any) -> Any:

@@ -1,8 +1,8 @@
 """Prepared studies as training samples, and their packed batches.
 
-Every draw (which scans, which sentence, the order of the report) comes from a generator seeded by (seed, epoch, index), and the order of
-an epoch from (seed, epoch): any number of workers and processes gives the same samples. A study without a report cannot be contrasted
-and is left out by name.
+Every draw (which scans, which sentence, the order of the report) comes from a generator seeded by (seed, epoch, index), and
+the order of an epoch from (seed, epoch): any number of workers and processes gives the same samples. A study without a
+report cannot be contrasted and is left out by name.
 """
 
 from __future__ import annotations
@@ -111,7 +111,8 @@ def collate(samples: Sequence[Sample]) -> Batch:
 class GlobalBatches(Sampler[list[tuple[int, int]]]):
     """This process's share of each global batch, endlessly from `start`; an epoch's remainder that fills no batch is left out.
 
-    Step s of any number of processes sees the same global batch, so one process equals two, and a resumed run continues where it was.
+    Step s of any number of processes sees the same global batch, so one process equals two, and a resumed run continues
+    where it was.
     """
 
     def __init__(self, length: int, batch_size: int, *, seed: int, steps: int, start: int = 0, rank: int = 0, world: int = 1):

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import dicom2nifti.convert_dicom
+import nibabel as nib
 import numpy as np
 import pydicom
 from dicom2nifti.exceptions import ConversionError, ConversionValidationError
@@ -47,10 +49,11 @@ def read_series(path: Path) -> LoadedScan:
             slices = [pydicom.dcmread(file) for file in files]
         except (InvalidDicomError, EOFError, OSError, ValueError, KeyError) as error:
             raise VolumeError("truncated", f"{path}: a file of the series is damaged ({error}); copy it again") from error
+        _check_repeats(path, slices)
         image = _convert(path, slices)
     first = slices[0]
     data = np.asanyarray(image.dataobj)
-    if data.dtype.fields is not None or data.ndim == 4 and data.shape[-1] in (3, 4) and "RGB" in _text(first, "PhotometricInterpretation"):
+    if data.dtype.fields is not None or int(first.get("SamplesPerPixel", 1) or 1) > 1:
         raise VolumeError("rgb_or_complex", f"{path}: a colour series; export the grey-value images")
     if data.ndim > 3 and data.shape[3] > 1:
         raise VolumeError("series_4d", f"{path}: a series of {data.shape[3]} volumes; split it and name the ones to use")
@@ -93,10 +96,22 @@ def _series_files(path: Path) -> list[Path]:
     return list(uid_of)
 
 
-def _convert(path: Path, slices: list[pydicom.Dataset]):  # noqa: ANN202 (nibabel's class, not re-exported)
+def _check_repeats(path: Path, slices: Sequence[pydicom.Dataset]) -> None:
+    """Different images at one place are several volumes (time, echo, b-value); equal ones are copies, dropped later."""
+    seen: dict[tuple[str, str], bytes] = {}
+    for image in slices:
+        place = _text(image, "ImagePositionPatient"), _text(image, "ImageOrientationPatient")
+        pixels = image.get("PixelData", b"")
+        if all(place) and seen.setdefault(place, pixels) != pixels:
+            volumes = round(len(slices) / len({_text(other, "ImagePositionPatient") for other in slices}))
+            message = f"{path}: about {volumes} images at each place; split the series and name the ones to use"
+            raise VolumeError("series_4d", message)
+
+
+def _convert(path: Path, slices: Sequence[pydicom.Dataset]) -> nib.Nifti1Image:
     logging.getLogger("dicom2nifti").setLevel(logging.ERROR)
     try:
-        return dicom2nifti.convert_dicom.dicom_array_to_nifti(slices, None, reorient_nifti=False)["NII"]
+        return dicom2nifti.convert_dicom.dicom_array_to_nifti(list(slices), None, reorient_nifti=False)["NII"]
     except (ConversionError, ConversionValidationError) as error:
         code = str(error)
         for key, (reason, remedy) in _REASONS.items():

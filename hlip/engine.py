@@ -1,6 +1,8 @@
-"""What both verbs need of the training engine: an Accelerator for any launch, parameter groups, the schedule, and the run's log.
+"""What both verbs need of the training engine: an Accelerator for any launch, parameter groups, the schedule, and the run's
+log.
 
-The same code runs on one CPU process, several gloo processes, one GPU, DDP and DeepSpeed; which of them is decided by `accelerate launch`.
+The same code runs on one CPU process, several gloo processes, one GPU, DDP and DeepSpeed; which of them is decided by
+`accelerate launch`.
 """
 
 from __future__ import annotations
@@ -74,7 +76,8 @@ def _deepspeed_launch() -> bool:
 
 def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict[str, Any]]:
     """Weight decay on matrices; none on vectors (norms, biases, temperatures) and class tokens."""
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for module in modules:
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:
@@ -168,7 +171,10 @@ def restore_state(accelerator: Accelerator, folder: Path) -> int:
 
 def full_state(accelerator: Accelerator, model: nn.Module) -> dict[str, torch.Tensor]:
     """The whole model's float32 weights on the host; every process must call it (ZeRO gathers)."""
-    return {key: value.detach().float().cpu() if value.is_floating_point() else value for key, value in accelerator.get_state_dict(model).items()}
+    return {
+        key: value.detach().float().cpu() if value.is_floating_point() else value
+        for key, value in accelerator.get_state_dict(model).items()
+    }
 
 
 def clamp_temperatures(accelerator: Accelerator, model: nn.Module) -> None:

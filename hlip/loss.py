@@ -1,8 +1,8 @@
 """The dual contrastive loss, across processes.
 
-Class token 0 meets one random sentence of the report, class token 1 the whole report; each is a symmetric InfoNCE with its own learnable
-temperature, and the total is their mean (HLIP ablation, 2025-11). Across processes, local rows meet the gathered columns, and the features
-of both objectives are gathered in one exchange, with gradients.
+Class token 0 meets one random sentence of the report, class token 1 the whole report; each is a symmetric InfoNCE with its
+own learnable temperature, and the total is their mean (HLIP ablation, 2025-11). Across processes, local rows meet the
+gathered columns, and the features of both objectives are gathered in one exchange, with gradients.
 """
 
 from __future__ import annotations
@@ -56,11 +56,13 @@ def dual_contrastive_loss(
         texts: the sentences and reports themselves, needed when identical texts match.
 
     Returns:
-        This process's mean over its own rows. The mean over processes is the global loss, and its gradient is what DDP's or DeepSpeed's
-        averaging of gradients gives.
+        This process's mean over its own rows. The mean over processes is the global loss, and its gradient is what DDP's or
+        DeepSpeed's averaging of gradients gives.
     """
     study = features["study"]
-    local = torch.stack([study[:, SENTENCE], features["sentence"], study[:, min(REPORT, study.shape[1] - 1)], features["report"]])
+    local = torch.stack(
+        [study[:, SENTENCE], features["sentence"], study[:, min(REPORT, study.shape[1] - 1)], features["report"]]
+    )
     gathered = gather(local)
     same: list[Tensor | None] = [None, None]
     if config.identical_texts_match:

@@ -4,8 +4,8 @@
     features = model.encode_study(volumes, [3, 1])     # (B, 2, E): [sentence, report] tokens, normalised
     classes = model.encode_text(["This study shows: glioma."])
 
-A checkpoint is a folder: `config.json` (model, VolumeSpec, what it has seen), `model.safetensors`, `text/` (the tower's configuration
-and tokenizer). It needs nothing else to rebuild itself.
+A checkpoint is a folder: `config.json` (model, VolumeSpec, what it has seen), `model.safetensors`, `text/` (the tower's
+configuration and tokenizer). It needs nothing else to rebuild itself.
 """
 
 from __future__ import annotations
@@ -96,9 +96,7 @@ class HLIP(nn.Module):
         """Full texts, prefix included -> (N, E), unit length."""
         return self.encode_tokens(self.tokenizer(texts).to(self.device))
 
-    def forward(
-        self, volumes: Tensor, scans_per_study: Sequence[int], sentences: Tensor, reports: Tensor
-    ) -> dict[str, Tensor]:
+    def forward(self, volumes: Tensor, scans_per_study: Sequence[int], sentences: Tensor, reports: Tensor) -> dict[str, Tensor]:
         """One training batch -> `study (B, P, E)`, `sentence (B, E)`, `report (B, E)` and both temperatures' factors (1,).
 
         A single call, so that DDP and DeepSpeed see every parameter used once.

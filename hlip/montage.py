@@ -16,14 +16,14 @@ Row = tuple[str, NDArray[np.uint8]]
 
 
 def montage(
-    source: Store | str | Path | Sequence[PreparedVolume] | Iterable[Row],
+    source: Store | str | Path | Iterable[PreparedVolume | Row],
     out_png: str | Path,
     *,
     study_ids: Sequence[str] | None = None,
     studies: int = 6,
     slices: int = 8,
 ) -> Path:
-    """Draw one row a volume, `slices` evenly spaced slices from the first to the last (superior to inferior with orientation RPI).
+    """Draw one row a volume: `slices` evenly spaced slices (with orientation RPI from superior to inferior).
 
     Args:
         source: a store or its path, prepared volumes, or (caption, voxels (D, H, W) uint8) pairs.
@@ -52,7 +52,7 @@ def montage(
 
 
 def _rows(
-    source: Store | str | Path | Sequence[PreparedVolume] | Iterable[Row], study_ids: Sequence[str] | None, studies: int
+    source: Store | str | Path | Iterable[PreparedVolume | Row], study_ids: Sequence[str] | None, studies: int
 ) -> Iterable[Row]:
     if isinstance(source, (str, Path)):
         source = Store(source)
@@ -63,4 +63,7 @@ def _rows(
                 yield f"{study_id}  {name}", volume
         return
     for number, item in enumerate(source):
-        yield (item.window or str(number), item.voxels) if isinstance(item, PreparedVolume) else item
+        if isinstance(item, PreparedVolume):
+            yield item.window or str(number), item.voxels
+        else:
+            yield item

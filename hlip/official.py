@@ -1,7 +1,7 @@
 """Official HLIP state dicts as ours.
 
-The official code keeps a second class token as `reg_token` and the report's temperature as `logit_bias`; here both have a name of
-their own. Only names change: values are copied bit for bit.
+The official code keeps a second class token as `reg_token` and the report's temperature as `logit_bias`; here both have a
+name of their own. Only names change: values are copied bit for bit.
 """
 
 from __future__ import annotations

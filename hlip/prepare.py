@@ -1,12 +1,13 @@
 """`hlip prepare`: a manifest of studies -> a store, in parallel.
 
 Notable choices:
-- One study is one task and one file. A study that is already there, made with the same VolumeSpec from the same source files
-  (path, size, time of change, sequence), is not touched again; everything else is made anew. So a run may be stopped at any time.
-- A scan that cannot be used is a named row of quality.csv; it never stops its study, nor a study the rest. What does stop a run,
-  cleanly, is a store that cannot be written (full disk, no permission).
-- The index is taken away before the first change and written last: a half-changed store cannot be opened by mistake.
-- The same bytes come from any number of workers: no clock, no process number and no order of arrival enters a file.
+- One study is one task and one file. A study that is already there, made with the same VolumeSpec from the same source
+  files (path, sequence, size, time of change), is not touched again; everything else is made anew. So a run may be
+  stopped at any time.
+- A scan that cannot be used is a named row of quality.csv; it never stops its study, nor a study the rest. What does
+  stop a run, cleanly, is a store that cannot be written (full disk, no permission).
+- The index is taken away before the first change and written last: nobody opens a half-changed store by mistake.
+- The same bytes come from any number of workers: no clock of the run, no process number, no order of arrival is written.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def prepare(
     started = time.perf_counter()
     manifest, store = Path(manifest), Path(store)
     studies = read_manifest(manifest)
-    base = Path(os.path.abspath(manifest.parent))
+    base = _absolute(manifest.parent)
     try:
         (store / "studies").mkdir(parents=True, exist_ok=True)
         todo = [study for study in studies if not _is_done(store, study, spec, base)]
@@ -221,8 +222,8 @@ def _same_spec(store: Path, spec: VolumeSpec) -> bool:
 
 
 def _sources(study: Study, base: Path) -> list[list[Any]]:
-    """What a study is made of, as JSON gives it back: path, sequence, bytes and time of change of each scan, and whether it has a
-    report (the quality rows say so)."""
+    """What a study is made of, as JSON gives it back: whether it has a report (the quality rows say so), and path,
+    sequence, bytes and time of change of each scan."""
     sources: list[list[Any]] = [[bool(study.report or study.sentences)]]
     for scan in study.scans:
         whole = scan.path.parent if is_dicom(scan.path) else scan.path  # a DICOM file stands for its series
@@ -239,8 +240,12 @@ def _sources(study: Study, base: Path) -> list[list[Any]]:
 
 def _source_path(path: Path, base: Path) -> str:
     """Relative to the manifest where it lies below it, so that a moved tree keeps its store."""
-    absolute = Path(os.path.abspath(path))
+    absolute = _absolute(path)
     return absolute.relative_to(base).as_posix() if absolute.is_relative_to(base) else absolute.as_posix()
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # `resolve` would follow links, and a linked tree would lose its names
 
 
 def _finish(store: Path, studies: list[Study], reused: int, started: float) -> PrepareSummary:

@@ -9,22 +9,22 @@ from __future__ import annotations
 import re
 
 HEADERS = (
-    "examination", "exam", "study", "procedure", "indication", "clinical indication", "clinical information", "clinical history",
-    "history", "reason for exam", "reason for examination", "technique", "protocol", "comparison", "contrast", "findings", "result",
-    "results", "observations", "impression", "impressions", "conclusion", "conclusions", "summary", "opinion", "interpretation",
-    "recommendation", "recommendations", "addendum",
+    "examination", "exam", "study", "procedure", "indication", "clinical indication", "clinical information",
+    "clinical history", "history", "reason for exam", "reason for examination", "technique", "protocol", "comparison",
+    "contrast", "findings", "result", "observations", "impression", "conclusion", "summary", "opinion", "interpretation",
+    "recommendation", "addendum",
 )  # fmt: skip
 ABBREVIATIONS = (
     "dr", "mr", "mrs", "ms", "prof", "st", "vs", "cf", "ca", "approx", "resp", "fig", "no", "nos", "incl", "excl", "max", "min",
     "e.g", "i.e", "a.m", "p.m", "etc", "ser", "im", "img", "seq", "lt", "rt", "bilat", "diam", "temp",
 )  # fmt: skip
 
-_HEADER = re.compile(
-    rf"^[ \t]*(?:[*#_]+[ \t]*)?(?P<name>{'|'.join(sorted(HEADERS, key=len, reverse=True))})s?[ \t]*[*_]*[ \t]*(?:(?P<colon>:)[ \t*_]*|$)",
-    re.IGNORECASE | re.MULTILINE,
+_NAMES = "|".join(sorted(HEADERS, key=len, reverse=True))
+_HEADER = re.compile(  # a header's own line, or the beginning of one up to its colon; marks of bold text are passed over
+    rf"^[ \t]*(?:[*#_]+[ \t]*)?(?P<name>(?:{_NAMES})s?)[ \t]*[*_]*[ \t]*(?::[ \t*_]*|$)", re.IGNORECASE | re.MULTILINE
 )
-_INLINE = re.compile(rf"(?<=[.!?])[ \t]+(?P<name>{'|'.join(sorted((h.upper() for h in HEADERS), key=len, reverse=True))})[ \t]*:[ \t]*")
-_ITEM = re.compile(r"^[ \t]*(?:\(?\d{1,2}[.)][ \t]+|[-*•–][ \t]+|[a-z]\)[ \t]+)", re.MULTILINE)
+_INLINE = re.compile(rf"(?<=[.!?])[ \t]+(?P<name>(?:{_NAMES.upper()})S?)[ \t]*:[ \t]*")  # in capitals, behind a sentence
+_ITEM = re.compile(r"^[ \t]*(?:\(?\d{1,2}[.)][ \t]+|[-*\u2022\u2013][ \t]+|[a-z]\)[ \t]+)", re.MULTILINE)
 _INLINE_ITEM = re.compile(r"(?<=[.;:!?])[ \t]+\(?\d{1,2}[.)][ \t]+(?=[A-Z])")
 _STOP = re.compile(r"(?P<word>\S*?)(?P<stop>[.!?]+)(?P<close>[\"')\]]*)[ \t]+(?=[\"'(\[]?[A-Z0-9])")
 

@@ -2,7 +2,9 @@
 
 An output sample i of an axis lies at input index `scale * i + offset`. Linear interpolation along an axis is then a matrix with
 two numbers a row; a triangle widened to the output step makes it anti-aliased (as Pillow and torch's `antialias=True` do).
-Applied axis by axis this touches only what the output needs, and flips and crops cost nothing.
+Applied axis by axis this touches only what the output needs, and flips and crops cost nothing. The matrices are applied
+as sparse ones: one thread and one order of summation, so the same bytes with any number of workers (a dense product is
+split among BLAS threads, and slow where processes share cores).
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.sparse import csr_array
 
 Matrix = NDArray[np.float32]
 """(outputs, inputs) weights of one axis."""
@@ -38,27 +41,13 @@ def nearest_exact(inputs: int, outputs: int) -> NDArray[np.int64]:
 
 def apply(data: NDArray[np.float32], matrices: Sequence[Matrix | None]) -> NDArray[np.float32]:
     """Apply one matrix an axis to a 3-D array (`None` leaves an axis), the strongest reduction first."""
-    order = sorted(
-        (axis for axis in range(3) if matrices[axis] is not None),
-        key=lambda axis: matrices[axis].shape[0] / matrices[axis].shape[1],  # type: ignore[union-attr]
-    )
-    for axis in order:
-        matrix = matrices[axis]
-        assert matrix is not None
+    todo = [(axis, matrix) for axis, matrix in enumerate(matrices) if matrix is not None]
+    for axis, matrix in sorted(todo, key=lambda item: len(item[1]) / item[1].shape[1]):
         used = np.flatnonzero(matrix.any(0))
-        if len(used) == 0:
-            shape = list(data.shape)
-            shape[axis] = matrix.shape[0]
-            data = np.zeros(shape, np.float32)
-            continue
-        part = slice(int(used[0]), int(used[-1]) + 1)
-        matrix, data = matrix[:, part], data[(slice(None),) * axis + (part,)]
-        if axis == 0:
-            data = (matrix @ data.reshape(data.shape[0], -1)).reshape(matrix.shape[0], *data.shape[1:])
-        elif axis == 1:
-            data = matrix @ data
-        else:
-            data = data @ matrix.T
+        part = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 1)
+        turned = np.moveaxis(data, axis, 0)[part]
+        rows = csr_array(matrix[:, part]) @ np.ascontiguousarray(turned).reshape(turned.shape[0], -1)
+        data = np.moveaxis(rows.reshape(len(matrix), *turned.shape[1:]), 0, axis)
     return data
 
 

@@ -9,13 +9,17 @@ Notable choices:
 
 from __future__ import annotations
 
+import gzip
+import math
 import re
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
@@ -30,6 +34,8 @@ MAX_VOXELS = 2**30
 """4 GiB as float32. A larger header is damaged or hostile."""
 _SPACING_RANGE = (0.01, 100.0)  # mm
 _NIFTI = (".nii", ".nii.gz")
+_NIFTI2_MARK = (540).to_bytes(4, "little")  # the header size, with which a NIfTI-2 file begins
+_READ_ERRORS = (ImageFileError, HeaderDataError, EOFError, OSError, zlib.error, ValueError, MemoryError, OverflowError)
 
 
 class VolumeError(ValueError):
@@ -85,7 +91,7 @@ def read_scan(path: str | Path) -> LoadedScan:
         raise VolumeError("missing", f"{path}: no such file or folder; correct the path in the manifest")
     if path.is_file() and path.stat().st_size == 0:
         raise VolumeError("empty_file", f"{path}: the file has no content; copy or export it again")
-    if path.is_dir() or (not _is_nifti(path) and is_dicom(path)):
+    if path.is_dir() or is_dicom(path):
         from hlip.dicom import read_series  # pydicom and dicom2nifti only where there is DICOM
 
         scan = read_series(path)
@@ -113,7 +119,7 @@ def find_scans(folder: str | Path) -> list[Scan]:
     for place in [folder, *sorted(child for child in folder.iterdir() if child.is_dir())]:
         files = sorted(child for child in place.iterdir() if child.is_file() and not child.name.startswith("."))
         scans += [Scan(file, guess_sequence(file.name)) for file in files if _is_nifti(file)]
-        dicom = [file for file in files if not _is_nifti(file) and is_dicom(file)]
+        dicom = [file for file in files if is_dicom(file)]
         if dicom:
             from hlip.dicom import find_series
 
@@ -124,7 +130,9 @@ def find_scans(folder: str | Path) -> list[Scan]:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether the file carries DICOM's mark (128 bytes, then DICM)."""
+    """Whether a file carries DICOM's mark (128 bytes, then DICM) and is not called NIfTI."""
+    if _is_nifti(path) or not path.is_file():
+        return False
     try:
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"
@@ -156,28 +164,76 @@ def guess_sequence(text: str) -> str:
     return ""
 
 
+def sample(data: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """About `count` voxels at equal steps through memory; the step shares no factor with an axis, so that it does not walk
+    along one row or plane."""
+    step = max(1, data.size // count)
+    while any(math.gcd(step, n) > 1 for n in data.shape):
+        step += 1
+    return data.reshape(-1, order="A")[::step]
+
+
 def _is_nifti(path: Path) -> bool:
     return path.name.lower().endswith(_NIFTI)
 
 
 def _read_nifti(path: Path) -> LoadedScan:
     try:
-        image = nib.load(path)
-    except (ImageFileError, HeaderDataError, EOFError, OSError, zlib.error, ValueError, OverflowError) as error:
+        if path.name.lower().endswith(".nii.gz"):
+            with _GzipInPieces(path) as stream:
+                scan = _read_image(path, _open_stream(stream))
+                _read_to_the_end(path, stream)
+            return scan
+        return _read_image(path, nib.load(path))
+    except VolumeError:
+        raise
+    except _READ_ERRORS as error:
         raise _unreadable(path, error) from error
+
+
+class _GzipInPieces(gzip.GzipFile):
+    """Fills a large buffer piece by piece; the standard class makes a second copy of all of it first."""
+
+    def readinto(self, buffer: Any) -> int:
+        view, filled = memoryview(buffer).cast("B"), 0
+        while piece := self.read(min(1 << 20, len(view) - filled)):
+            view[filled : filled + len(piece)] = piece
+            filled += len(piece)
+        return filled
+
+
+def _open_stream(stream: gzip.GzipFile) -> nib.spatialimages.SpatialImage:
+    size = stream.read(4)
+    stream.seek(0)
+    image_class = nib.Nifti2Image if _NIFTI2_MARK in (size, size[::-1]) else nib.Nifti1Image
+    return image_class.from_stream(stream)
+
+
+def _read_to_the_end(path: Path, stream: gzip.GzipFile) -> None:
+    """A damaged stream shows in the check sum, which stands at the very end: reading only the voxels would miss it."""
+    for _ in range(64):
+        if not stream.read(1 << 20):
+            return
+    raise VolumeError("not_an_image", f"{path}: goes on long after its last voxel; copy or export it again")
+
+
+def _read_image(path: Path, image: object) -> LoadedScan:
     if not isinstance(image, nib.spatialimages.SpatialImage):
         raise VolumeError("not_an_image", f"{path}: holds a {type(image).__name__}, not a volume")
     shape = _volume_shape(path, tuple(int(n) for n in image.shape))
     dtype = image.get_data_dtype()
     if dtype.fields is not None or np.issubdtype(dtype, np.complexfloating):
         raise VolumeError("rgb_or_complex", f"{path}: holds {_kind(dtype)} values; export the grey-value magnitude image")
-    try:
-        proxy = image.dataobj
-        data = proxy.get_scaled(np.float32) if hasattr(proxy, "get_scaled") else np.asanyarray(proxy)
-        data = data.reshape(shape, order="A").astype(np.float32, copy=False)
-    except (EOFError, OSError, zlib.error, ValueError, MemoryError, OverflowError) as error:
-        raise _unreadable(path, error) from error
-    slope = float(getattr(image.dataobj, "slope", 1.0))
+    proxy = image.dataobj
+    if isinstance(proxy, ArrayProxy):  # scale in float32: the proxy itself would go through float64
+        slope, inter = float(proxy.slope), float(proxy.inter)
+        data = proxy.get_unscaled().astype(np.float32)
+        if (slope, inter) != (1, 0):
+            data *= np.float32(slope)
+            data += np.float32(inter)
+    else:
+        slope, data = 1.0, np.asanyarray(proxy).astype(np.float32)
+    data = data.reshape(shape, order="A")
     return LoadedScan(data, _affine(path, image), path, guess_sequence(path.name), "", slope, _orientation_notes(image))
 
 
@@ -216,7 +272,7 @@ def _kind(dtype: np.dtype) -> str:
 
 
 def _unreadable(path: Path, error: Exception) -> VolumeError:
-    """Which of our reasons a reader's error is. A gzip stream that ends early raises EOFError, a short file OSError or ValueError."""
+    """Which of our reasons an error is. A gzip stream that ends early is an EOFError, a short file OSError or ValueError."""
     detail = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, PermissionError):
         return VolumeError("no_permission", f"{path}: may not be read; correct its permissions")
@@ -238,10 +294,12 @@ def _check(scan: LoadedScan) -> None:
         raise VolumeError("nan", f"{path}: {count} of {data.size} voxels are NaN or infinite; replace them, then prepare again")
     if low == high:
         raise VolumeError("constant", f"{path}: every voxel is {low:g}; export the scan again")
-    # A glance at a sample is enough for nearly all scans; only a suspicious one is counted in full.
-    sample = data.reshape(-1, order="A")[:: max(1, data.size // 4096)]
-    if len(np.unique(sample)) < MIN_DISTINCT and (distinct := len(np.unique(data))) < MIN_DISTINCT:
-        raise VolumeError("label_map", f"{path}: only {distinct} distinct values: a mask or label map, not a scan")
+    # A glance at some voxels is enough for nearly all scans; only a suspicious one is counted in full.
+    some = sample(data, 8192)
+    if len(np.unique(some)) < MIN_DISTINCT:
+        distinct = 1 + len(np.unique(data[data != some[0]]))
+        if distinct < MIN_DISTINCT:
+            raise VolumeError("label_map", f"{path}: only {distinct} distinct values: a mask or label map, not a scan")
 
 
 def _check_affine(path: Path, affine: NDArray[np.float64]) -> None:

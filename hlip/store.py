@@ -1,10 +1,11 @@
 """Prepared studies on disk: one safetensors file a study, one uint8 tensor a volume, read lazily.
 
-    STORE/volume_spec.json              format version, the VolumeSpec and its digest
-    STORE/studies/<study_id>.safetensors  tensors "0", "1", ... (D, H, W) uint8; metadata: sequences, affines, digest, sources, quality rows
-    STORE/studies/<study_id>.skipped.json the same metadata of a study without a single usable scan
-    STORE/index.jsonl                   one line a study with at least one volume; written last: its presence means complete
-    STORE/quality.csv                   one row a scan of every study: what was done, or why not
+    STORE/volume_spec.json                 format version, the VolumeSpec and its digest
+    STORE/studies/<study_id>.safetensors   tensors "0", "1", ... (D, H, W) uint8;
+                                           metadata: sequences, affines, spec digest, sources, quality rows
+    STORE/studies/<study_id>.skipped.json  the same metadata of a study without a single usable scan
+    STORE/index.jsonl                      one line a study with at least one volume; written last: the store is complete
+    STORE/quality.csv                      one row a scan of every study: what was done, or why not
 
 Every file is written beside its place and then renamed, so that a reader never meets half a file.
 """
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 QUALITY_COLUMNS = (
-    "study_id", "scan", "path", "sequence", "status", "reason", "message", "notes", "report", "shape", "spacing_mm", "orientation",
-    "windows", "low", "high", "foreground", "volumes", "prepared_shape",
+    "study_id", "scan", "path", "sequence", "status", "reason", "message", "notes", "report", "shape", "spacing_mm",
+    "orientation", "windows", "low", "high", "foreground", "volumes", "prepared_shape",
 )  # fmt: skip
 _META = "hlip"  # the one metadata key: safetensors does not keep the order of several
 

@@ -1,7 +1,8 @@
-"""The text tower: a BERT through open_clip's Hugging Face adapter, its tokenizer, and a small one grown from a cohort's own reports.
+"""The text tower: a BERT through open_clip's Hugging Face adapter, its tokenizer, and a small one grown from a cohort's own
+reports.
 
-Texts are padded to the longest of their batch, not to the context length. A tower is always built from a folder (or hub id) that
-holds `config.json` and the tokenizer's files, so that a checkpoint which carries that folder rebuilds itself.
+Texts are padded to the longest of their batch, not to the context length. A tower is always built from a folder (or hub id)
+that holds `config.json` and the tokenizer's files, so that a checkpoint which carries that folder rebuilds itself.
 """
 
 from __future__ import annotations
@@ -95,7 +96,9 @@ def grow_text_source(folder: str | Path, texts: Iterable[str], config: TextConfi
     raw.normalizer = normalizers.BertNormalizer(lowercase=True)
     raw.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     raw.decoder = decoders.WordPiece()
-    raw.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=config.vocabulary, special_tokens=SPECIAL, min_frequency=2))
+    raw.train_from_iterator(
+        texts, trainers.WordPieceTrainer(vocab_size=config.vocabulary, special_tokens=SPECIAL, min_frequency=2)
+    )
     ids = [(token, raw.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     raw.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ids)
     names = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
@@ -108,6 +111,7 @@ def grow_text_source(folder: str | Path, texts: Iterable[str], config: TextConfi
         num_attention_heads=config.heads,
         intermediate_size=4 * config.width,
         max_position_embeddings=max(config.context_length, 16),
+        initializer_range=config.width**-0.5,  # 0.02 suits width 768; here it would make all texts alike at the start
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
         pad_token_id=fast.pad_token_id,

@@ -8,8 +8,8 @@ Notable choices
 - Kept patches are chosen first; only they are normalised and embedded.
 - Parameter names are those of a timm ViT, so that checkpoints convert key by key.
 
-Source: Zhao et al., Towards Scalable Language-Image Pre-training for 3D Medical Imaging, arXiv 2505.21862, and the authors' ablation
-blog of 2025-11 ("updated version"); "paper version" choices are options.
+Source: Zhao et al., Towards Scalable Language-Image Pre-training for 3D Medical Imaging, arXiv 2505.21862, and the authors'
+    ablation blog of 2025-11 ("updated version"); "paper version" choices are options.
 """
 
 from __future__ import annotations
@@ -142,6 +142,7 @@ class StudyEncoder(nn.Module):
     """Packed scans -> tokens -> one pooled feature a class token and study."""
 
     spatial_posemb: Tensor
+    sequential_posemb: Tensor
 
     def __init__(self, config: VisionConfig):
         super().__init__()
@@ -160,11 +161,12 @@ class StudyEncoder(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Truncated normal of std 0.02 everywhere, class tokens included; biases zero, norms one."""
+        """Xavier-uniform weights, as in the original ViT and MAE (a fixed std of 0.02 suits width 768 alone); zero biases;
+        class tokens 0.02."""
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv3d):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.xavier_uniform_(module.weight.view(len(module.weight), -1))
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 

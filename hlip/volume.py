@@ -2,15 +2,21 @@
 prepared store and every checkpoint.
 
 Notable choices:
-- Axes of a prepared volume are (D, H, W). With the default orientation RPI (ITK's and nibabel's "to" naming: x grows to the Right,
-  y to the Posterior, z to the Inferior) an axial volume has D from superior to inferior, H from anterior to posterior, W from the
-  patient's left to right: upright, and left stays on the left. A coronal one has D anterior -> posterior and H superior -> inferior,
-  a sagittal one D left -> right, H superior -> inferior, W anterior -> posterior.
-- `affine` of a prepared volume maps its own (d, h, w) indices to RAS millimetres through crop, pad and zoom, so that whatever is
-  found in the volume can be drawn on the scan.
-- fit `square` is the published Pub-Brain-5 protocol: the slices are kept as they were acquired and only their size changes
-  (millimetres are lost). fit `spacing` is physical: the same millimetres in every volume, on a grid along the patient's axes.
+- Axes of a prepared volume are (D, H, W). With the default orientation RPI (the "to" naming of ITK's DICOMOrient filter
+  and of nibabel: x grows to the Right, y to the Posterior, z to the Inferior) an axial volume has D from superior to
+  inferior, H from anterior to posterior, W from the patient's left to right: upright, and left stays on the left. A
+  coronal one has D anterior -> posterior, H superior -> inferior, W left -> right; a sagittal one D left -> right,
+  H superior -> inferior, W anterior -> posterior.
+- `affine` of a prepared volume maps its own (d, h, w) indices to RAS millimetres through crop, pad and zoom, so that
+  whatever is found in the volume can be drawn on the scan.
+- fit `square` is the published Pub-Brain-5 protocol: the slices are kept as they were acquired and only their size
+  changes (millimetres are lost). fit `spacing` is physical: the same millimetres in every volume, on a grid along the
+  patient's axes.
 - What cannot be prepared under a spec raises `VolumeError` with a reason, as reading does.
+- A scan is called sparse when one value holds over 90 % of it and the rest fills less than 10 % of its own box (a
+  skull-stripped head in a large field fills half of it). Sparse is refused as `thresholded` under a CT spec, and also
+  under an MRI spec when the file's scale slope is no integer, i.e. its values are no longer those of a scanner: so
+  stands a CT angiogram of which only vessels are left. Otherwise it is prepared with a note (an MR angiogram).
 """
 
 from __future__ import annotations
@@ -22,19 +28,17 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from hlip import resample, resources
-from hlip.scanfile import LoadedScan, VolumeError, find_scans, read_scan
+from hlip import fitting, resources
+from hlip.scanfile import LoadedScan, VolumeError, find_scans, read_scan, sample
 
 __all__ = ["LoadedScan", "PreparedVolume", "VolumeError", "VolumeSpec", "find_scans", "prepare_volume", "read_scan"]
 
 _REVISION = 1
 """Part of every digest. Raise it when the same spec begins to give other voxels."""
-_SAME_SPACING = 1e-3  # mm; headers round, and 0.8800001 is no thicker than 0.88
 _FILL = 0.10  # less of the foreground's own box filled than this: no organ, but what a threshold left
 
 
@@ -162,75 +166,26 @@ def prepare_volume(scan: LoadedScan, spec: VolumeSpec) -> list[PreparedVolume]:
         VolumeError: thresholded (a floor value cut the tissue away), not_hu (windows on values that are no HU), no_contrast,
             out_of_view (nothing of the scan lies in the volume).
     """
-    axes = _Axes(scan, spec)
-    data = np.ascontiguousarray(scan.data.T) if scan.data.flags.c_contiguous else scan.data.T  # (Z, Y, X), a view for a NIfTI
     ranges, notes = _intensity(scan, spec)
-    mask = _foreground(data, spec)
+    mask = _foreground(scan.data, spec)
     share = float(mask.mean())
-    if spec.fit == "square":
-        volumes = [_square(data, axes, spec, low, high) for _, low, high in ranges]
-        affine = axes.square_affine(spec)
-    else:
-        volumes, affine = _spacing(data, axes, spec, ranges, mask)
-    prepared = []
-    for voxels, (window, low, high) in zip(volumes, ranges, strict=True):
-        if not voxels.any():
-            remedy = "check the affine, or the spec's size and window"
-            raise VolumeError("out_of_view", f"{scan.path}: nothing of the scan lies in the prepared volume {window}; {remedy}")
-        prepared.append(PreparedVolume(voxels, affine, window, notes, low, high, share))
-    return prepared
-
-
-class _Axes:
-    """Which stored axis, in which direction, becomes D, H and W."""
-
-    def __init__(self, scan: LoadedScan, spec: VolumeSpec) -> None:
-        towards = nib.orientations.ornt_transform(
-            nib.orientations.io_orientation(scan.affine), nib.orientations.axcodes2ornt(tuple(spec.orientation))
-        )
-        stored = {int(target): (axis, int(flip)) for axis, (target, flip) in enumerate(towards)}  # of x, y, z
-        spacing = scan.spacing
-        through = 2
-        if spec.through_plane == "acquired":
-            thickest = max(spacing) - _SAME_SPACING
-            through = next(axis for axis in (2, 1, 0) if spacing[stored[axis][0]] >= thickest)
-        self.anatomical: tuple[int, ...] = {2: (2, 1, 0), 1: (1, 2, 0), 0: (0, 2, 1)}[through]  # of d, h, w: 0 x, 1 y, 2 z
-        self.stored = tuple(stored[axis][0] for axis in self.anatomical)
-        self.flips = tuple(stored[axis][1] < 0 for axis in self.anatomical)
-        self.shape = tuple(scan.data.shape[axis] for axis in self.stored)
-        self.spacing = tuple(spacing[axis] for axis in self.stored)
-        self.signs = tuple(1 if spec.orientation[axis] in "RAS" else -1 for axis in self.anatomical)
-        to_stored = np.zeros((4, 4))
-        to_stored[3, 3] = 1
-        for axis, (place, flip, count) in enumerate(zip(self.stored, self.flips, self.shape, strict=True)):
-            to_stored[place, axis] = -1 if flip else 1
-            to_stored[place, 3] = count - 1 if flip else 0
-        self.affine = scan.affine @ to_stored
-        """(4, 4), oriented index (d, h, w) of the whole scan -> RAS mm."""
-
-    def view(self, data: NDArray[Any]) -> NDArray[Any]:
-        """(Z, Y, X) file order -> (d, h, w), without a copy."""
-        turned = data.transpose([2 - axis for axis in self.stored])
-        return turned[tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)]
-
-    def square_affine(self, spec: VolumeSpec) -> NDArray[np.float64]:
-        assert spec.resize is not None
-        to_input = np.eye(4)
-        side = max(self.shape[1:])
-        scales = (self.shape[0] / spec.size[0], side / spec.resize[0], side / spec.resize[1])
-        for axis, scale in enumerate(scales):
-            crop = (spec.resize[axis - 1] - spec.size[axis]) // 2 if axis else 0
-            pad = (side - self.shape[axis]) // 2 if axis else 0
-            to_input[axis, axis] = scale
-            to_input[axis, 3] = scale * (crop + 0.5) - 0.5 - pad
-        return self.affine @ to_input
+    volumes, affine = fitting.fit(scan, spec, [(low, high) for _, low, high in ranges], mask)
+    if not any(voxels.any() for voxels in volumes):
+        remedy = "check the affine, or the spec's size and windows"
+        raise VolumeError("out_of_view", f"{scan.path}: nothing of the scan lies in the prepared volume; {remedy}")
+    return [
+        PreparedVolume(voxels, affine, window, notes, low, high, share)
+        for voxels, (window, low, high) in zip(volumes, ranges, strict=True)
+    ]
 
 
 def _intensity(scan: LoadedScan, spec: VolumeSpec) -> tuple[list[tuple[str, float, float]], tuple[str, ...]]:
     """(window name, low, high) of each volume to make, and notes; or why there is none."""
     path, data, notes = scan.path, scan.data, list(scan.notes)
     cuts = spec.percentiles or (0.5, 99.5)
-    low, middle, high = (float(value) for value in np.percentile(data.ravel(order="K"), (cuts[0], 50, cuts[1])))
+    # For windows only the median is used: spare the memory of a whole CT.
+    flat = sample(data, 2**20) if spec.windows else data.ravel(order="K")
+    low, middle, high = (float(value) for value in np.percentile(flat, (cuts[0], 50, cuts[1])))
     # A value that more than half of the voxels hold is the median: no histogram needed.
     same = data == np.float32(middle)
     share = float(np.count_nonzero(same)) / data.size
@@ -256,22 +211,9 @@ def _intensity(scan: LoadedScan, spec: VolumeSpec) -> tuple[list[tuple[str, floa
 
 def _fill(mask: NDArray[np.bool_]) -> float:
     """Share of its own bounding box (98 % of it along each axis, so that specks do not count) that a mask fills."""
-    spans = _spans(mask, 0.01)
+    spans = fitting.spans(mask, 0.01)
     box = np.prod([max(1.0, high - low + 1) for low, high in spans])
     return float(np.count_nonzero(mask)) / float(box)
-
-
-def _spans(mask: NDArray[np.bool_], tail: float) -> list[tuple[int, int]]:
-    """First and last index of a mask along each axis, leaving `tail` of its voxels out at either end."""
-    spans = []
-    for axis in range(3):
-        mass = np.cumsum(np.count_nonzero(mask, axis=tuple(other for other in range(3) if other != axis)))
-        total = int(mass[-1]) if len(mass) else 0
-        if total == 0:
-            spans.append((0, mask.shape[axis] - 1))
-            continue
-        spans.append((int(np.searchsorted(mass, tail * total, side="right")), int(np.searchsorted(mass, (1 - tail) * total))))
-    return spans
 
 
 def _foreground(data: NDArray[np.float32], spec: VolumeSpec) -> NDArray[np.bool_]:
@@ -281,115 +223,3 @@ def _foreground(data: NDArray[np.float32], spec: VolumeSpec) -> NDArray[np.bool_
     low = float(data.min())
     bright = float(data[data > data.mean(dtype=np.float64)].mean(dtype=np.float64))
     return data > np.float32(low + 0.3 * (bright - low))
-
-
-def _square(
-    data: NDArray[np.float32], axes: _Axes, spec: VolumeSpec, low: float, high: float
-) -> NDArray[np.uint8]:
-    """The Pub-Brain-5 protocol on one intensity range. The scan is rounded to uint8 first, as published, and once more at the end."""
-    view = axes.view(data)[resample.nearest_exact(axes.shape[0], spec.size[0])]
-    return _bytes(square_slices(np.rint(_spread(view, low, high)), spec))
-
-
-def square_slices(slices: NDArray[np.float32], spec: VolumeSpec) -> NDArray[np.float32]:
-    """(D, h, w) slices of 0..255 -> (D, H, W): zero-padded to a centred square, bilinear to `spec.resize`, centre crop."""
-    assert spec.resize is not None
-    side = max(slices.shape[1:])
-    matrices: list[resample.Matrix | None] = [None]
-    for axis in (1, 2):
-        resize, size, count = spec.resize[axis - 1], spec.size[axis], slices.shape[axis]
-        scale, crop, pad = side / resize, (resize - size) // 2, (side - count) // 2
-        matrix = resample.linear_matrix(side, size, scale, scale * (crop + 0.5) - 0.5)
-        matrices.append(matrix[:, pad : pad + count])  # the columns of the padding only ever meet zeros
-    return resample.apply(np.ascontiguousarray(slices, dtype=np.float32), matrices)
-
-
-def _spacing(
-    data: NDArray[np.float32],
-    axes: _Axes,
-    spec: VolumeSpec,
-    ranges: list[tuple[str, float, float]],
-    mask: NDArray[np.bool_],
-) -> tuple[list[NDArray[np.uint8]], NDArray[np.float64]]:
-    """Physical resampling: (volumes, affine). CT is resampled in HU and then windowed; MRI is clipped first, so that one bright
-    vessel does not spread over its neighbours."""
-    assert spec.spacing_mm is not None
-    fill = ranges[0][1]
-    source = data if spec.windows else np.clip(data, ranges[0][1], ranges[0][2])
-    wanted = np.array(spec.spacing_mm)
-    centre, snap = _centre(axes, spec, mask)
-    directions = np.zeros((3, 3))
-    directions[list(axes.anatomical), range(3)] = axes.signs
-    tilt = axes.affine[:3, :3] - directions * np.array(axes.spacing)
-    if np.abs(tilt @ np.array(axes.shape)).max() / 2 <= wanted.min() / 4 and np.abs(tilt).sum(1).max() * max(axes.shape) < wanted.min():
-        to_input = np.eye(4)
-        to_input[range(3), range(3)] = wanted / axes.spacing
-        to_input[:3, 3] = centre - snap * wanted / axes.spacing
-        grid = _along_axes(source, axes, spec, to_input, fill)
-        affine = axes.affine @ to_input
-    else:
-        affine = np.eye(4)
-        affine[:3, :3] = directions * wanted
-        affine[:3, 3] = (axes.affine @ [*centre, 1])[:3] - affine[:3, :3] @ snap
-        grid = _across_axes(source, axes, spec, affine, fill)
-    return [_bytes(_spread(grid, low, high)) for _, low, high in ranges], affine
-
-
-def _centre(axes: _Axes, spec: VolumeSpec, mask: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(oriented index of the scan, index of the volume) that shall meet."""
-    assert spec.spacing_mm is not None
-    size = np.array(spec.size)
-    middle = (np.array(axes.shape) - 1) / 2
-    if spec.centre == "fov":
-        # The resampled scan keeps whole voxels of the wanted step and is padded or cropped by whole voxels: with an equal
-        # spacing no voxel is interpolated.
-        whole = np.array(
-            [max(1, int(n * have / want + 1e-3)) for n, have, want in zip(axes.shape, axes.spacing, spec.spacing_mm, strict=True)]
-        )
-        return middle, (whole - 1) / 2 - np.trunc((whole - size) / 2)
-    spans = _spans(axes.view(mask), 0.01)
-    for axis, (low, high) in enumerate(spans):
-        middle[axis] = (low + high) / 2
-        tall = size[axis] * spec.spacing_mm[axis] / axes.spacing[axis]
-        if axes.anatomical[axis] == 2 and high - low > tall:  # z: keep the top, with a margin
-            down_first = axes.signs[axis] < 0
-            middle[axis] = low + 0.45 * tall if down_first else high - 0.45 * tall
-    return middle, (size - 1) / 2
-
-
-def _along_axes(
-    source: NDArray[np.float32], axes: _Axes, spec: VolumeSpec, to_input: NDArray[np.float64], fill: float
-) -> NDArray[np.float32]:
-    """The grid is parallel to the scan: one matrix an axis, applied in file order."""
-    matrices: list[resample.Matrix | None] = [None, None, None]
-    inside = []
-    for axis, place in enumerate(axes.stored):
-        scale, offset = to_input[axis, axis], to_input[axis, 3]
-        matrix = resample.linear_matrix(axes.shape[axis], spec.size[axis], scale, offset, scale)
-        inside.append(matrix.any(1))
-        matrices[2 - place] = matrix[:, ::-1] if axes.flips[axis] else matrix
-    grid = resample.apply(source, matrices).transpose([2 - place for place in axes.stored])
-    for axis, rows in enumerate(inside):
-        if not rows.all():
-            grid[(slice(None),) * axis + (~rows,)] = fill
-    return grid
-
-
-def _across_axes(
-    source: NDArray[np.float32], axes: _Axes, spec: VolumeSpec, affine: NDArray[np.float64], fill: float
-) -> NDArray[np.float32]:
-    """The scan is tilted against the grid."""
-    assert spec.spacing_mm is not None
-    view = axes.view(source)
-    reduced, back = resample.reduce(view, axes.spacing, spec.spacing_mm)
-    to_input = np.linalg.inv(axes.affine @ back) @ affine
-    return resample.tilted(reduced, to_input, spec.size, fill)
-
-
-def _spread(data: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:
-    """low..high -> 0..255, clipped."""
-    return np.clip((data - np.float32(low)) * np.float32(255 / (high - low)), 0, 255)
-
-
-def _bytes(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(np.rint(values).astype(np.uint8))

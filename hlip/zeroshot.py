@@ -1,8 +1,9 @@
 """Text queries -> scores.
 
-A class is a list of phrases; phrases x templates are embedded, normalised, averaged and normalised again to one vector a class. A study's
-score for it is the cosine similarity of its sentence token (class token 0) with that vector; held against the phrase of a normal study it
-becomes a number between 0 and 1. That number ranks studies; it is not a calibrated probability of disease.
+A class is a list of phrases; phrases x templates are embedded, normalised, averaged and normalised again to one vector a
+class. A study's score for it is the cosine similarity of its sentence token (class token 0) with that vector; held against
+the phrase of a normal study it becomes a number between 0 and 1. That number ranks studies; it is not a calibrated
+probability of disease.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def compare(
         level_names: one name a level, for people.
         edges: per level but the last, (parent index, child index in the next level); adds `hierarchy`.
         train_prevalence: per level (K_l,) share of training studies that are positive, for fallback thresholds and
-            the long-tail figure; taken from the tables' own training rows where they have some.
+            the long-tail figure, NaN where unknown; taken from the tables' own training rows where they have some.
         resamples: bootstrap resamples of patients. seed: of these draws.
         min_positives: positives, and negatives, that a class needs in the test split to enter a macro mean.
         simulated: whether the cohort is simulated; the report says so on its first screen.
@@ -206,8 +206,9 @@ def _thresholds(method: str, scores: Scores, truth: _Truth, notes: list[str]) ->
             target, score = truth.targets[level][rows, k], scores.levels[level][rows, k]
             threshold, _ = metrics.best_threshold(target, score)
             rule = "validation"
-            if np.isnan(threshold) and truth.prevalence is not None and score.size:
-                threshold = float(np.quantile(score, 1 - truth.prevalence[level][k]))
+            share = np.nan if truth.prevalence is None else truth.prevalence[level][k]
+            if np.isnan(threshold) and np.isfinite(share) and score.size:
+                threshold = float(np.quantile(score, 1 - share))
                 rule = "validation scores' quantile at the training prevalence"
             elif np.isnan(threshold):
                 threshold, rule = 0.5, "0.5"
@@ -410,6 +411,11 @@ def _note_left_out(truth: _Truth, samples: Mapping[str, list[Samples]], notes: l
             if kept and count:
                 text = f"Level {level + 1}, {name}: without a positive or negative in {count} resamples, left out of those."
                 notes.append(text)
+    tests, resamples = max(map(len, truth.class_names)), table[0]["auc"].shape[1] - 1
+    if len(samples) > 1 and 2 * tests / (resamples + 1) > 0.05:
+        notes.append(
+            f"{resamples} resamples cannot show a Holm-corrected p below 0.05 for {tests} classes: take {40 * tests} or more."
+        )
     repeated = sum(len(set(truth.split[truth.patients == patient])) > 1 for patient in _repeated(truth))
     if repeated:
         notes.append(f"LEAK: {repeated} patients have studies in more than one split; the test results are not clean.")

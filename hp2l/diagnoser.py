@@ -1,7 +1,7 @@
 """A fine-tuned model: a pretrained HLIP encoder and a hierarchical head, saved as one folder that rebuilds itself.
 
-    diagnoser = hp2l.load("runs/demo/finetune")
-    levels = diagnoser.diagnose(volumes, [3, 1])       # L tensors (B, K_l) of scores in [0, 1]
+diagnoser = hp2l.load("runs/demo/finetune")
+levels = diagnoser.diagnose(volumes, [3, 1])       # L tensors (B, K_l) of scores in [0, 1]
 """
 
 from __future__ import annotations

@@ -44,7 +44,8 @@ def level_bce(
     """
     logits, targets = logits.float(), targets.float()
     soft = targets * (1.0 - smoothing) + 0.5 * smoothing
-    loss = F.binary_cross_entropy_with_logits(logits, soft, pos_weight=positive_weight, reduction="none")
+    weight = None if positive_weight is None else positive_weight.to(logits)
+    loss = F.binary_cross_entropy_with_logits(logits, soft, pos_weight=weight, reduction="none")
     if focal_gamma:
         # log sigmoid of the wrong side's logit is log(1 - p of the true side), safe for large logits.
         loss = loss * (focal_gamma * F.logsigmoid(torch.where(targets > 0.5, -logits, logits))).exp()

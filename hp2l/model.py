@@ -198,10 +198,9 @@ class HP2L(nn.Module):
         if cls is None:
             tokens = self.project(tokens)
             return tokens, self.cls.expand(len(tokens), -1, -1).to(tokens.dtype)
-        if cls.ndim == 2:
-            cls = cls.unsqueeze(1)
-        if tuple(cls.shape) != (len(tokens), 1, width):
-            raise ValueError(f"class token {tuple(cls.shape)} is not ({len(tokens)}, 1, {width})")
+        if tuple(cls.shape) not in ((len(tokens), width), (len(tokens), 1, width)):
+            raise ValueError(f"class token {tuple(cls.shape)} is neither {(len(tokens), width)} nor {(len(tokens), 1, width)}")
+        cls = cls.reshape(len(tokens), 1, width)
         return self.project(tokens), self.project(cls)
 
     def _levels(self) -> Iterator[Level]:

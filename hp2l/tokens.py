@@ -1,12 +1,11 @@
 """From an encoder's tokens to the fixed number that a hierarchical head reads.
 
-Patches are averaged over blocks of place and over the study's scans: `blocks` (2, 4, 4) gives 32 tokens, the number of the paper's own
-encoder, whatever the number of scans and the grid. Nothing is zero-filled: a missing sequence is simply not part of the mean.
+Patches are averaged over blocks of place and over the study's scans: `blocks` (2, 4, 4) gives 32 tokens, the number of the
+paper's own encoder, whatever the number of scans and the grid. Nothing is zero-filled: a missing sequence is simply not
+part of the mean.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from einops import rearrange, reduce
@@ -16,7 +15,7 @@ from torch.nn import functional as F
 from hlip.vision import StudyTokens
 
 
-def pool_over_place(tokens: StudyTokens, blocks: Sequence[int]) -> Tensor:
+def pool_over_place(tokens: StudyTokens, blocks: tuple[int, int, int]) -> Tensor:
     """Tokens of packed studies, all patches kept -> (B, N, C), N = the product of `blocks` (depth, height, width).
 
     Raises:
@@ -28,5 +27,5 @@ def pool_over_place(tokens: StudyTokens, blocks: Sequence[int]) -> Tensor:
         raise ValueError(f"token blocks {tuple(blocks)} do not fit the encoder's grid {tokens.grid}: choose fewer an axis")
     d, h, w = tokens.grid
     place = rearrange(tokens.patches, "S (d h w) C -> S C d h w", d=d, h=h, w=w)
-    pooled = rearrange(F.adaptive_avg_pool3d(place, tuple(blocks)), "S C d h w -> S (d h w) C")
+    pooled = rearrange(F.adaptive_avg_pool3d(place, blocks), "S C d h w -> S (d h w) C")
     return torch.stack([reduce(scans, "n N C -> N C", "mean") for scans in pooled.split(tokens.scans_per_study)])

@@ -2,8 +2,8 @@
 
     accelerate launch pretrain --config configs/pretrain/demo.yaml --store STORE --out RUN
 
-RUN gets `config.yaml`, `metrics.jsonl`, `model/` (a checkpoint that `hlip.load` opens) and `state/` (all that is needed to go on).
-Started again with the same RUN, it continues from the last saved step; a finished run says so and ends.
+RUN gets `config.yaml`, `metrics.jsonl`, `model/` (a checkpoint that `hlip.load` opens) and `state/` (all that is needed to
+go on). Started again with the same RUN, it continues from the last saved step; a finished run says so and ends.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from hlip.config import parse_config, plain
+from hlip.config import parse_config, plain, plain_errors
 from hlip.data import Batch, GlobalBatches, SamplingConfig, StudyDataset, collate
 from hlip.engine import (
     OptimizerConfig,
@@ -75,7 +75,8 @@ class PretrainConfig:
 def main(argv: list[str] | None = None) -> None:
     """Parse the arguments and run."""
     config = parse_config(PretrainConfig, command="pretrain", description="Pretrain HLIP on a prepared store.", argv=argv)
-    Run(config).train()
+    with plain_errors():
+        Run(config).train()
 
 
 class Run:
@@ -107,7 +108,7 @@ class Run:
         """Every step from where the run stands to its end."""
         config, accelerator = self.config, self.accelerator
         if self.start >= config.steps:
-            self.say(f"{config.out} is finished ({self.start} steps); delete {config.out / 'state'} or raise --steps to go on")
+            self.say(f"{config.out} is finished ({self.start} steps)")
             return
         self.say(self.introduction())
         waited, began, since = 0.0, time.perf_counter(), self.start
@@ -178,10 +179,10 @@ class Run:
             world=accelerator.num_processes,
         )
         return DataLoader(
-            self.data,
+            self.data,  # type: ignore[arg-type]  # the sampler gives (epoch, index)
             batch_sampler=batches,
             num_workers=config.workers,
-            collate_fn=collate,  # type: ignore[arg-type]
+            collate_fn=collate,
             pin_memory=accelerator.device.type == "cuda",
             prefetch_factor=4 if config.workers else None,
         )

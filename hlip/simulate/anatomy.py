@@ -11,7 +11,7 @@ Source of the maps: Fonov et al., NeuroImage 54:313 (2011), ICBM152 2009a symmet
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +52,7 @@ class Template:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return self.gm.shape  # type: ignore[return-value]
+        return self.gm.shape
 
     def index(self, point: np.ndarray) -> tuple[int, int, int]:
         """The grid voxel of a point in subject-frame mm, clipped to the grid."""
@@ -62,7 +62,8 @@ class Template:
 
 def axes(template: Template) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Coordinates in mm along the three grid axes."""
-    return tuple(template.affine[i, 3] + SPACING * np.arange(n) for i, n in enumerate(template.shape))  # type: ignore[return-value]
+    x, y, z = (template.affine[i, 3] + SPACING * np.arange(n) for i, n in enumerate(template.shape))
+    return x, y, z
 
 
 # --------------------------------------------------------------------------- template
@@ -110,18 +111,16 @@ def _derive(gm: np.ndarray, wm: np.ndarray, intracranial: np.ndarray, ventricles
     wall = ventricles > 0.5
     signed = (ndimage.distance_transform_edt(~wall) - ndimage.distance_transform_edt(wall)) * SPACING
     signed = ndimage.gaussian_filter(signed, 1.0)
-    slope = np.stack(np.gradient(signed, SPACING))
+    slope = np.stack(tuple(np.gradient(signed, SPACING)))
     widening = -slope * np.exp(-np.clip(signed, 0, None) / 25) * np.clip(depth_mm / 12, 0, 1)
     grid = np.stack(np.meshgrid(*(affine[i, 3] + SPACING * np.arange(n) for i, n in enumerate(gm.shape)), indexing="ij"))
     border = (gm > 0.3) & (wm > 0.3) & (depth_mm > 7) & (depth_mm < 26) & (grid[2] > -22) & (signed > 12)
     yielding = np.clip(ndimage.distance_transform_edt(intracranial > 0.5) * SPACING / 10 - 0.2, 0, 1)
-    maps = (gm, wm, intracranial, scalp, signed, widening, yielding)
-    return Template(
-        affine,
-        *(part.astype(np.float32) for part in maps),
-        head=np.flatnonzero((outside_mm < 20).ravel()),
-        junction=grid[:, border].T.copy(),
-    )
+    head = np.flatnonzero((outside_mm < 20).ravel())
+    maps = {"gm": gm, "wm": wm, "intracranial": intracranial, "scalp": scalp, "yielding": yielding}
+    maps |= {"ventricle_distance": signed, "widening": widening}
+    single: dict[str, np.ndarray] = {name: part.astype(np.float32) for name, part in maps.items()}
+    return Template(affine=affine, head=head, junction=grid[:, border].T.copy(), **single)
 
 
 def _boxed(data: np.ndarray, affine: np.ndarray) -> np.ndarray:
@@ -157,7 +156,7 @@ def save_template(template: Template, path: Path) -> None:
     partial.replace(path)
 
 
-@cache
+@lru_cache(maxsize=1)
 def load_template(path: Path) -> Template:
     """Read maps written by `save_template`, once a process."""
     with np.load(path, allow_pickle=False) as stored:
@@ -184,10 +183,10 @@ class Individual:
 def draw_individual(rng: np.random.Generator, age: int) -> Individual:
     """Head size, shape, and the ventricles and sulci of that age (about 0.03 mm a year: healthy ageing)."""
     frequency = np.add.outer(np.add.outer(np.arange(4), np.arange(4)), np.arange(4))
-    warp = rng.normal(0, 1, (3, 4, 4, 4)) * (3.2 / (1 + frequency) ** 1.3)
+    warp = rng.normal(0, 1, (3, 4, 4, 4)) * (3.4 / (1 + frequency) ** 1.3)
     warp[:, 0, 0, 0] = 0
     scale = rng.uniform(0.94, 1.06) * rng.uniform(0.97, 1.03, 3)
-    ventricles = float(np.clip(0.025 * (age - 60) + rng.normal(0, 0.7), -1.5, 2.2))
+    ventricles = float(np.clip(0.025 * (age - 60) + rng.normal(0, 0.8), -1.8, 2.4))
     sulci = float(np.clip(0.15 + 0.004 * (age - 60) + rng.normal(0, 0.06), 0, 0.45))
     return Individual(warp, scale, ventricles, sulci)
 
@@ -199,6 +198,13 @@ def smooth_field(coefficients: np.ndarray, shape: tuple[int, ...]) -> np.ndarray
         place = (np.arange(size, dtype=np.float32) + 0.5) / size
         basis = np.cos(np.pi * np.outer(np.arange(out.shape[0], dtype=np.float32), place))
         out = np.tensordot(out, basis, axes=(0, 0))  # contracts the first axis, appends the new one
+    return out
+
+
+def smooth_coefficients(rng: np.random.Generator, detail: int) -> np.ndarray:
+    """Coefficients for `smooth_field` of a field of standard deviation about 1 and mean 0."""
+    out = rng.normal(0, (2 / (detail + 1)) ** 1.5, (detail, detail, detail))
+    out[0, 0, 0] = 0
     return out
 
 
@@ -292,10 +298,17 @@ PLACES = {
         Place("cerebellar hemisphere", (27, -62, -38), (8, 8, 6)),
     )
 }
-LOBES = ("frontal lobe", "parietal lobe", "temporal lobe", "occipital lobe", "cerebellar hemisphere")
+_ANCHORS = {
+    "frontal lobe": ((26, 34, 22), (46, 14, 24), (10, 10, 55), (24, -8, 58), (24, 44, -8), (42, -4, 44)),
+    "parietal lobe": ((28, -46, 40), (52, -32, 34), (10, -60, 50), (36, -60, 36), (18, -38, 64)),
+    "temporal lobe": ((46, -18, -12), (36, 8, -28), (54, -38, 4), (52, -4, -4), (34, -30, -18)),
+    "occipital lobe": ((24, -78, 10), (10, -88, 2), (34, -76, -6), (14, -80, 28)),
+    "cerebellar hemisphere": ((28, -62, -38), (12, -60, -28), (34, -50, -42)),
+}
+"""Points of each lobe, MNI mm, right side; read off the ICBM152 template."""
 
 
 def nearest_lobe(point: np.ndarray) -> str:
-    """The lobe of a template point (MNI mm), by its nearest named centre."""
+    """The lobe of a point (MNI mm), by its nearest anchor."""
     mirrored = np.array([abs(point[0]), point[1], point[2]])
-    return min(LOBES, key=lambda name: float(np.linalg.norm(mirrored - PLACES[name].centre)))
+    return min(_ANCHORS, key=lambda name: min(float(np.linalg.norm(mirrored - anchor)) for anchor in _ANCHORS[name]))

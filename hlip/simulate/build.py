@@ -1,7 +1,7 @@
 """Build: one study from its plan, as arrays. Every draw comes from generators named by what they decide.
 
-    patient generators (seed, patient, ...)  head, age, the place of each class's lesions: the same at each visit
-    study generators   (seed, index, ...)    sequences, geometry, noise, report wording
+patient generators (seed, patient, ...)  head, age, the place of each class's lesions: the same at each visit
+study generators   (seed, index, ...)    sequences, geometry, noise, report wording
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from hlip.simulate.anatomy import Individual, Template, deform, displacement, draw_individual, world_affine
+from hlip.simulate.anatomy import Individual, Template, Tissue, deform, displacement, draw_individual, world_affine
 from hlip.simulate.contrast import base_image
 from hlip.simulate.lesions import BY_NAME, SIGNATURES
 from hlip.simulate.placing import Taken, draw_lesion
 from hlip.simulate.plan import StudyPlan
 from hlip.simulate.reports import write_report
-from hlip.simulate.scanner import VENDORS, acquire, draw_protocol, draw_sequences, scan_affine
+from hlip.simulate.scanner import VENDORS, Protocol, acquire, draw_protocol, draw_sequences, scan_affine
 from hlip.simulate.shapes import Layer, Lesion, add_push, layers, paint
 
 _EVOLVES = {
@@ -28,7 +28,7 @@ _EVOLVES = {
     "acute infarction": "infarction",
     "chronic infarction": "infarction",
 }
-"""Stages of one lesion share the generator of its place."""
+"""Stages of one primary lesion share the generator of its place."""
 
 
 @dataclass
@@ -62,7 +62,7 @@ class Subject:
     lesions: list[Lesion]
     parts: list[Layer]
     mask: np.ndarray
-    tissue: Any
+    tissue: Tissue
     person: Individual
 
 
@@ -84,8 +84,8 @@ def build_subject(template: Template, labels: tuple[str, ...], seed: int, patien
     taken: Taken = []
     lesions = []
     for row in rows:
-        place = _rng(seed, "lesion", patient, _EVOLVES.get(row.name, row.name) if visit or row is rows[0] else row.name)
-        lesions.append(draw_lesion(place, row, template, field, taken))
+        stream = _EVOLVES.get(row.name, row.name) if row is rows[0] else row.name
+        lesions.append(draw_lesion(_rng(seed, "lesion", patient, stream), row, template, field, taken))
     for lesion in lesions:
         add_push(template, lesion, field)
     tissue = deform(template, field, sulci)
@@ -108,21 +108,26 @@ def sequence_image(subject: Subject, sequence: str, rng: np.random.Generator) ->
     return image
 
 
+def study_protocols(seed: int, index: int) -> tuple[str, float, list[Protocol]]:
+    """Vendor, field strength and the scans of a study, blind to its labels."""
+    rng = _rng(seed, "protocol", index)
+    vendor, strength = str(rng.choice(VENDORS)), float(rng.choice([1.5, 3.0]))
+    return vendor, strength, [draw_protocol(rng, sequence) for sequence in draw_sequences(rng)]
+
+
 def build_study(template: Template, plan: StudyPlan, seed: int) -> SimulatedStudy:
     """Head, scans, mask, report and metadata of one study."""
     about = _rng(seed, "about", plan.patient)
     sex, age = str(about.choice(["F", "M"])), int(about.integers(25, 90))
     subject = build_subject(template, plan.labels, seed, plan.patient, plan.visit, age + plan.visit)
-    chance = _rng(seed, "protocol", plan.index)
-    vendor, strength = str(chance.choice(VENDORS)), float(chance.choice([1.5, 3.0]))
+    vendor, strength, protocols = study_protocols(seed, plan.index)
     centre = (subject.world @ [*((np.array(template.shape) - 1) / 2), 1])[:3]
     noise = _rng(seed, "images", plan.index)
     scans = []
-    for sequence in draw_sequences(chance):
-        protocol = draw_protocol(chance, sequence)
+    for protocol in protocols:
         affine = scan_affine(protocol, centre)
-        data = acquire(sequence_image(subject, sequence, noise), subject.world, protocol, affine, noise)
-        scans.append(SimulatedScan(sequence, data, affine))
+        data = acquire(sequence_image(subject, protocol.sequence, noise), subject.world, protocol, affine, noise)
+        scans.append(SimulatedScan(protocol.sequence, data, affine))
     report = write_report(
         _rng(seed, "report", plan.index),
         subject.lesions,
@@ -130,7 +135,7 @@ def build_study(template: Template, plan: StudyPlan, seed: int) -> SimulatedStud
         scale=float(subject.person.scale.mean()),
         field_strength=strength,
         visit=plan.visit,
-        evolved=plan.visit > 0 and plan.labels[0] in {"subacute hemorrhage", "chronic hemorrhage", "chronic infarction"},
+        evolved=plan.evolved,
     )
     extra = {
         "sex": sex,
@@ -147,7 +152,7 @@ def build_study(template: Template, plan: StudyPlan, seed: int) -> SimulatedStud
 def describe(lesion: Lesion, scale: float) -> dict[str, Any]:
     """Ground truth of one class in one study, for the manifest."""
     sides = sorted({{-1: "left", 0: "midline", 1: "right"}[focus.side] for focus in lesion.foci})
-    sizes = [round(2 * focus.shape.radius * scale, 1) for focus in lesion.foci]
+    sizes = [round(focus.size_mm * scale, 1) for focus in lesion.foci]
     out: dict[str, Any] = {"class": lesion.signature.name, "code": lesion.signature.code, "count": len(lesion.foci)}
     if lesion.foci:
         out |= {"sides": sides, "places": sorted({focus.place for focus in lesion.foci}), "largest_mm": max(sizes)}

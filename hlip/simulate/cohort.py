@@ -1,11 +1,11 @@
 """Cohort: plan, build in parallel, write, list. Resumable; the same bytes whatever the number of workers.
 
-    OUT/manifest.jsonl                            written last, when every study is there
-    OUT/cohort.json                               arguments of this cohort, checked by a resumed call
-    OUT/classes.json                              integer codes of the lesion masks
-    OUT/studies/<study_id>/<n>_<sequence>.nii.gz  scans, int16
-    OUT/studies/<study_id>/mask.nii.gz            lesion mask, uint8, in the same scanner space
-    OUT/studies/<study_id>/study.json             the study's manifest line: its presence means the study is complete
+OUT/manifest.jsonl                            written last, when every study is there
+OUT/cohort.json                               arguments of this cohort, checked by a resumed call
+OUT/classes.json                              integer codes of the lesion masks
+OUT/studies/<study_id>/<n>_<sequence>.nii.gz  scans, int16
+OUT/studies/<study_id>/mask.nii.gz            lesion mask, uint8, in the same scanner space
+OUT/studies/<study_id>/study.json             the study's manifest line: its presence means the study is complete
 """
 
 from __future__ import annotations
@@ -32,16 +32,14 @@ FORMAT = 1
 _TEMPLATE = ".anatomy.npz"
 
 
-def simulate_cohort(
-    out: Path | str, studies: int, seed: int, *, workers: int | None = None, progress: bool = True
-) -> Path:
+def simulate_cohort(out: Path | str, studies: int, seed: int, *, workers: int | None = None, progress: bool = True) -> Path:
     """Write a cohort of simulated brain MRI studies and its manifest.
 
     Args:
         out: folder to write; a second call with the same arguments writes only what is missing.
         studies: number of studies, at least 1.
         seed: of every draw.
-        workers: processes; all cores by default, at most 8.
+        workers: processes; by default one a core, at most 16.
         progress: show a bar.
 
     Returns:
@@ -60,11 +58,11 @@ def simulate_cohort(
         template = out / _TEMPLATE
         if not template.is_file():
             save_template(build_template(), template)
-        workers = max(1, min(workers or os.cpu_count() or 1, 8, len(missing)))
+        workers = max(1, min(workers or min(os.cpu_count() or 1, 16), len(missing)))
         with tqdm(total=studies, initial=studies - len(missing), desc="simulate", unit="study", disable=not progress) as bar:
             for _ in _write_all(out, missing, seed, workers):
                 bar.update()
-        template.unlink()
+        template.unlink(missing_ok=True)
     _write_json(out / "classes.json", CODES)
     manifest = out / "manifest.jsonl"
     write_manifest((_read_study(out, plan) for plan in plans), manifest)
@@ -94,7 +92,8 @@ def _write_all(out: Path, plans: list[StudyPlan], seed: int, workers: int) -> It
     """Write studies in this process or in several; yields after each."""
     if workers == 1:
         for plan in plans:
-            yield _write_one(out, plan, seed)
+            _write_one(out, plan, seed)
+            yield
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
@@ -134,9 +133,7 @@ def _read_study(out: Path, plan: StudyPlan) -> Study:
         Scan(folder / f"{number}_{sequence}.nii.gz", sequence) for number, sequence in enumerate(line["sequences"], start=1)
     )
     masks = {"masks": [str((folder / "mask.nii.gz").relative_to(out))]}
-    return Study(
-        plan.study_id, plan.patient_id, scans, line["report"], (), plan.labels, plan.split, line["extra"] | masks
-    )
+    return Study(plan.study_id, plan.patient_id, scans, line["report"], (), plan.labels, plan.split, line["extra"] | masks)
 
 
 def _folder(out: Path, plan: StudyPlan) -> Path:

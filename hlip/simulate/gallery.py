@@ -24,7 +24,7 @@ def render_signatures(out_png: Path | str, seed: int = 0) -> Path:
     figure = Figure(figsize=(1.75 * len(SEQUENCES) + 1, 2.0 * len(CLASSES)), dpi=75)
     panels = figure.subplots(len(CLASSES), len(SEQUENCES))
     for row, name in enumerate(CLASSES):
-        subject = build_subject(template, (name,), seed, patient=row, visit=0, age=60)
+        subject = build_subject(template, (name,), seed, patient=100 + row, visit=0, age=60)
         focus = subject.mask > 0
         level = int(focus.sum((0, 1)).argmax()) if focus.any() else int((10 - template.affine[2, 3]) / SPACING)
         for column, sequence in enumerate(SEQUENCES):

@@ -67,7 +67,8 @@ SIGNATURES: tuple[Signature, ...] = (
         "subacute hemorrhage", 2, "hematoma", size_mm=(18, 52), places=_BLEEDING_PLACES,
         core=Signal(1.50, 1.05, 1.20, 1.10, 0.30, 0.62), rim=HEMOSIDERIN._replace(t1=1.1, flair=0.6, t2=0.35), rim_mm=(2, 3),
         halo=EDEMA, halo_mm=(3, 8), push=(0.08, 0.22), bloom_mm=1.5,
-        source="Extracellular methaemoglobin, 1-4 weeks: T1 and T2 bright, dark margin on T2*. Bradley, Radiology 189:15 (1993)",
+        source="Extracellular methaemoglobin, 1-4 weeks: T1 and T2 bright, dark margin on T2*. "
+               "Bradley, Radiology 189:15 (1993)",
     ),
     Signature(
         "chronic hemorrhage", 3, "hematoma", size_mm=(16, 42), places=_BLEEDING_PLACES,
@@ -78,7 +79,7 @@ SIGNATURES: tuple[Signature, ...] = (
     ),
     Signature(
         "cerebral microbleeds", 4, "dots", size_mm=(6, 10), count=(8, 36),
-        core=Signal(0.85, 0.36, 0.45, 0.32, 0.22, 0.02),
+        core=Signal(0.92, 0.38, 0.50, 0.38, 0.24, 0.02),
         source="Round voids of 2-5 (up to 10) mm on T2*/SWI, enlarged there by blooming, unseen or nearly so on T1/T2; "
                "lobar (amyloid) or deep (hypertensive). Greenberg et al., Lancet Neurol 8:165 (2009)",
     ),
@@ -107,7 +108,8 @@ SIGNATURES: tuple[Signature, ...] = (
                "Fazekas et al., AJR 149:351 (1987); STRIVE (2013)",
     ),
     Signature(
-        "glioma", 9, "mass", size_mm=(28, 66), places=("frontal lobe", "frontal lobe", "temporal lobe", "parietal lobe", "occipital lobe"),
+        "glioma", 9, "mass", size_mm=(28, 66),
+        places=("frontal lobe", "frontal lobe", "temporal lobe", "parietal lobe", "occipital lobe"),
         core=Signal(0.60, 0.86, 0.98, 0.84, 0.40, 0.66), centre=Signal(0.36, 1.08, 0.60, 0.28, 0.85, 0.70),
         halo=EDEMA, halo_mm=(10, 24), push=(0.2, 0.4),
         source="Infiltrating, irregular, T2/FLAIR bright, necrotic centre, finger-like oedema along white matter. "
@@ -115,7 +117,7 @@ SIGNATURES: tuple[Signature, ...] = (
     ),
     Signature(
         "meningioma", 10, "dural", size_mm=(22, 56),
-        core=Signal(0.68, 0.70, 0.86, 0.92, 0.22, 0.58), rim=FLUID, rim_mm=(2, 3),
+        core=Signal(0.69, 0.70, 0.84, 0.82, 0.22, 0.58), rim=FLUID, rim_mm=(2, 3),
         halo=EDEMA, halo_mm=(0, 12), push=(0.55, 0.75),
         source="Extra-axial, dural base, sharp; iso to grey matter on T1, iso to mildly bright on T2, fluid cleft, "
                "low ADC. Watts et al., Insights Imaging 5:113 (2014)",

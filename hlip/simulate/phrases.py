@@ -55,7 +55,7 @@ FINDINGS: dict[str, tuple[str, ...]] = {
         "{grade} periventricular and deep white matter hyperintensities on FLAIR.",
         "Patchy T2/FLAIR white matter hyperintensity, {grade} in degree, likely chronic microvascular change.",
         "There is {grade} leukoaraiosis in the periventricular white matter.",
-        "Scattered foci of FLAIR hyperintensity in the cerebral white matter consistent with {grade} small vessel ischemic disease.",
+        "Scattered foci of FLAIR hyperintensity in the white matter consistent with {grade} small vessel ischemic disease.",
         "{grade} white matter hyperintensity with caps around the lateral ventricles.",
     ),
     "glioma": (
@@ -90,7 +90,7 @@ FINDINGS: dict[str, tuple[str, ...]] = {
     ),
     "porencephaly": (
         "There is a porencephalic cyst in the {where} communicating with the lateral ventricle, {size}.",
-        "Large CSF-filled cleft extends from the {side} lateral ventricle to the surface of the {lobe}, in keeping with porencephaly.",
+        "CSF-filled cleft from the {side} lateral ventricle to the surface of the {lobe}, in keeping with porencephaly.",
         "Porencephaly of the {where}: a smooth-walled cavity in continuity with the ventricle, {size}.",
     ),
     "arachnoid cyst": (
@@ -112,7 +112,10 @@ DETAILS: dict[str, tuple[str, ...]] = {
         "The infarct shows bright signal on DWI and a corresponding ADC reduction.",
         "There is early cytotoxic swelling of the {lobe}.",
     ),
-    "chronic infarction": ("Adjacent ex vacuo dilatation of the {side} lateral ventricle.", "FLAIR shows gliosis around the old infarct."),
+    "chronic infarction": (
+        "Adjacent ex vacuo dilatation of the {side} lateral ventricle.",
+        "FLAIR shows gliosis around the old infarct.",
+    ),
     "lacunar infarction": ("The lacunes show a FLAIR hyperintense rim.",),
     "white matter hyperintensity": ("The white matter changes correspond to Fazekas grade {number}.",),
     "glioma": (
@@ -120,7 +123,10 @@ DETAILS: dict[str, tuple[str, ...]] = {
         "Mass effect of the tumor with effacement of the {side} sulci.",
     ),
     "meningioma": ("The extra-axial mass shows a broad dural attachment.", "The tumor compresses the adjacent cortex."),
-    "metastasis": ("Marked vasogenic edema surrounds the metastatic lesions.",),
+    "metastasis": (
+        "Marked vasogenic edema surrounds the metastatic lesions.",
+        "Vasogenic edema is out of proportion to the metastatic tumor.",
+    ),
     "Alzheimer's disease": (
         "The lateral ventricles and temporal horns are enlarged.",
         "Generalized cortical atrophy with parietotemporal predominance.",
@@ -189,6 +195,7 @@ IMPRESSIONS: dict[str, tuple[str, ...]] = {
     ),
     "metastasis": (
         "Brain metastases.",
+        "Brain metastasis, {where}.",
         "Metastasis in the {where} with edema.",
         "Multiple lesions compatible with metastatic disease.",
         "Findings highly suspicious for cerebral metastases.",
@@ -279,6 +286,7 @@ FIRST = ("None.", "No prior imaging is available for comparison.", "None availab
 AGAIN = ("Compared with the prior MRI.", "Prior MRI of the brain.", "Comparison is made to the previous examination.")
 EVOLVED = ("The finding has evolved since the prior study.", "Interval evolution compared with the prior examination.")
 STABLE = ("No significant interval change.", "Findings are stable compared with the prior study.")
+# The first two may also close an impression.
 HEDGES = (
     "Clinical correlation is recommended.",
     "Follow-up imaging as clinically indicated.",

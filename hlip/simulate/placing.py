@@ -6,10 +6,11 @@ The draws of one lesion come from one generator, so a follow-up visit finds the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
-from hlip.simulate.anatomy import LOBES, PLACES, Template, nearest_lobe, rotation_matrix, to_subject
+from hlip.simulate.anatomy import PLACES, Template, nearest_lobe, rotation_matrix, smooth_coefficients, to_subject
 from hlip.simulate.lesions import Signature
 from hlip.simulate.shapes import Blob, Cone, Focus, Lesion
 
@@ -47,9 +48,7 @@ CLEFTS = (
 Route = tuple[str, tuple[float, ...], tuple[float, ...], tuple[float, ...], float]
 
 
-def draw_lesion(
-    rng: np.random.Generator, row: Signature, template: Template, displacement: np.ndarray, taken: Taken
-) -> Lesion:
+def draw_lesion(rng: np.random.Generator, row: Signature, template: Template, displacement: np.ndarray, taken: Taken) -> Lesion:
     """One class's lesions: size, side, place and severity within the ranges of its row."""
     lesion = Lesion(
         row,
@@ -64,21 +63,33 @@ def draw_lesion(
         left, right = np.clip(loss * (1 + rng.uniform(-0.12, 0.12, 2)), 0, 0.98)
         lesion.loss = (float(left), float(right))
     elif row.kind != "white matter":
-        PLACERS[row.kind](rng, row, template, displacement, taken, lesion)
+        PLACERS[row.kind](Draw(rng, lesion, template, displacement, taken))
     return lesion
 
 
-def _blob(rng: np.random.Generator, centre: np.ndarray, diameter: float, elongation: float, bumps: float) -> Blob:
-    """An ellipsoid of that mean diameter, turned at random; `bumps` is a share of the radius."""
+@dataclass
+class Draw:
+    """What a placing function needs; it fills the lesion's foci."""
+
+    rng: np.random.Generator
+    lesion: Lesion
+    template: Template
+    displacement: np.ndarray
+    taken: Taken
+
+    def carry(self, point: np.ndarray) -> np.ndarray:
+        """A template point (MNI mm) in the subject frame."""
+        return to_subject(self.template, self.displacement, point)
+
+
+def _blob(
+    rng: np.random.Generator, centre: np.ndarray, diameter: float, elongation: float, bumps: float, detail: int = 4
+) -> Blob:
+    """An ellipsoid of that mean diameter, turned at random; `bumps` is a share of the radius, `detail` their number."""
     radii = np.exp(rng.normal(0, elongation, 3))
     radii *= diameter / 2 / radii.mean()
     rotation = rotation_matrix(rng.uniform(-90, 90, 3))
-    return Blob(centre, radii, rotation, _bumps(rng), bumps * diameter / 2)
-
-
-def _bumps(rng: np.random.Generator) -> np.ndarray:
-    """Cosine coefficients of a smooth field of standard deviation about 1."""
-    return rng.normal(0, 0.25, (4, 4, 4))
+    return Blob(centre, radii, rotation, smooth_coefficients(rng, detail), bumps * diameter / 2)
 
 
 def _diameter(rng: np.random.Generator, row: Signature) -> float:
@@ -125,74 +136,77 @@ def _route(rng: np.random.Generator, routes: tuple[Route, ...], side: int) -> tu
     direction = rng.uniform(low, np.maximum(low, high))
     direction /= np.linalg.norm(direction)
     mirror = np.array([side, 1, 1])
-    return name, start * mirror, direction * mirror
+    return name, np.array(start) * mirror, direction * mirror
 
 
 # --------------------------------------------------------------------------- one function a geometry
 
 
-def _hematoma(rng, row, template, displacement, taken, lesion):  # type: ignore[no-untyped-def]
+def _hematoma(draw: Draw) -> None:
+    rng, row, template = draw.rng, draw.lesion.signature, draw.template
     for _ in range(_TRIES):
         side, name, size = _side(rng), str(rng.choice(row.places)), _diameter(rng, row)
-        centre = to_subject(template, displacement, _in_place(rng, name, side, template))
-        elongation, bumps = (0.22, 0.22) if row.kind == "hematoma" else (0.25, 0.4)
-        shape = _blob(rng, centre, size, elongation, bumps)
-        if _free(centre, size / 2, taken):
+        centre = draw.carry(_in_place(rng, name, side, template))
+        if PLACES[name].paired:  # a large lesion lies further lateral, it does not end at the midline
+            centre[0] = side * max(side * centre[0], 0.42 * size + 2)
+        elongation, bumps = (0.22, 0.22) if row.kind == "hematoma" else (0.18, 0.3)
+        shape = _blob(rng, centre, size, elongation, bumps, detail=4 if row.kind == "hematoma" else 7)
+        if _free(centre, size / 2, draw.taken):
             break
-    taken.append((centre, size / 2))
-    lesion.foci.append(Focus(shape, side, name))
+    draw.taken.append((centre, size / 2))
+    draw.lesion.foci.append(Focus(shape, side, name, size))
 
 
-def _wedge(rng, row, template, displacement, taken, lesion):  # type: ignore[no-untyped-def]
+def _wedge(draw: Draw) -> None:
+    rng, row, template = draw.rng, draw.lesion.signature, draw.template
     for _ in range(_TRIES):
         side, length = _side(rng), _diameter(rng, row)
         name, start, axis = _route(rng, TERRITORIES, side)
         tip = _surface(template, start, axis)
         apex = tip - axis * min(length, max(24.0, float(np.linalg.norm(tip - start))))
-        apex, tip = (to_subject(template, displacement, point) for point in (apex, tip))
+        apex, tip = (draw.carry(point) for point in (apex, tip))
         length = float(np.linalg.norm(tip - apex))
         axis = (tip - apex) / length
-        shape = Cone(
-            apex, axis, np.deg2rad(rng.uniform(24, 38)), 0, length + 12, _bumps(rng), 0.12 * length
-        )
-        if _free(shape.centre, length / 2, taken):
+        shape = Cone(apex, axis, np.deg2rad(rng.uniform(24, 38)), 0, length + 12, smooth_coefficients(rng, 4), 0.12 * length)
+        if _free(shape.centre, length / 2, draw.taken):
             break
-    lesion.pattern = name
-    taken.append((shape.centre, length / 2))
-    lesion.foci.append(Focus(shape, side, nearest_lobe(shape.centre)))
+    draw.lesion.pattern = name
+    draw.taken.append((shape.centre, length / 2))
+    draw.lesion.foci.append(Focus(shape, side, nearest_lobe(shape.centre), length))
 
 
-def _extra_axial(rng, row, template, displacement, taken, lesion):  # type: ignore[no-untyped-def]
+def _extra_axial(draw: Draw) -> None:
+    rng, row, template = draw.rng, draw.lesion.signature, draw.template
     routes, left, depth = (DURAL, 0.5, 0.6) if row.kind == "dural" else (CYSTS, 0.62, 0.55)
     for _ in range(_TRIES):
         side, size = _side(rng, left), _diameter(rng, row)
         name, start, axis = _route(rng, routes, side)
-        centre = to_subject(template, displacement, _surface(template, start, axis) - axis * depth * size / 2)
+        centre = draw.carry(_surface(template, start, axis) - axis * depth * size / 2)
         shape = _blob(rng, centre, size, 0.12, 0.08)
-        if _free(centre, size / 2, taken):
+        if _free(centre, size / 2, draw.taken):
             break
-    taken.append((centre, size / 2))
-    lesion.foci.append(Focus(shape, side, name))
+    draw.taken.append((centre, size / 2))
+    draw.lesion.foci.append(Focus(shape, side, name, size))
 
 
-def _cleft(rng, row, template, displacement, taken, lesion):  # type: ignore[no-untyped-def]
+def _cleft(draw: Draw) -> None:
+    rng, row, template = draw.rng, draw.lesion.signature, draw.template
     side, width = _side(rng), _diameter(rng, row)
     name, start, axis = _route(rng, CLEFTS, side)
     tip = _surface(template, start, axis)
     inner, outer = 0.32 * width, 0.5 * width
-    start, tip = (to_subject(template, displacement, point) for point in (start, tip))
+    start, tip = (draw.carry(point) for point in (start, tip))
     length = float(np.linalg.norm(tip - start)) + 4
     axis = (tip - start) / np.linalg.norm(tip - start)
     half_angle = float(np.arctan((outer - inner) / length))
     before = inner / np.tan(half_angle)
-    shape = Cone(
-        start - axis * before, axis, half_angle, before - 4, before + length, _bumps(rng), 0.1 * width
-    )
-    taken.append((shape.centre, length / 2))
-    lesion.foci.append(Focus(shape, side, name))
+    shape = Cone(start - axis * before, axis, half_angle, before - 4, before + length, smooth_coefficients(rng, 4), 0.1 * width)
+    draw.taken.append((shape.centre, length / 2))
+    draw.lesion.foci.append(Focus(shape, side, name, width))
 
 
-def _nodules(rng, row, template, displacement, taken, lesion):  # type: ignore[no-untyped-def]
+def _nodules(draw: Draw) -> None:
+    rng, row, template = draw.rng, draw.lesion.signature, draw.template
     count = 1 if rng.random() < 0.2 else int(rng.integers(row.count[0], row.count[1] + 1))
     for number in range(count):
         for _ in range(_TRIES):
@@ -203,25 +217,32 @@ def _nodules(rng, row, template, displacement, taken, lesion):  # type: ignore[n
                 point = template.junction[rng.integers(len(template.junction))]
             size = _diameter(rng, row) * (1 if number == 0 else 0.75)
             size = max(size, row.size_mm[0])
-            centre = to_subject(template, displacement, point)
-            if _free(centre, size / 2, taken):
+            centre = draw.carry(point)
+            if _free(centre, size / 2, draw.taken):
                 break
-        taken.append((centre, size / 2))
+        draw.taken.append((centre, size / 2))
         side = -1 if point[0] < 0 else 1
-        lesion.foci.append(Focus(_blob(rng, centre, size, 0.08, 0.08), side, nearest_lobe(point)))
+        draw.lesion.foci.append(Focus(_blob(rng, centre, size, 0.08, 0.08), side, nearest_lobe(point), size))
 
 
-def _cavities(rng, row, template, displacement, taken, lesion):  # type: ignore[no-untyped-def]
+def _cavities(draw: Draw) -> None:
+    rng, row, template = draw.rng, draw.lesion.signature, draw.template
+    own: Taken = []
     for _ in range(int(rng.integers(row.count[0], row.count[1] + 1))):
-        side, name = _side(rng), str(rng.choice(row.places))
-        centre = to_subject(template, displacement, _in_place(rng, name, side, template))
+        for _ in range(_TRIES):
+            side, name, size = _side(rng), str(rng.choice(row.places)), _diameter(rng, row)
+            centre = draw.carry(_in_place(rng, name, side, template))
+            if _free(centre, size / 2 + 3, own):
+                break
+        own.append((centre, size / 2 + 3))
         side = side if PLACES[name].paired else 0
-        lesion.foci.append(Focus(_blob(rng, centre, _diameter(rng, row), 0.2, 0.1), side, name))
+        draw.lesion.foci.append(Focus(_blob(rng, centre, size, 0.2, 0.1), side, name, size))
 
 
-def _dots(rng, row, template, displacement, taken, lesion):  # type: ignore[no-untyped-def]
+def _dots(draw: Draw) -> None:
+    rng, row, template = draw.rng, draw.lesion.signature, draw.template
     deep = rng.random() < 0.5
-    lesion.pattern = "deep" if deep else "lobar"
+    draw.lesion.pattern = "deep" if deep else "lobar"
     for _ in range(int(rng.integers(row.count[0], row.count[1] + 1))):
         if rng.random() < (0.75 if deep else 0.08):
             name = str(rng.choice(["basal ganglia", "thalamus", "pons", "cerebellar hemisphere", "internal capsule"]))
@@ -229,11 +250,12 @@ def _dots(rng, row, template, displacement, taken, lesion):  # type: ignore[no-u
         else:
             point = template.junction[rng.integers(len(template.junction))]
             name = nearest_lobe(point)
-        centre = to_subject(template, displacement, point)
-        lesion.foci.append(Focus(_blob(rng, centre, _diameter(rng, row), 0.05, 0), 0, name))
+        centre = draw.carry(point)
+        size = _diameter(rng, row)
+        draw.lesion.foci.append(Focus(_blob(rng, centre, size, 0.05, 0), 0, name, size))
 
 
-PLACERS: dict[str, Callable[..., None]] = {
+PLACERS: dict[str, Callable[[Draw], None]] = {
     "hematoma": _hematoma,
     "mass": _hematoma,
     "wedge": _wedge,
@@ -244,5 +266,3 @@ PLACERS: dict[str, Callable[..., None]] = {
     "cavities": _cavities,
     "dots": _dots,
 }
-
-__all__ = ["LOBES", "PLACERS", "draw_lesion"]

@@ -81,6 +81,8 @@ class StudyPlan:
     labels: tuple[str, ...]
     """Class names, the primary finding first."""
     split: str
+    evolved: bool = False
+    """Whether the primary finding is another than at the visit before."""
 
     @property
     def study_id(self) -> str:
@@ -98,12 +100,12 @@ def plan_cohort(studies: int, seed: int) -> list[StudyPlan]:
     labelled = []
     for patient in visits:
         companions = _companions(patient[0], rng)
-        labelled.append([(main, *(name for name in companions if name != main)) for main in patient])
+        labelled.append([(main, *(name for name in companions if name not in patient)) for main in patient])
     rng.shuffle(labelled)
     splits = _split(labelled, rng)
     places = iter(rng.permutation(studies))
     plans = [
-        StudyPlan(int(next(places)), number, visit, labels, split)
+        StudyPlan(int(next(places)), number, visit, labels, split, evolved=labels[0] != patient_labels[0][0])
         for number, (patient_labels, split) in enumerate(zip(labelled, splits, strict=True))
         for visit, labels in enumerate(patient_labels)
     ]
@@ -169,4 +171,13 @@ def _split(patients: Sequence[Sequence[tuple[str, ...]]], rng: np.random.Generat
             out[place] = best
             own[best] += size
             overall[best] += size
+    _fill_empty(out, [frequency[name] for name in rarest])
     return out
+
+
+def _fill_empty(splits: list[str], frequencies: list[int]) -> None:
+    """In a tiny cohort, give an empty split the commonest patient of train, in place."""
+    for split in SPLIT_SHARES:
+        training = [place for place, name in enumerate(splits) if name == "train"]
+        if split not in splits and len(training) > 1:
+            splits[max(training, key=lambda place: frequencies[place])] = split

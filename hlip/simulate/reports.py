@@ -6,13 +6,17 @@ full of. Side words are the patient's (x < 0 is left).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from hlip.simulate import phrases
-from hlip.simulate.shapes import Focus, Lesion
+from hlip.simulate.contrast import SEQUENCES
+from hlip.simulate.shapes import Lesion
 
+_PLURAL = re.compile(r"\{count\}|multiple|metastases|lesions|deposits", re.IGNORECASE)
+_NAMED = re.compile(rf"\b(?:{'|'.join(SEQUENCES)})\b")
 _GRADES = ("mild", "moderate", "severe")
 
 
@@ -39,9 +43,9 @@ def write_report(
     slots = {lesion.signature.name: _slots(lesion, scale, rng) for lesion in lesions}
     findings: list[str] = []
     for name in labels:
-        findings.append(_sentence(rng, phrases.FINDINGS[name], slots[name]))
+        findings.append(_sentence(rng, _sayable(phrases.FINDINGS[name], sequences), slots[name]))
         if rng.random() < 0.35:
-            findings.append(_sentence(rng, phrases.DETAILS[name], slots[name]))
+            findings.append(_sentence(rng, _sayable(phrases.DETAILS[name], sequences), slots[name]))
     if not labels:
         findings += _some(rng, phrases.NORMAL_BRAIN, 1, 2)
     findings += _some(rng, _compatible(phrases.NEGATIONS, labels), *((1, 3) if labels else (2, 4)))
@@ -54,7 +58,7 @@ def write_report(
     if visit:
         impression += _some(rng, phrases.EVOLVED if evolved else phrases.STABLE, 0, 1)
     if rng.random() < 0.15:
-        impression += _some(rng, phrases.HEDGES, 1, 1)
+        impression += _some(rng, phrases.HEDGES[:2], 1, 1)
     parts = {"FINDINGS": " ".join(findings), "IMPRESSION": _listed(rng, impression)}
     head = {}
     if rng.random() < 0.75:
@@ -62,7 +66,7 @@ def write_report(
         head["TECHNIQUE"] = _sentence(rng, phrases.TECHNIQUE, {"sequences": named, "field": f"{field_strength:g}"})
     if rng.random() < 0.6:
         head["COMPARISON"] = _some(rng, phrases.AGAIN if visit else phrases.FIRST, 1, 1)[0]
-    return "\n\n".join(f"{title}: {text}" for title, text in (head | parts).items())
+    return "\n\n".join(f"{title}: {text}".replace(": \n", ":\n") for title, text in (head | parts).items())
 
 
 def _slots(lesion: Lesion, scale: float, rng: np.random.Generator) -> dict[str, str]:
@@ -74,18 +78,13 @@ def _slots(lesion: Lesion, scale: float, rng: np.random.Generator) -> dict[str, 
         return slots
     if not lesion.foci:
         return slots
-    largest = max(lesion.foci, key=lambda focus: focus.shape.radius)
+    largest = max(lesion.foci, key=lambda focus: focus.size_mm)
     side = {-1: "left", 1: "right", 0: ""}[largest.side]
     slots |= {"side": side, "lobe": largest.place, "where": f"{side} {largest.place}".strip()}
-    slots |= {"count": _count(len(lesion.foci)), "size": _size(diameter(largest) * scale, rng)}
+    slots |= {"count": _count(len(lesion.foci)), "size": _size(largest.size_mm * scale, rng)}
     slots |= {"territory": lesion.pattern, "pattern": lesion.pattern}
     slots["etiology"] = "hypertensive" if lesion.pattern == "deep" else "amyloid angiopathy"
     return slots
-
-
-def diameter(focus: Focus) -> float:
-    """Diameter of a focus in subject-frame mm: mean for an ellipsoid, length for a cone."""
-    return 2 * focus.shape.radius
 
 
 def _size(mm: float, rng: np.random.Generator) -> str:
@@ -98,15 +97,23 @@ def _count(number: int) -> str:
 
 
 def _sentence(rng: np.random.Generator, choices: Sequence[str], slots: dict[str, str]) -> str:
+    if slots.get("count") == "one":
+        choices = [choice for choice in choices if not _PLURAL.search(choice)] or choices
     text = str(rng.choice(choices)).format(**slots)
     text = " ".join(text.split())
     return text[0].upper() + text[1:]
 
 
+def _sayable(choices: Sequence[str], sequences: Sequence[str]) -> list[str]:
+    """Phrases that name no sequence the study lacks, if there are any."""
+    return [text for text in choices if set(_NAMED.findall(text)) <= set(sequences)] or list(choices)
+
+
 def _impression(rng: np.random.Generator, name: str, slots: dict[str, str]) -> str:
     """The finding's name, now and then hedged."""
     text = _sentence(rng, phrases.IMPRESSIONS[name], slots)
-    if rng.random() < 0.15 and text.split()[0] not in ("Findings", "Suspected", "Multiple"):
+    hedged = re.search("likely|probable|findings|suspected|may|favor|multiple", text, re.IGNORECASE)
+    if rng.random() < 0.2 and not hedged:
         first, rest = text[0], text[1:]
         text = str(rng.choice(phrases.HEDGED)).format(first.lower() + rest)
     return text

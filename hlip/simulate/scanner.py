@@ -85,7 +85,7 @@ def draw_protocol(rng: np.random.Generator, sequence: str) -> Protocol:
     extent = {"axial": 150, "coronal": 178, "sagittal": 146}[plane]
     thickness = float(rng.uniform(3.8, 5.2) if sequence == "SWI" else rng.uniform(4.6, 7.0))
     pixel = float(rng.uniform(215, 250)) / (matrix := int(rng.choice([64, 72, 80])))
-    weak = 1.5 if sequence in ("DWI", "ADC") else 1.0
+    weak = 1.3 if sequence in ("DWI", "ADC") else 1.0
     return Protocol(
         sequence,
         plane,
@@ -121,7 +121,9 @@ def stored_shape(protocol: Protocol) -> tuple[int, int, int]:
     return protocol.matrix, protocol.matrix, protocol.slices
 
 
-def acquire(image: np.ndarray, world: np.ndarray, protocol: Protocol, affine: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def acquire(
+    image: np.ndarray, world: np.ndarray, protocol: Protocol, affine: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """Sample an internal image (X, Y, Z) as one scan: slice profile, coil bias, Rician noise; int16.
 
     Args:
@@ -135,7 +137,9 @@ def acquire(image: np.ndarray, world: np.ndarray, protocol: Protocol, affine: np
     blurred = ndimage.correlate1d(image, profile, axis=_AXES[protocol.plane][2], mode="nearest")
     to_grid = np.linalg.inv(world) @ affine
     shape = stored_shape(protocol)
-    signal = ndimage.affine_transform(blurred, to_grid[:3, :3], to_grid[:3, 3], shape, order=1, mode="constant", prefilter=False)
+    signal = ndimage.affine_transform(
+        blurred, to_grid[:3, :3], to_grid[:3, 3], shape, order=1, mode="constant", prefilter=False
+    )
     for axis, (slope, curve) in enumerate(protocol.bias):
         place = np.linspace(-1, 1, shape[axis], dtype=np.float32)
         gain = np.exp(slope * place + curve * (place**2 - 0.33)).astype(np.float32)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hlip.simulate.anatomy import SPACING, Template, Tissue, axes, rotation_matrix, smooth_field
+from hlip.simulate.anatomy import SPACING, Template, Tissue, axes, rotation_matrix, smooth_coefficients, smooth_field
 from hlip.simulate.contrast import SEQUENCES, Signal
 from hlip.simulate.lesions import HEMOSIDERIN, Signature
 
@@ -90,6 +90,8 @@ class Focus:
     side: int
     """-1 the patient's left, 1 right, 0 midline."""
     place: str
+    size_mm: float
+    """Diameter of an ellipsoid, length of a wedge, width of a cleft."""
 
 
 @dataclass
@@ -157,6 +159,8 @@ class Layer:
     only: str = ""
     """Name of the one sequence it shows in; empty for all."""
     exclude: str = ""
+    texture: np.ndarray | None = None
+    """Relative variation of the signal within the part."""
 
 
 def _cover(distance: np.ndarray) -> np.ndarray:
@@ -176,7 +180,7 @@ def layers(template: Template, tissue: Tissue, lesion: Lesion) -> tuple[list[Lay
     rng = np.random.default_rng(lesion.seed)
     painted, masks = [], []
     for focus in lesion.foci:
-        reach = focus.shape.reach + lesion.halo_mm + lesion.signature.bloom_mm + SPACING
+        reach = focus.shape.reach + 1.8 * lesion.halo_mm + lesion.signature.bloom_mm + SPACING
         box = box_around(template, focus.shape.centre, reach)
         coordinates = open_grid(template, box)
         distance = focus.shape.distance(coordinates)
@@ -205,7 +209,7 @@ def _focus_layers(
     if row.halo is not None and lesion.halo_mm > 0.5:
         fade = np.clip(1.4 * (lesion.halo_mm - distance) / lesion.halo_mm, 0, 1)
         if lesion.halo_mm > 5:  # vasogenic oedema keeps to white matter; a gliotic rim does not
-            fingers = lesion.halo_mm * 0.45 * smooth_field(rng.normal(0, 0.25, (4, 4, 4)), distance.shape)
+            fingers = lesion.halo_mm * 0.45 * smooth_field(smooth_coefficients(rng, 5), distance.shape)
             fade = np.clip(1.4 * (lesion.halo_mm - distance + fingers) / lesion.halo_mm, 0, 1)
             fade = fade * np.clip(0.15 + tissue.wm[box], 0, 1)
         out.append(Layer(box, fade * (tissue.gm[box] + tissue.wm[box]), row.halo))
@@ -214,10 +218,13 @@ def _focus_layers(
         out.append(Layer(box, void, HEMOSIDERIN, only="SWI"))
     if row.rim is not None:
         out.append(Layer(box, _cover(distance) * inside, row.rim, exclude="SWI" if row.bloom_mm else ""))
-    out.append(Layer(box, _cover(distance + lesion.rim_mm) * inside, row.core))
+    texture = None
+    if row.kind == "mass":
+        texture = 0.16 * smooth_field(smooth_coefficients(rng, 9), distance.shape)
+    out.append(Layer(box, _cover(distance + lesion.rim_mm) * inside, row.core, texture=texture))
     if row.centre is not None and focus.shape.radius > 7:
-        depth = focus.shape.radius * rng.uniform(0.3, 0.5)
-        ragged = 0.25 * focus.shape.radius * smooth_field(rng.normal(0, 0.25, (4, 4, 4)), distance.shape)
+        depth = focus.shape.radius * rng.uniform(0.4, 0.65)
+        ragged = 0.16 * focus.shape.radius * smooth_field(smooth_coefficients(rng, 5), distance.shape)
         out.append(Layer(box, _cover(distance + depth + ragged) * inside, row.centre))
     return out, _cover(distance) * inside > 0.4
 
@@ -237,14 +244,15 @@ def _allowed(tissue: Tissue, box: Box, kind: str) -> np.ndarray:
 def _white_matter(tissue: Tissue, lesion: Lesion) -> tuple[list[Layer], list[tuple[Box, np.ndarray]]]:
     """Caps and bands about the ventricles and patchy deep foci, by Fazekas grade."""
     rng = np.random.default_rng(lesion.seed)
-    near = np.exp(-np.clip(tissue.ventricle_distance, 0, None) / (4.0, 6.0, 9.0)[lesion.grade - 1])
-    patches = smooth_field(rng.normal(0, 0.045, (16, 16, 16)) * (np.indices((16, 16, 16)).sum(0) > 7), tissue.wm.shape)
-    patches *= 0.12 + 0.08 * lesion.grade
-    cut = (0.52, 0.50, 0.46)[lesion.grade - 1]
-    deep = np.clip((tissue.ventricle_distance - 3) / 6, 0, 1) * np.clip((32 - tissue.ventricle_distance) / 8, 0, 1)
-    score = near + patches * deep + 0.1 * patches
-    alpha = np.clip((score - cut) / 0.12, 0, 1) * np.clip(1.6 * tissue.wm - 0.4, 0, 1)
-    alpha *= tissue.ventricle_distance < 45
+    far = tissue.ventricle_distance
+    near = np.exp(-np.clip(far, 0, None) / (4.5, 6.5, 9.5)[lesion.grade - 1])
+    coefficients = smooth_coefficients(rng, 14)
+    coefficients[1::2] *= 0.5  # odd cosines across the midline are the asymmetric part
+    patches = smooth_field(coefficients, tissue.wm.shape) * (0.28, 0.34, 0.40)[lesion.grade - 1]
+    score = near + patches * np.clip((34 - far) / 12, 0, 1) * np.clip((far + 2) / 8, 0.25, 1)
+    wall = np.clip(1.5 * (tissue.gm + tissue.wm) - 0.5, 0, 1) * np.clip((5 - far) / 3, 0, 1)
+    alpha = np.clip((score - (0.50, 0.46, 0.42)[lesion.grade - 1]) / 0.15, 0, 1)
+    alpha *= np.maximum(np.clip(1.6 * tissue.wm - 0.4, 0, 1), wall)
     box: Box = (slice(None), slice(None), slice(None))
     assert lesion.signature.core is not None
     return [Layer(box, alpha.astype(np.float32), lesion.signature.core)], [(box, alpha > 0.4)]
@@ -275,4 +283,5 @@ def paint(image: np.ndarray, sequence: str, parts: list[Layer], rng: np.random.G
             continue
         gain = variation.setdefault(part.signal, float(rng.normal(1, texture)))
         here = image[part.box]
-        here += part.alpha * (np.float32(part.signal[place] * gain) - here)
+        variation_within = 0 if part.texture is None else part.texture
+        here += part.alpha * (np.float32(part.signal[place] * gain) * (1 + variation_within) - here)

@@ -293,6 +293,9 @@ def test_all_faults_at_once_and_a_source_without_lines(tmp_path: Path) -> None:
         Taxonomy.load(write(tmp_path, "- a\n- b\n"))
     with pytest.raises(TaxonomyError, match="a taxonomy is a mapping"):
         Taxonomy.load(write(tmp_path, ""))
+    path.write_bytes(b"name: \xff\xfe")
+    with pytest.raises(TaxonomyError, match="not UTF-8 text"):
+        Taxonomy.load(path)
     with pytest.raises(FileNotFoundError, match="built in: brain_mri"):
         Taxonomy.load("brain_mir")
 

@@ -56,7 +56,9 @@ def test_outputs_and_gradients_equal_the_official_code(case):
         encoder.zero_grad()
         (pooled.reshape(golden[f"gradR.{name}"].shape) * golden[f"gradR.{name}"]).sum().backward()
         parameters = dict(encoder.named_parameters())
-        gradients = {key.removeprefix(f"grad.{name}."): value for key, value in golden.items() if key.startswith(f"grad.{name}.")}
+        gradients = {
+            key.removeprefix(f"grad.{name}."): value for key, value in golden.items() if key.startswith(f"grad.{name}.")
+        }
         assert gradients
         for key, expected in gradients.items():
             if key == "reg_token":
@@ -172,7 +174,8 @@ def test_drop_path_is_drawn_a_study_and_keeps_the_mean():
     block.train()
     drawn = torch.stack([block._drop(branch, lengths)[0, :, 0] for _ in range(400)])
     assert set(drawn.unique().tolist()) == {0.0, 2.0}
-    assert (drawn[:, :3] == drawn[:, :1]).all() and (drawn[:, 3:] == drawn[:, 3:4]).all()
+    assert (drawn[:, :3] == drawn[:, :1]).all()
+    assert (drawn[:, 3:] == drawn[:, 3:4]).all()
     assert (drawn[:, 0] != drawn[:, 3]).any()
     assert drawn.mean().item() == pytest.approx(1.0, abs=0.1)
 

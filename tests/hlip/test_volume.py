@@ -1,4 +1,4 @@
-"""Prepared volumes: the published protocols against golden outputs, orientation by markers, affines by ramps, rules by bad scans."""
+"""Prepared volumes: protocols against golden outputs, orientation by markers, affines by ramps, rules by bad scans."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from safetensors.numpy import load_file
 from scipy.spatial.transform import Rotation
 
 from hlip import resample
+from hlip.fitting import square_slices
 from hlip.scanfile import LoadedScan, VolumeError, read_scan
-from hlip.volume import SpecError, VolumeSpec, prepare_volume, square_slices
+from hlip.volume import SpecError, VolumeSpec, prepare_volume
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="shared data absent")
@@ -53,7 +54,9 @@ def test_square_equals_official_pub_brain_5(case: str) -> None:
     exact = (square_slices(slices, spec) / 255 - 0.449) / 0.226
     np.testing.assert_allclose(exact[::5, 3::13, 5::11], wanted, atol=1.1e-3)  # golden is float16
     # Through the front door: uint8 at the end, so half a grey value more.
-    [volume] = prepare_volume(scan_of(scan.transpose(2, 1, 0)), VolumeSpec.from_dict(spec.as_dict() | {"percentiles": (0, 100)}))
+    [volume] = prepare_volume(
+        scan_of(scan.transpose(2, 1, 0)), VolumeSpec.from_dict(spec.as_dict() | {"percentiles": (0, 100)})
+    )
     stored = (volume.voxels[::5, 3::13, 5::11] / 255 - 0.449) / 0.226
     np.testing.assert_allclose(stored, wanted, atol=0.5 / 255 / 0.226 + 1.1e-3)
 
@@ -71,6 +74,10 @@ def test_chest_ct_equals_official(shape: tuple[int, int, int]) -> None:
     assert volume.voxels.shape == (112, 336, 336)
     stored = (volume.voxels[::9, 5::23, 2::19] / 255 - 0.449) / 0.226
     np.testing.assert_allclose(stored, golden[f"{name}.crop"], atol=0.5 / 255 / 0.226 + 1e-5)  # ours is stored as uint8
+    # The other official variant stretches the whole scan to the size; no spec of ours does, but the arithmetic must agree.
+    matrices = [resample.linear_matrix(n, m, n / m, n / m / 2 - 0.5) for n, m in zip(shape, spec.size, strict=True)]
+    whole = resample.apply(np.clip((hu + 1150) / 1500, 0, 1), matrices)
+    np.testing.assert_allclose((whole[::9, 5::23, 2::19] - 0.449) / 0.226, golden[f"{name}.resize"], atol=2e-4)
 
 
 @pytest.mark.parametrize("shape", [(20, 37, 50), (72, 61, 40)])
@@ -122,11 +129,12 @@ def bright(volume: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("spec", [AXIAL, VolumeSpec(size=(30, 60, 60), fit="square", resize=(60, 60), percentiles=(0, 100))])
 def test_left_stays_left(spec: VolumeSpec) -> None:
     middle = (np.array(spec.size) - 1) / 2
-    for name, axis, shown in (("left", 2, "the patient's left at small w"), ("front", 1, "the front at small h"), ("top", 0, "the top at small d")):
+    for name, axis, shown in (("left", 2, "left at small w"), ("front", 1, "front at small h"), ("top", 0, "top at small d")):
         image = marked(name)
         [volume] = prepare_volume(scan_of(image.get_fdata(), image.affine), spec)
         away = bright(volume.voxels) - middle
-        assert away[axis] < -2 and away[axis] == away.min(), f"{shown}: {away}"
+        assert away[axis] < -2, f"{shown}: {away}"
+        assert away[axis] == away.min(), f"{shown}: {away}"
         place = (volume.affine @ [*bright(volume.voxels), 1])[:3]
         inside = image.affine @ [*((part.start + part.stop - 1) / 2 for part in CUBES[name]), 1]
         np.testing.assert_allclose(place, inside[:3], atol=2.5)  # mm
@@ -156,7 +164,8 @@ def test_all_48_axis_orders_prepare_to_the_same_volume(spec: VolumeSpec) -> None
 def test_acquired_takes_the_thickest_axis_and_z_on_a_tie() -> None:
     spec = VolumeSpec(size=(8, 16, 16), fit="square", resize=(16, 16))
     data = np.random.default_rng(0).uniform(0, 99, (20, 20, 20))
-    for spacing, depth_axis in (((1, 1, 4), 2), ((1, 4, 1), 1), ((4, 1, 1), 0), ((1, 1, 1), 2), ((3, 3, 1), 1), ((1.0001, 1, 1), 2)):
+    depth = {(1, 1, 4): 2, (1, 4, 1): 1, (4, 1, 1): 0, (1, 1, 1): 2, (3, 3, 1): 1, (1.0001, 1, 1): 2}
+    for spacing, depth_axis in depth.items():
         [volume] = prepare_volume(scan_of(data, np.diag([*spacing, 1.0])), spec)
         assert np.abs(volume.affine[:3, 0]).argmax() == depth_axis, spacing
 
@@ -171,7 +180,7 @@ def test_acquired_takes_the_thickest_axis_and_z_on_a_tie() -> None:
         AXIAL,
         VolumeSpec(size=(9, 21, 30), spacing_mm=(4.0, 3.0, 2.0), percentiles=(0, 100)),
         VolumeSpec(size=(14, 15, 15), spacing_mm=(5.0, 7.0, 7.0), centre="foreground", percentiles=(0, 100)),
-        VolumeSpec(size=(28, 30, 40), fit="square", resize=(48, 48), percentiles=(0, 100)),
+        VolumeSpec(size=(28, 14, 18), fit="square", resize=(20, 20), percentiles=(0, 100)),
     ],
     ids=["axial", "acquired", "foreground", "square"],
 )
@@ -203,10 +212,10 @@ def test_equal_spacing_is_not_interpolated_and_pads_in_the_middle() -> None:
 
 
 def test_fine_detail_is_averaged_not_picked() -> None:
-    stripes = np.zeros((64, 64, 64))
+    stripes = np.zeros((65, 64, 64))  # the grid meets every eighth voxel of 65, all of them bright
     stripes[::2] = 100
     spec = VolumeSpec(size=(8, 8, 8), spacing_mm=(8, 8, 8), percentiles=(0, 100))
-    for affine in (RPI, tilted((1, 1, 1), (0, 0, 10), (64, 64, 64))):
+    for affine in (RPI, tilted((1, 1, 1), (0, 0, 10), (65, 64, 64))):
         [volume] = prepare_volume(scan_of(stripes, affine), spec)
         assert np.abs(volume.voxels[2:6, 2:6, 2:6].astype(float) - 127.5).max() < 12
 
@@ -222,7 +231,8 @@ def test_foreground_centre_and_the_top_of_a_tall_one() -> None:
     tall[20:40, 20:40, 2:68] += 100  # 132 mm of foreground, 80 mm of volume
     [volume] = prepare_volume(scan_of(tall, np.diag([2.0, 2.0, 2.0, 1.0])), spec)
     filled = (volume.voxels > 128).any((1, 2))
-    assert filled[0] == False and filled[2:].all()  # noqa: E712
+    assert not filled[0]
+    assert filled[2:].all()
 
 
 # --- intensity --------------------------------------------------------------------------------------------------------------
@@ -234,14 +244,16 @@ def test_percentiles_clip_and_spread() -> None:
     spec = VolumeSpec(size=(20, 20, 20), spacing_mm=(1, 1, 1))
     [volume] = prepare_volume(scan_of(data), spec)
     assert (volume.low, volume.high) == pytest.approx(tuple(np.percentile(data.astype(np.float32), (0.5, 99.5))), rel=1e-6)
-    assert volume.voxels.min() == 0 and volume.voxels.max() == 255
+    assert volume.voxels.min() == 0
+    assert volume.voxels.max() == 255
     assert abs(float(volume.voxels.mean()) - 127.5) < 6
 
 
 def test_each_ct_window_is_a_volume() -> None:
     data = np.random.default_rng(0).uniform(-1000, 1500, (20, 20, 20))
     data[10, 10, 10], data[11, 11, 11], data[12, 12, 12] = 40, 80, 0
-    volumes = prepare_volume(scan_of(data), VolumeSpec(size=(20, 20, 20), spacing_mm=(1, 1, 1), windows=VolumeSpec.load("head_ct").windows))
+    windows = VolumeSpec.load("head_ct").windows
+    volumes = prepare_volume(scan_of(data), VolumeSpec(size=(20, 20, 20), spacing_mm=(1, 1, 1), windows=windows))
     assert [(v.window, v.low, v.high) for v in volumes] == [("brain", 0, 80), ("blood", -20, 180), ("bone", -800, 2000)]
     brain = volumes[0].voxels.transpose(2, 1, 0)
     assert (brain[10, 10, 10], brain[11, 11, 11], brain[12, 12, 12]) == (128, 255, 0)
@@ -293,9 +305,10 @@ def test_hu_under_an_mri_spec_is_said() -> None:
 @pytest.mark.parametrize("spec", ["mri", "demo"])
 def test_real_scans(spec: str) -> None:
     real = SHARED / "real"
-    for name in ("study_chris/chris_t1.nii.gz", "study_chris/chris_PD.nii.gz", "study_mixed/T2w.nii.gz", "study_mixed/dwi.nii.gz"):
-        [volume] = prepare_volume(read_scan(real / name), VolumeSpec.load(spec))
-        assert volume.notes == () and volume.voxels.shape == VolumeSpec.load(spec).size
+    for name in ("study_chris/chris_t1", "study_chris/chris_PD", "study_mixed/T2w", "study_mixed/dwi"):
+        [volume] = prepare_volume(read_scan(real / f"{name}.nii.gz"), VolumeSpec.load(spec))
+        assert volume.notes == ()
+        assert volume.voxels.shape == VolumeSpec.load(spec).size
         assert 20 < volume.voxels.mean() < 110, name
     with pytest.raises(VolumeError) as error:
         prepare_volume(read_scan(real / "ct_angio.nii.gz"), VolumeSpec.load(spec))
@@ -315,8 +328,15 @@ def test_built_in_specs_load_and_survive_json(name: str) -> None:
 
 def test_digest_depends_on_every_setting() -> None:
     spec = VolumeSpec.load("demo")
-    changes = {"size": (24, 64, 60), "spacing_mm": (6, 3.2, 3.2), "through_plane": "acquired", "orientation": "LPS", "centre": "fov",
-               "percentiles": (1, 99), "windows": {"brain": (40, 80)}}  # fmt: skip
+    changes = {
+        "size": (24, 64, 60),
+        "spacing_mm": (6, 3.2, 3.2),
+        "through_plane": "acquired",
+        "orientation": "LPS",
+        "centre": "fov",
+        "percentiles": (1, 99),
+        "windows": {"brain": (40, 80)},
+    }
     digests = {spec.digest(), *(VolumeSpec.from_dict(spec.as_dict() | {key: value}).digest() for key, value in changes.items())}
     assert len(digests) == 1 + len(changes)
 

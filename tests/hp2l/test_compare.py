@@ -266,6 +266,45 @@ def test_csv_with_a_hole_is_refused(world: dict[str, Any], tmp_path: Path) -> No
         Scores.from_csv(path)
 
 
+@pytest.mark.parametrize("name", ["mri", "ct"])
+def test_golden_zero_shot_macro_auc_comes_out_of_the_comparison(name: str) -> None:
+    from safetensors.numpy import load_file
+
+    golden = Path(__file__).parents[2].parent / "shared" / "golden" / "l_zeroshot_metrics.json"
+    if not golden.is_file():
+        pytest.skip("shared/golden is not beside this checkout")
+    arrays = load_file(golden.with_suffix(".safetensors"))
+    target, logits = arrays[f"{name}.target"], arrays[f"{name}.logits"]
+    ids = [str(i) for i in range(len(target))]
+    scores = Scores("zero_shot", ids, ids, ["test"] * len(ids), [logits])
+    classes = [[f"class {k}" for k in range(target.shape[1])]]
+    found = compare({"zero_shot": scores}, [target], [np.ones_like(target)], classes, resamples=20)
+    expected = json.loads(golden.read_text())[name][f"auc ({name})"]
+    assert found["levels"]["1"]["zero_shot"]["macro_auc"]["value"] == pytest.approx(expected, abs=1e-9)
+    assert found["levels"]["1"]["zero_shot"]["per_class"]["class 0"]["brier"] is None  # logits are no probabilities
+
+
+def test_training_rows_give_the_prevalence_and_no_number(world: dict[str, Any], result: dict[str, Any]) -> None:
+    first = world["methods"]["zero_shot"]
+    extra = [f"t{i}" for i in range(40)]
+    methods = {
+        name: Scores(
+            name,
+            [*s.study_ids, *extra],
+            [*s.patient_ids, *extra],
+            [*s.split, *["train"] * 40],
+            [np.vstack([level, np.full((40, level.shape[1]), 0.5)]) for level in s.levels],
+        )
+        for name, s in world["methods"].items()
+    }
+    targets = [np.vstack([t, np.tile([1.0] + [0.0] * (t.shape[1] - 1), (40, 1))]) for t in world["targets"]]
+    mask = [np.ones(t.shape, bool) for t in targets]
+    found = compare(**{**world, "methods": methods, "targets": targets, "mask": mask})
+    assert found["cohort"]["classes"]["1"]["a"]["train_prevalence"] == 1.0
+    assert found["cohort"]["studies"] == first.split.count("test")
+    assert found["levels"]["2"]["difference"] == result["levels"]["2"]["difference"]
+
+
 @pytest.mark.slow
 def test_paired_bootstrap_false_positive_rate_is_about_five_percent() -> None:
     hits = 0

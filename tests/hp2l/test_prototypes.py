@@ -182,7 +182,11 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", WORKER]
     workers = [subprocess.Popen([*command, str(rank), str(tmp_path)], env=environment) for rank in (0, 1)]
-    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+    try:
+        assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+    finally:
+        for worker in workers:
+            worker.kill()
     for rank in (0, 1):
         state = torch.load(tmp_path / f"bank{rank}.pt", weights_only=True)
         for name, values in whole.state_dict().items():

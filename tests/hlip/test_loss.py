@@ -1,0 +1,129 @@
+"""The dual contrastive loss: the official numbers, open_clip's loss, and one process against two."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from open_clip.loss import ClipLoss
+from safetensors.torch import load_file
+from torch.nn import functional as F
+
+from hlip.loss import LossConfig, clip_loss, dual_contrastive_loss
+
+GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
+
+
+def features(studies: int = 6, seed: int = 0) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    study = F.normalize(torch.randn(studies, 2, 8, generator=generator), dim=-1)
+    sentence, report = (F.normalize(torch.randn(studies, 8, generator=generator), dim=-1) for _ in range(2))
+    scales = {"sentence_scale": torch.tensor([9.0]), "report_scale": torch.tensor([4.0])}
+    return {"study": study, "sentence": sentence, "report": report} | scales
+
+
+def infonce(image: torch.Tensor, text: torch.Tensor, scale: float) -> float:
+    """Slow and plain."""
+    total = 0.0
+    for one, other in ((image, text), (text, image)):
+        for row in range(len(one)):
+            logits = [scale * float(one[row] @ other[column]) for column in range(len(other))]
+            total += float(torch.tensor(logits).logsumexp(0)) - logits[row]
+    return total / (2 * len(image))
+
+
+def test_each_token_meets_its_own_text_at_its_own_temperature():
+    parts = features()
+    losses = dual_contrastive_loss(parts, LossConfig(sentence=0.5, report=0.5))
+    sentence = infonce(parts["study"][:, 0], parts["sentence"], 9.0)
+    report = infonce(parts["study"][:, 1], parts["report"], 4.0)
+    assert losses.sentence.item() == pytest.approx(sentence, abs=1e-5)
+    assert losses.report.item() == pytest.approx(report, abs=1e-5)
+    assert losses.total.item() == pytest.approx(0.5 * sentence + 0.5 * report, abs=1e-5)
+
+
+def test_one_objective_equals_open_clip():
+    parts = features()
+    losses = dual_contrastive_loss(parts, LossConfig(sentence=1.0, report=0.0))
+    expected = ClipLoss()(parts["study"][:, 0], parts["sentence"], parts["sentence_scale"])
+    torch.testing.assert_close(losses.total, expected)
+
+
+@pytest.mark.skipif(not GOLDEN.is_dir(), reason="golden outputs of the official code are not at ../shared")
+def test_the_official_numbers_and_gradients():
+    golden = load_file(GOLDEN / "j_dual_loss.safetensors")
+    leaves = {
+        "study": golden["in.image_features"],
+        "sentence": golden["in.text_features_sentence"],
+        "report": golden["in.text_features_report"],
+        "sentence_scale": golden["in.logit_scale_log"].reshape(1),
+        "report_scale": golden["in.logit_bias_log_report_scale"].reshape(1),
+    }
+    leaves = {key: value.clone().requires_grad_() for key, value in leaves.items()}
+    parts = {key: value.exp() if "scale" in key else value for key, value in leaves.items()}
+    losses = dual_contrastive_loss(parts, LossConfig())
+    assert losses.sentence.item() == pytest.approx(5.089161, abs=1e-5)
+    assert losses.report.item() == pytest.approx(3.296396, abs=1e-5)
+    assert losses.total.item() == pytest.approx(4.192779, abs=1e-5)
+    losses.total.backward()
+    official = ("image_features", "text_features_sentence", "text_features_report", "logit_scale", "logit_bias")
+    for leaf, name in zip(leaves.values(), official, strict=True):
+        torch.testing.assert_close(leaf.grad, golden[f"batch8.grad.{name}"].reshape(leaf.shape), atol=1e-6, rtol=1e-4)
+
+
+def test_identical_texts_share_the_probability():
+    """Two studies with the same text and the same features: each is the other's positive, by hand ln(2) a row."""
+    image = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    text = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    same = torch.ones(2, 2, dtype=torch.bool)
+    scale = torch.tensor([5.0])
+    assert clip_loss(image, text, image, text, scale, same).item() == pytest.approx(0.693147, abs=1e-5)
+    better = torch.tensor([[1.0, 0.0], [0.0, 1.0]])  # telling them apart is not rewarded when their texts are the same
+    rewarded = clip_loss(image, better, image, better, scale, same)
+    assert rewarded > clip_loss(image, text, image, text, scale, same)
+
+
+def test_identical_texts_need_the_texts():
+    with pytest.raises(ValueError, match="needs the texts"):
+        dual_contrastive_loss(features(), LossConfig(identical_texts_match=True))
+
+
+def test_weights_are_checked():
+    with pytest.raises(ValueError, match="above zero"):
+        LossConfig(sentence=0.0, report=0.0)
+
+
+TEXTS = (["a", "b", "a", "c", "b", "a"], ["r"] * 6)
+
+
+def _half(rank: int, port: int, folder: str) -> None:
+    """One of two processes, holding three of six studies; the mean gradient is what DDP makes of both."""
+    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    parts = features()
+    own = slice(3 * rank, 3 * rank + 3)
+    local = {key: value[own].clone() if "scale" not in key else value.clone() for key, value in parts.items()}
+    for value in local.values():
+        value.requires_grad_()
+    config = LossConfig(identical_texts_match=True)
+    losses = dual_contrastive_loss(local, config, (TEXTS[0][own], TEXTS[1][own]))
+    losses.total.backward()
+    grads = {key: value.grad for key, value in local.items()}
+    torch.save({"total": losses.total.detach(), "grads": grads}, Path(folder) / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_equal_one(tmp_path, free_port):
+    mp.spawn(_half, args=(free_port, str(tmp_path)), nprocs=2)
+    halves = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    parts = {key: value.requires_grad_() for key, value in features().items()}
+    losses = dual_contrastive_loss(parts, LossConfig(identical_texts_match=True), TEXTS)
+    losses.total.backward()
+    torch.testing.assert_close(sum(half["total"] for half in halves) / 2, losses.total.detach())
+    for key, value in parts.items():
+        if "scale" in key:
+            gathered = sum(half["grads"][key] for half in halves) / 2
+        else:
+            gathered = torch.cat([half["grads"][key] for half in halves]) / 2
+        torch.testing.assert_close(gathered, value.grad, atol=1e-6, rtol=1e-4)

@@ -1,0 +1,158 @@
+"""HLIP as a whole: texts, checkpoints, and the official tiny CLIP."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from hlip.folders import recover, whole_folder
+from hlip.model import HLIP, LARGEST_SCALE, CheckpointError, HLIPConfig, load
+from hlip.text import TextConfig, grow_text_source
+from hlip.vision import VisionConfig
+from hlip.volume import VolumeSpec
+
+TEXTS = ["This study shows: acute infarction.", "This study shows: no hemorrhage, no mass.", "This study shows: glioma."] * 3
+
+
+def config(**vision) -> HLIPConfig:
+    sizes = {"size": (8, 16, 16), "patch": (2, 8, 8), "width": 24, "heads": 2, "scopes": ["scan", "study"]} | vision
+    return HLIPConfig(
+        embed_dim=12,
+        vision=VisionConfig(**sizes),
+        text=TextConfig(width=16, depth=1, heads=2, vocabulary=80, context_length=24),
+    )
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> HLIP:
+    torch.manual_seed(0)
+    made = HLIP(config(), text_source=grow_text_source(tmp_path / "text", TEXTS, config().text)).eval()
+    made.volume_spec = VolumeSpec.load("demo")
+    made.facts = {"simulated": True}
+    return made
+
+
+def volumes(scans: int = 3) -> torch.Tensor:
+    return torch.randint(0, 256, (scans, 1, 8, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+
+
+def test_features_have_unit_length_and_texts_do_not_depend_on_their_neighbours(model):
+    study = model.encode_study(volumes(), [2, 1])
+    assert study.shape == (2, 2, 12)
+    torch.testing.assert_close(study.norm(dim=-1), torch.ones(2, 2))
+    together = model.encode_text(TEXTS[:2])
+    torch.testing.assert_close(together[0], model.encode_text(TEXTS[:1])[0], atol=1e-5, rtol=1e-5)  # padding is masked
+
+
+def test_a_checkpoint_rebuilds_itself_from_its_own_folder(model, tmp_path):
+    model.save(tmp_path / "run" / "model")
+    moved = tmp_path / "elsewhere"
+    (tmp_path / "run").rename(moved)
+    again = load(moved)
+    assert not again.training
+    assert again.volume_spec == model.volume_spec
+    assert again.facts == {"simulated": True}
+    torch.testing.assert_close(again.encode_study(volumes(), [3]), model.encode_study(volumes(), [3]))
+    torch.testing.assert_close(again.encode_text(TEXTS), model.encode_text(TEXTS))
+
+
+def test_temperatures_are_two_and_stay_within_bounds(model):
+    assert model.logit_scale_sentence.shape == model.logit_scale_report.shape == (1,)
+    assert model.logit_scale_sentence.item() == pytest.approx(2.65926, abs=1e-5)
+    with torch.no_grad():
+        model.logit_scale_sentence.fill_(5.0)
+        model.logit_scale_report.fill_(-1.0)
+    model.clamp_temperatures()
+    assert model.logit_scale_sentence.item() == pytest.approx(LARGEST_SCALE)
+    assert model.logit_scale_report.item() == 0.0
+
+
+def test_no_parameter_is_without_gradient(model):
+    """DDP and DeepSpeed refuse parameters that no loss reaches."""
+    ids = model.tokenizer(TEXTS[:2])
+    features = model.train()(volumes(), [2, 1], ids, ids)
+    sum(value.sum() for value in features.values()).backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None] == []
+
+
+def test_a_damaged_or_foreign_checkpoint_is_named(model, tmp_path):
+    with pytest.raises(CheckpointError, match="no checkpoint here"):
+        load(tmp_path / "absent")
+    folder = tmp_path / "model"
+    model.save(folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["visual.norm.weight"] = torch.ones(7)
+    del weights["visual.norm.bias"]
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"visual.norm.bias: missing; visual.norm.weight: shape \(7,\), expected \(24,\)"):
+        load(folder)
+    (folder / "model.safetensors").write_bytes(b"cut")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load(folder)
+    description = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(description | {"format": "other"}))
+    with pytest.raises(CheckpointError, match="'other' is not 'hlip-1'"):
+        load(folder)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match="damaged"):
+        load(folder)
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "model"
+    with whole_folder(target) as partial:
+        (partial / "a").write_text("old")
+    with suppress(ZeroDivisionError), whole_folder(target) as partial:
+        (partial / "a").write_text(str(1 / 0))
+    assert (target / "a").read_text() == "old"
+    with whole_folder(target) as partial:
+        (partial / "b").write_text("new")
+    assert [path.name for path in target.iterdir()] == ["b"]
+    target.rename(tmp_path / ".model.previous")  # a crash between the two moves
+    recover(target)
+    assert (target / "b").read_text() == "new"
+
+
+def test_a_vocabulary_needs_texts(tmp_path):
+    with pytest.raises(ValueError, match="no report"):
+        grow_text_source(tmp_path, [" ", ""], TextConfig())
+
+
+GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
+
+
+@pytest.mark.skipif(not GOLDEN.is_dir(), reason="golden outputs of the official code are not at ../shared")
+def test_the_text_tower_equals_the_official_tiny_clip(tmp_path):
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, PreTrainedTokenizerFast
+
+    from hlip.text import TextTower
+    from hlip.text import Tokenizer as OurTokenizer
+
+    described = json.loads((GOLDEN / "i_tiny_clip_dual.json").read_text())
+    golden = load_file(GOLDEN / "i_tiny_clip_dual.safetensors")
+    vocabulary = {token: index for index, token in enumerate(described["vocab"])}
+    raw = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    raw.normalizer, raw.pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    raw.decoder = decoders.WordPiece()
+    raw.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])]
+    )
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    PreTrainedTokenizerFast(tokenizer_object=raw, **names).save_pretrained(str(tmp_path))
+    BertConfig(**described["text_config"]).save_pretrained(str(tmp_path))
+
+    ids = OurTokenizer(tmp_path, described["model_cfg"]["text_cfg"]["context_length"])(described["texts"])
+    assert ids.tolist() == [row[: ids.shape[1]] for row in described["ids"]]
+    tower = TextTower(TextConfig(), described["model_cfg"]["embed_dim"], tmp_path, pretrained=False).eval()
+    weights = {key.removeprefix("w.text."): value for key, value in golden.items() if key.startswith("w.text.")}
+    tower.encoder.load_state_dict(weights)
+    embedded = tower(ids)
+    torch.testing.assert_close(embedded, golden["out.encode_text"], atol=1e-5, rtol=1e-5)
+    unit = torch.nn.functional.normalize(embedded, dim=-1)
+    torch.testing.assert_close(unit, golden["out.encode_text_normalized"], atol=1e-5, rtol=1e-5)

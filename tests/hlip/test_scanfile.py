@@ -1,0 +1,312 @@
+"""Reading NIfTI and DICOM: values and places come out right, and every kind of bad file is named by its reason."""
+
+from __future__ import annotations
+
+import gzip
+import pickle
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from hlip.scanfile import VolumeError, find_scans, guess_sequence, read_scan
+
+REAL = Path(__file__).parents[2].parent / "shared" / "real"
+needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="shared data absent")
+AFFINE = np.array([[-2.0, 0, 0, 30], [0, 2.0, 0, -20], [0, 0, 5.0, -10], [0, 0, 0, 1]])
+
+
+def voxels(shape: tuple[int, ...] = (12, 10, 8)) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 900, shape).astype(np.int16)
+
+
+def write(path: Path, data: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
+    nib.save(nib.Nifti1Image(data, affine), path)
+    return path
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(VolumeError) as error:
+        read_scan(path)
+    assert path.name in str(error.value), "the message must name the file"
+    return error.value.reason
+
+
+# --- good files --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["t2_flair.nii", "t2_flair.nii.gz"])
+def test_nifti(tmp_path: Path, name: str) -> None:
+    scan = read_scan(write(tmp_path / name, voxels()))
+    assert scan.data.dtype == np.float32
+    np.testing.assert_array_equal(scan.data, voxels())
+    np.testing.assert_allclose(scan.affine, AFFINE)
+    assert (scan.codes, scan.spacing, scan.sequence, scan.slope) == ("LAS", (2, 2, 5), "FLAIR", 1)
+
+
+def test_slope_and_intercept_are_applied(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(voxels(), AFFINE)
+    image.header.set_slope_inter(2.5, -1024)
+    nib.save(image, tmp_path / "ct.nii.gz")
+    raw = nib.load(tmp_path / "ct.nii.gz")
+    assert raw.dataobj.slope == 2.5
+    scan = read_scan(tmp_path / "ct.nii.gz")
+    np.testing.assert_allclose(scan.data, np.asarray(raw.dataobj), rtol=1e-6)
+    assert scan.slope == 2.5
+
+
+def test_a_fourth_axis_of_one_is_no_series(tmp_path: Path) -> None:
+    assert read_scan(write(tmp_path / "a.nii", voxels((12, 10, 8, 1)))).data.shape == (12, 10, 8)
+
+
+def test_no_stated_orientation_is_a_note(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(voxels(), None)
+    image.header["sform_code"] = image.header["qform_code"] = 0
+    nib.save(image, tmp_path / "a.nii")
+    assert "orientation" in read_scan(tmp_path / "a.nii").notes[0]
+
+
+# --- bad files ---------------------------------------------------------------------------------------------------------------
+
+
+def test_missing_and_empty(tmp_path: Path) -> None:
+    assert refused(tmp_path / "gone.nii.gz") == "missing"
+    (tmp_path / "zero.nii.gz").touch()
+    assert refused(tmp_path / "zero.nii.gz") == "empty_file"
+    (tmp_path / "folder").mkdir()
+    assert refused(tmp_path / "folder") == "not_an_image"
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.9, 0.999])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_truncated(tmp_path: Path, share: float, suffix: str) -> None:
+    path = write(tmp_path / f"cut{suffix}", voxels())
+    content = path.read_bytes()
+    path.write_bytes(content[: max(20, int(share * len(content)))])
+    assert refused(path) in ("truncated", "not_an_image")
+
+
+def test_damaged_gzip(tmp_path: Path) -> None:
+    path = write(tmp_path / "bad.nii.gz", voxels())
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 40] = bytes(40)
+    path.write_bytes(content)
+    assert refused(path) == "truncated"
+
+
+def test_not_an_image(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "text.nii").write_text("hello " * 200)
+    (tmp_path / "text.nii.gz").write_bytes(gzip.compress(b"hello " * 200))
+    for name in ("notes.txt", "text.nii", "text.nii.gz"):
+        assert refused(tmp_path / name) == "not_an_image"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_nan(tmp_path: Path, value: float) -> None:
+    data = voxels().astype(np.float32)
+    data[3, 4, 5] = value
+    path = write(tmp_path / "nan.nii.gz", data)
+    assert refused(path) == "nan"
+    with pytest.raises(VolumeError, match="1 of 960 voxels"):
+        read_scan(path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "reason"),
+    [
+        ((12, 10), "not_3d"),
+        ((12, 10, 1), "not_3d"),
+        ((12, 10, 3), "too_few_slices"),
+        ((2, 64, 64), "too_few_slices"),
+        ((12, 10, 8, 6), "series_4d"),
+        ((12, 10, 8, 1, 3), "series_4d"),
+    ],
+)
+def test_shapes(tmp_path: Path, shape: tuple[int, ...], reason: str) -> None:
+    assert refused(write(tmp_path / "a.nii.gz", voxels(shape))) == reason
+
+
+def test_constant_and_masks(tmp_path: Path) -> None:
+    assert refused(write(tmp_path / "a.nii.gz", np.full((12, 10, 8), 7, np.int16))) == "constant"
+    assert refused(write(tmp_path / "b.nii.gz", voxels() % 5)) == "label_map"
+    rare = np.zeros((64, 64, 64), np.int16)
+    rare[40:44, 40:44, 40:44] = np.arange(64).reshape(4, 4, 4)  # a glance at a sample would miss these
+    assert read_scan(write(tmp_path / "c.nii.gz", rare)).data.max() == 63
+
+
+def test_colour_and_complex(tmp_path: Path) -> None:
+    rgb = np.zeros((12, 10, 8), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    assert refused(write(tmp_path / "rgb.nii.gz", rgb)) == "rgb_or_complex"
+    assert refused(write(tmp_path / "phase.nii.gz", voxels().astype(np.complex64))) == "rgb_or_complex"
+
+
+@pytest.mark.parametrize("place", [((0, 0), np.nan), ((2, 2), 0.0), ((1, 1), 500.0)])
+def test_bad_affine(tmp_path: Path, place: tuple[tuple[int, int], float]) -> None:
+    affine = AFFINE.copy()
+    affine[place[0]] = place[1]
+    path = tmp_path / "a.nii"
+    image = nib.Nifti1Image(voxels(), AFFINE)
+    image.header["sform_code"] = 1
+    image.header["srow_x"], image.header["srow_y"], image.header["srow_z"] = affine[:3]
+    path.write_bytes(image.header.binaryblock + bytes(4) + voxels().tobytes(order="F"))
+    assert refused(path) in ("bad_affine", "not_an_image")
+
+
+def test_dependent_axes(tmp_path: Path) -> None:
+    affine = AFFINE.copy()
+    affine[:3, 1] = affine[:3, 0]
+    path = tmp_path / "a.nii"
+    image = nib.Nifti1Image(voxels(), AFFINE)
+    image.set_sform(affine, 1)
+    nib.save(image, path)
+    assert refused(path) == "bad_affine"
+
+
+def test_hostile_size(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(voxels(), AFFINE)
+    content = bytearray(image.header.binaryblock + bytes(4) + voxels().tobytes())
+    content[42:48] = np.array([32000, 32000, 32000], np.int16).tobytes()
+    (tmp_path / "a.nii").write_bytes(content)
+    assert refused(tmp_path / "a.nii") == "too_large"
+
+
+def test_error_keeps_its_reason_across_processes() -> None:
+    error = pickle.loads(pickle.dumps(VolumeError("nan", "a.nii: 3 voxels")))
+    assert (error.reason, str(error)) == ("nan", "a.nii: 3 voxels")
+
+
+# --- DICOM -------------------------------------------------------------------------------------------------------------------
+
+
+def write_series(folder: Path, hu: np.ndarray, *, uid: str | None = None, prefix: str = "i", **tags: object) -> list[Path]:
+    """A CT series of hu (slices, rows, columns), 4 x 1.5 x 1.5 mm, first slice lowest, intercept -1024, file names shuffled."""
+    folder.mkdir(parents=True, exist_ok=True)
+    uid, study, paths = uid or generate_uid(), generate_uid(), []
+    for number, image in enumerate(hu):
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, generate_uid()
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        path = folder / f"{prefix}{(number * 7) % len(hu):03d}.dcm"
+        data = FileDataset(str(path), {}, file_meta=meta, preamble=bytes(128))
+        data.SOPClassUID, data.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+        data.StudyInstanceUID, data.SeriesInstanceUID, data.Modality = study, uid, "CT"
+        data.SeriesDescription, data.Manufacturer, data.ImageType = "Head 4mm", "ACME", ["ORIGINAL", "PRIMARY", "AXIAL"]
+        data.InstanceNumber, data.PatientID, data.PatientName = number + 1, "p", "p"
+        data.ImagePositionPatient, data.ImageOrientationPatient = [-10, -20, 30 + 4 * number], [1, 0, 0, 0, 1, 0]
+        data.PixelSpacing, data.SliceThickness = [1.5, 1.5], 4
+        data.Rows, data.Columns, data.SamplesPerPixel, data.PhotometricInterpretation = *image.shape, 1, "MONOCHROME2"
+        data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 0
+        data.RescaleSlope, data.RescaleIntercept = 1, -1024
+        data.PixelData = (image + 1024).astype(np.uint16).tobytes()
+        for tag, value in tags.items():
+            setattr(data, tag, value)
+        data.save_as(path, enforce_file_format=True)
+        paths.append(path)
+    return paths
+
+
+def head(slices: int = 8) -> np.ndarray:
+    return np.random.default_rng(0).integers(-1000, 1500, (slices, 12, 10))
+
+
+def test_dicom_series(tmp_path: Path) -> None:
+    paths = write_series(tmp_path / "s", head())
+    for path in (tmp_path / "s", paths[3]):
+        scan = read_scan(path)
+        assert (scan.modality, scan.sequence, scan.path) == ("CT", "CT", path)
+        np.testing.assert_allclose(scan.spacing, (1.5, 1.5, 4))
+        # A voxel's value stands where DICOM says: LPS (-10 + 1.5 c, -20 + 1.5 r, 30 + 4 s), so RAS negates x and y.
+        for s, r, c in ((0, 0, 0), (5, 3, 7), (7, 11, 9)):
+            place = np.linalg.inv(scan.affine) @ [10 - 1.5 * c, 20 - 1.5 * r, 30 + 4 * s, 1]
+            np.testing.assert_allclose(place, place.round(), atol=1e-6)
+            assert scan.data[tuple(place[:3].round().astype(int))] == head()[s, r, c]
+
+
+def test_dicom_refusals(tmp_path: Path) -> None:
+    write_series(tmp_path / "few", head(3))
+    assert refused(tmp_path / "few") == "too_few_slices"
+    write_series(tmp_path / "gap", head(12))[6].unlink()
+    assert refused(tmp_path / "gap") == "uneven_slices"
+    write_series(tmp_path / "two", head())
+    write_series(tmp_path / "two", head(), prefix="k")
+    assert refused(tmp_path / "two") == "several_series"
+    cut = write_series(tmp_path / "cut", head())[2]
+    cut.write_bytes(cut.read_bytes()[:-100])
+    assert refused(tmp_path / "cut") in ("truncated", "dicom")
+    report = write_series(tmp_path / "report", head())
+    for path in report:
+        data = pydicom.dcmread(path)
+        del data.PixelData, data.ImageOrientationPatient, data.ImagePositionPatient
+        data.save_as(path)
+    assert refused(tmp_path / "report") == "not_an_image"
+
+
+def test_dicom_stack_repeated_in_time_is_4d(tmp_path: Path) -> None:
+    uid = generate_uid()
+    write_series(tmp_path / "t", head(), uid=uid, prefix="a")
+    for number, path in enumerate(write_series(tmp_path / "t", head()[::-1] // 2, uid=uid, prefix="b")):
+        data = pydicom.dcmread(path)
+        data.InstanceNumber = 101 + number
+        data.save_as(path)
+    assert refused(tmp_path / "t") == "series_4d"
+
+
+# --- folders -----------------------------------------------------------------------------------------------------------------
+
+
+def test_find_scans(tmp_path: Path) -> None:
+    write(tmp_path / "sub_T1w.nii.gz", voxels())
+    (tmp_path / "report.pdf").write_bytes(b"%PDF")
+    (tmp_path / ".hidden.nii.gz").touch()
+    (tmp_path / "swi").mkdir()
+    write(tmp_path / "swi" / "a.nii", voxels())
+    write_series(tmp_path / "ct", head())
+    write_series(tmp_path / "mixed", head(), prefix="a")
+    write_series(tmp_path / "mixed", head(), prefix="b", SeriesDescription="ax T2 FLAIR", Modality="MR")
+    found = find_scans(tmp_path)
+    assert [(scan.path.relative_to(tmp_path).as_posix(), scan.sequence) for scan in found] == [
+        ("sub_T1w.nii.gz", "T1"), ("ct", "CT"), ("mixed/a000.dcm", "CT"), ("mixed/b000.dcm", "FLAIR"), ("swi/a.nii", ""),
+    ]  # fmt: skip
+    for scan in found:
+        read_scan(scan.path)
+    assert [scan.path for scan in find_scans(tmp_path / "sub_T1w.nii.gz")] == [tmp_path / "sub_T1w.nii.gz"]
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(VolumeError) as error:
+        find_scans(tmp_path / "nothing")
+    assert error.value.reason == "not_an_image"
+
+
+@pytest.mark.parametrize(
+    ("text", "sequence"),
+    [
+        ("t1_mpr_tra_gk_v4", "T1"),
+        ("sub-01_T1w.nii.gz", "T1"),
+        ("BraTS-0001-t1c.nii.gz", "T1 contrast"),
+        ("T1 post gado", "T1 contrast"),
+        ("ax_t2_flair_fs.nii", "FLAIR"),
+        ("T2w.nii.gz", "T2"),
+        ("ep2d_diff_ADC", "ADC"),
+        ("dwi.nii.gz", "DWI"),
+        ("SWI_Images", "SWI"),
+        ("chris_MRA.nii.gz", "MRA"),
+        ("ct_angio.nii.gz", "CT angiography"),
+        ("ct.nii.gz", "CT"),
+        ("scan7.nii.gz", ""),
+        ("pcasl_4d", ""),
+    ],
+)
+def test_guess_sequence(text: str, sequence: str) -> None:
+    assert guess_sequence(text) == sequence
+
+
+@needs_real
+def test_real_files() -> None:
+    assert read_scan(REAL / "dicom_t1gd").data.shape == (512, 512, 32)
+    assert refused(REAL / "pcasl_4d.nii.gz") == "series_4d"
+    assert len(find_scans(REAL / "study_chris")) == 3
+    assert [scan.path for scan in find_scans(REAL / "dicom_t1gd")] == [REAL / "dicom_t1gd"]
