@@ -87,9 +87,6 @@ def run(arguments: argparse.Namespace) -> None:
     for example in examples:
         example |= picture(store, example["study_id"])
     curves = training_curves({"pretraining": arguments.pretrained, "fine-tuning": arguments.finetuned})
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    for name, table in methods.items():
-        table.to_csv(arguments.out / f"scores_{name}.csv")
     page = write_report(comparison, methods, arguments.out, title=arguments.title, examples=examples, curves=curves)
     console = Console()
     console.print(format_table(comparison))

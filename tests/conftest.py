@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from hlip.store import Store, StudyRecord, write_index, write_spec, write_study
+from hlip.volume import VolumeSpec
+
 torch.set_num_threads(1)  # tiny tensors: threads cost more than they bring
+
+ROOT = Path(__file__).parents[1]
+LABELS = ["glioma", "acute infarction", "white matter hyperintensity", "normal"]
 
 
 @pytest.fixture
@@ -22,7 +32,45 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Golden outputs and real scans beside the checkout; a user's clone has none."""
-    folder = Path(__file__).parents[1].parent / "shared"
+    folder = ROOT.parent / "shared"
     if not folder.is_dir():
         pytest.skip("golden outputs and real scans are not at ../shared")
     return folder
+
+
+def make_store(folder: Path, studies: int = 40, size: tuple[int, int, int] = (8, 16, 16)) -> Store:
+    """A prepared store of tiny studies of 1 to 3 scans; each class is a bright corner, so that a model can learn it."""
+    spec = VolumeSpec.from_dict(VolumeSpec.load("demo").as_dict() | {"size": list(size)})
+    (folder / "studies").mkdir(parents=True)
+    write_spec(folder, spec)
+    generator, records = np.random.default_rng(0), []
+    for number in range(studies):
+        label = LABELS[number % 4]
+        scans = 1 + number % 3
+        volumes = generator.integers(0, 60, (scans, *size), dtype=np.uint8)
+        row, column = divmod(number % 4, 2)
+        volumes[:, :, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8] += 150
+        write_study(folder, f"s{number}", list(volumes), {})
+        text = f"There is {label} seen. Case {number % 7} compared." if label != "normal" else "No significant abnormalities."
+        split = ("train", "train", "train", "val", "test")[number // 4 % 5]
+        extra = {"simulated": True}
+        record = StudyRecord(f"s{number}", f"p{number}", ("T1",) * scans, text, (), (label,), split, extra)
+        records.append(record)
+    write_index(folder, records)
+    (folder / "quality.csv").write_text("study_id,path,status,reason,message\n")
+    return Store(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 tiny studies in 4 classes, 24 of them for training."""
+    return make_store(tmp_path_factory.mktemp("tiny") / "store").path
+
+
+def launch(arguments: list[str], cwd: Path = ROOT, **environment: str) -> str:
+    """`accelerate launch ...` as a user types it; returns what it printed, fails with it."""
+    command = [str(Path(sys.executable).with_name("accelerate")), "launch", *arguments]
+    settings = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""} | environment
+    ran = subprocess.run(command, cwd=cwd, env=settings, capture_output=True, text=True, timeout=540, check=False)
+    assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-6000:]
+    return ran.stdout + ran.stderr

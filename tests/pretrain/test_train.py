@@ -1,0 +1,125 @@
+"""The pretraining loop: it learns, it resumes as if never stopped, and its folder holds what it should."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from safetensors.torch import load_file
+
+import hlip
+from hlip.config import parse_config
+from pretrain.train import PretrainConfig, Run, main
+
+TINY = Path(__file__).with_name("tiny.yaml")
+
+
+@pytest.fixture(autouse=True)
+def fresh_engine():
+    """accelerate keeps its state in singletons."""
+    yield
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+
+
+def arguments(store: Path, out: Path, *more: str) -> list[str]:
+    return ["--config", str(TINY), "--store", str(store), "--out", str(out), *more]
+
+
+def metrics(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_learns_and_leaves_a_checkpoint_that_loads(tiny_store, tmp_path):
+    out = tmp_path / "run"
+    main(arguments(tiny_store, out, "--steps", "120", "--validation.every", "60", "--save_every", "60", "--log_every", "10"))
+    rows = metrics(out)
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert len(losses) == 12
+    assert losses[-1] < 0.75 * losses[0]
+    assert rows[-1]["val_auc"] > 0.8
+    assert rows[-1]["val_classes"] == 3
+    model = hlip.load(out)
+    assert model.facts["step"] == 120
+    assert model.facts["simulated"] is True
+    assert model.volume_spec == hlip.Store(tiny_store).spec
+    assert (out / "config.yaml").exists()
+
+
+def test_stopped_and_resumed_equals_never_stopped(tiny_store, tmp_path, monkeypatch):
+    settings = ("--model.vision.patch_dropout", "0.5", "--model.vision.drop_path", "0.2")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    main(arguments(tiny_store, whole, *settings))
+
+    import pretrain.train as train
+
+    step, calls = train.train_step, []
+
+    def killed(*parts):
+        calls.append(1)
+        if len(calls) == 5:  # after the save of step 3, in the middle of step 5
+            raise KeyboardInterrupt
+        return step(*parts)
+
+    monkeypatch.setattr(train, "train_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        main(arguments(tiny_store, cut, *settings))
+    assert [row["step"] for row in metrics(cut) if "loss" in row] == [1, 2, 3, 4]
+    monkeypatch.setattr(train, "train_step", step)
+    main(arguments(tiny_store, cut, *settings))
+
+    one, other = (load_file(run / "model" / "model.safetensors") for run in (whole, cut))
+    assert one.keys() == other.keys()
+    for key, value in one.items():
+        assert torch.equal(value, other[key]), key
+    assert [(row["step"], row["loss"]) for row in metrics(whole) if "loss" in row] == [
+        (row["step"], row["loss"]) for row in metrics(cut) if "loss" in row
+    ]
+
+
+def test_a_finished_run_is_left_alone(tiny_store, tmp_path, capsys):
+    out = tmp_path / "run"
+    main(arguments(tiny_store, out))
+    before = (out / "model" / "model.safetensors").stat().st_mtime_ns
+    main(arguments(tiny_store, out))
+    assert "is finished (6 steps)" in capsys.readouterr().out
+    assert (out / "model" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_temperatures_are_clamped_after_each_step(tiny_store, tmp_path):
+    config = parse_config(PretrainConfig, command="pretrain", description="", argv=arguments(tiny_store, tmp_path / "run", "--steps", "1"))
+    run = Run(config)
+    with torch.no_grad():
+        run.model.logit_scale_sentence.fill_(9.0)
+    run.train()
+    assert run.model.logit_scale_sentence.item() <= 4.60518
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--model.vision.size", "[8,32,32]"), r"volumes of \(8, 16, 16\)"),
+        (("--batch_size", "4000"), "do not fill one batch"),
+        (("--store", "absent"), "no prepared store here"),
+    ],
+)
+def test_what_cannot_work_is_said_in_one_line(tiny_store, tmp_path, more, words):
+    with pytest.raises(SystemExit, match=words):
+        main(arguments(tiny_store, tmp_path / "run", *more))
+
+
+def test_an_unknown_key_is_refused(tiny_store, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(arguments(tiny_store, tmp_path / "run", "--model.vision.widht", "8"))
+    assert "widht" in capsys.readouterr().err
+
+
+def test_help_explains_every_field(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for words in ("Optimizer steps in all", "--model.vision.patch_dropout", "Share of patches left out in training", "--config"):
+        assert words in shown
