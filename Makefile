@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-all bench lint format clean-demo
+.PHONY: demo test test-all lint format clean-demo
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python >= 3.10 is needed, this is " + sys.version) if sys.version_info < (3, 10) else None'
@@ -16,8 +16,16 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $@
 
+# Every step continues where it was, and does nothing when it is done.
+demo: export PATH := $(CURDIR)/$(BIN):$(PATH)
+demo: export ACCELERATE_LOG_LEVEL := error
 demo: $(VENV)/.ready
-	@$(BIN)/python -m finetune.demo --out $(DEMO)
+	hlip simulate $(DEMO)/cohort --studies 3000 --seed 0
+	hlip prepare $(DEMO)/cohort/manifest.jsonl $(DEMO)/store --spec demo --montage $(DEMO)/montage.png
+	accelerate launch pretrain --config configs/pretrain/demo.yaml --store $(DEMO)/store --out $(DEMO)/pretrain
+	hlip ask $(DEMO)/pretrain sim00012 "acute infarction" "glioma" "white matter hyperintensity" --store $(DEMO)/store
+	accelerate launch finetune --config configs/finetune/demo.yaml --encoder $(DEMO)/pretrain --store $(DEMO)/store --out $(DEMO)/finetune
+	hlip compare $(DEMO)/pretrain $(DEMO)/finetune $(DEMO)/store $(DEMO)/report
 
 test: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -27,9 +35,6 @@ test: $(VENV)/.ready
 
 test-all: $(VENV)/.ready
 	$(BIN)/python -m pytest
-
-bench: $(VENV)/.ready
-	$(BIN)/python -m benchmarks
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -30,7 +30,7 @@ def encode(
     device = model.encoder.device
     patches: list[Tensor] = []
     cls: list[Tensor] = []
-    with tqdm(total=len(records), desc=progress, unit="study", disable=progress is None) as bar:
+    with tqdm(total=len(records), desc=progress, unit="study", mininterval=0.5, disable=progress is None) as bar:
         for batch in evaluation_batches(store, records, batch_size):
             tokens = model.tokens(batch.volumes.to(device), batch.scans_per_study)
             patches.append(tokens.patches.float().cpu())

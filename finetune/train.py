@@ -117,7 +117,7 @@ class Run:
         self.model = Diagnoser(encoder, config.head, self.taxonomy).to(self.accelerator.device).eval()
         self.tokens = self.encode()
         self.loss = HP2LLoss(self.taxonomy, config.loss).to(self.accelerator.device)
-        optimizer = make_optimizer([self.model.head], config.optimizer)
+        optimizer = make_optimizer({self.model.head: 1.0}, config.optimizer)
         self.head: nn.Module
         self.head, self.optimizer = self.accelerator.prepare(self.model.head, optimizer)
         self.start = restore_state(self.accelerator, config.out / "state")
@@ -156,7 +156,7 @@ class Run:
             self.say(f"{config.out} is finished ({self.start} steps)")
             return
         self.say(self.introduction())
-        bar = tqdm(total=config.steps, initial=self.start, desc="finetune", unit="step", disable=not self.main)
+        bar = tqdm(total=config.steps, initial=self.start, desc="finetune", unit="step", mininterval=1.0, disable=not self.main)
         for step, places in enumerate(self.batches(), start=self.start):
             rate = learning_rate(step, config.steps, config.optimizer)
             set_learning_rate(self.optimizer, rate)

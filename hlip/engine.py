@@ -12,7 +12,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +35,8 @@ class OptimizerConfig:
     lr: float = 3e-4
     """Peak learning rate."""
     warmup_steps: int = 1600
+    text_lr_scale: float = 1.0
+    """Learning rate of the text tower, relative to `lr`."""
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-6
     weight_decay: float = 0.2
@@ -74,20 +76,29 @@ def _deepspeed_launch() -> bool:
     return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
 
 
-def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay on matrices; none on vectors (norms, biases, temperatures) and class tokens."""
-    decayed: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
-    for module in modules:
+def parameter_groups(modules: Mapping[nn.Module, float], weight_decay: float) -> list[dict[str, Any]]:
+    """Parameters by learning-rate scale and by decay: matrices decay; vectors (norms, biases, temperatures) and class tokens do not.
+
+    Args:
+        modules: the learning-rate scale of each; a module inside another takes its own.
+        weight_decay: of the matrices.
+    """
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    taken: set[int] = set()
+    for module, scale in reversed(list(modules.items())):
         for name, parameter in module.named_parameters():
-            if parameter.requires_grad:
+            if parameter.requires_grad and id(parameter) not in taken:
+                taken.add(id(parameter))
                 matrix = parameter.ndim > 1 and "token" not in name.rsplit(".", 1)[-1]
-                (decayed if matrix else free).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+                groups.setdefault((scale, matrix), []).append(parameter)
+    return [
+        {"params": parameters, "lr_scale": scale, "weight_decay": weight_decay if matrix else 0.0}
+        for (scale, matrix), parameters in groups.items()
+    ]
 
 
-def make_optimizer(modules: Iterable[nn.Module], config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters of these modules."""
+def make_optimizer(modules: Mapping[nn.Module, float], config: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters of these modules; their values are learning-rate scales."""
     groups = parameter_groups(modules, config.weight_decay)
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps)
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hlip.folders import recover, whole_folder
-from hlip.text import TextConfig, TextTower, Tokenizer, widen_word_embeddings
+from hlip.text import TextConfig, TextTower, Tokenizer
 from hlip.vision import StudyEncoder, VisionConfig
 from hlip.volume import VolumeSpec
 
@@ -75,8 +75,6 @@ class HLIP(nn.Module):
         self.visual_proj = nn.Linear(config.vision.features, config.embed_dim, bias=False)
         nn.init.normal_(self.visual_proj.weight, std=config.vision.features**-0.5)
         self.text = TextTower(config.text, config.embed_dim, source, pretrained_text)
-        if config.text.source is None and not pretrained_text:
-            widen_word_embeddings(self.text, config.text.embedding_std)
         # shape (1,): DeepSpeed cannot partition a parameter without dimensions
         self.logit_scale_sentence = nn.Parameter(torch.full((1,), INITIAL_SCALE))
         self.logit_scale_report = nn.Parameter(torch.full((1,), INITIAL_SCALE))

@@ -7,7 +7,8 @@ that holds `config.json` and the tokenizer's files, so that a checkpoint which c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,19 +87,16 @@ def grow_text_source(folder: str | Path, texts: Iterable[str], config: TextConfi
         ValueError: there is no text to learn a vocabulary from.
     """
     from tokenizers import Tokenizer as RawTokenizer
-    from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, PreTrainedTokenizerFast
 
     texts = [text for text in texts if text.strip()]
     if not texts:
         raise ValueError("no report to learn a vocabulary from: the training split has none with text")
-    raw = RawTokenizer(models.WordPiece(unk_token="[UNK]"))
-    raw.normalizer = normalizers.BertNormalizer(lowercase=True)
-    raw.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    raw.decoder = decoders.WordPiece()
-    raw.train_from_iterator(
-        texts, trainers.WordPieceTrainer(vocab_size=config.vocabulary, special_tokens=SPECIAL, min_frequency=2)
-    )
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    words = Counter(word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    raw = RawTokenizer(models.WordPiece(word_pieces(words, config.vocabulary), unk_token="[UNK]"))
+    raw.normalizer, raw.pre_tokenizer, raw.decoder = normalizer, splitter, decoders.WordPiece()
     ids = [(token, raw.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     raw.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ids)
     names = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
@@ -117,6 +115,18 @@ def grow_text_source(folder: str | Path, texts: Iterable[str], config: TextConfi
         pad_token_id=fast.pad_token_id,
     ).save_pretrained(str(folder))
     return Path(folder)
+
+
+def word_pieces(words: Mapping[str, int], size: int) -> dict[str, int]:
+    """A WordPiece vocabulary: special tokens, every letter (at a word's start and within), then whole words by frequency.
+
+    The library's own trainer breaks ties by hash order, so that the same reports would give another vocabulary, and other numbers, on
+    each run.
+    """
+    letters = sorted({letter for word in words for letter in word})
+    often = sorted((word for word in words if len(word) > 1 and words[word] > 1), key=lambda word: (-words[word], word))
+    pieces = SPECIAL + letters + [f"##{letter}" for letter in letters]
+    return {piece: index for index, piece in enumerate(pieces + often[: max(0, size - len(pieces))])}
 
 
 def widen_word_embeddings(tower: TextTower, std: float) -> None:

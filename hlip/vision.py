@@ -14,6 +14,7 @@ Source: Zhao et al., Towards Scalable Language-Image Pre-training for 3D Medical
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -59,6 +60,9 @@ class VisionConfig:
     """Fixed sine-cosine table: depth 1-D plus plane 2-D (updated version), or a third of the width an axis (paper version)."""
     sequence_positions: int = 0
     """Places in the study with an embedding of their own: 40 in the paper version, 0 in the updated one."""
+    patch_norm: bool = False
+    """Standardise each patch, subtract the training set's mean patch of its place, and normalise the embedding (after Dual PatchNorm,
+    Kumar et al., arXiv 2302.01327): learns several times sooner from few studies. The grid is then fixed. Not in the published models."""
     patch_dropout: float = 0.0
     """Share of patches left out in training, the same in every scan (in every slice if the first block has slice scope)."""
     drop_path: float = 0.0
@@ -117,18 +121,42 @@ class StudyTokens(NamedTuple):
 class PatchEmbed(nn.Module):
     """A convolution with kernel = stride = patch, applied to the kept patches alone."""
 
-    def __init__(self, patch: tuple[int, int, int], width: int):
-        super().__init__()
-        self.proj = nn.Conv3d(1, width, kernel_size=patch, stride=patch)
+    centre: Tensor
 
-    def forward(self, volumes: Tensor, patch: tuple[int, int, int], kept: Tensor | None) -> Tensor:
+    def __init__(self, config: VisionConfig):
+        super().__init__()
+        self.patch, self.normed = config.patch, config.patch_norm
+        self.proj = nn.Conv3d(1, config.width, kernel_size=config.patch, stride=config.patch)
+        if self.normed:
+            self.norm = nn.LayerNorm(config.width)
+            self.register_buffer("centre", torch.zeros(1, math.prod(config.grid), math.prod(config.patch)))
+
+    def forward(self, volumes: Tensor, kept: Tensor | None) -> Tensor:
         """(S, 1, D, H, W) uint8, or float already normalised -> (S, T, C)."""
-        p, q, r = patch
-        patches = rearrange(volumes, "S 1 (d p) (h q) (w r) -> S (d h w) (p q r)", p=p, q=q, r=r)
+        patches = self.patches(volumes)
         if kept is not None:
             patches = patches.take_along_dim(kept[..., None], dim=1)
         weight = rearrange(self.proj.weight, "C 1 p q r -> C (p q r)")
-        return F.linear(normalise(patches, weight.dtype), weight, self.proj.bias)
+        patches = normalise(patches, weight.dtype)
+        if not self.normed:
+            return F.linear(patches, weight, self.proj.bias)
+        centre = self.centre if kept is None else self.centre[0, kept]
+        return self.norm(F.linear(self.standardise(patches) - centre, weight, self.proj.bias))
+
+    def patches(self, volumes: Tensor) -> Tensor:
+        """(S, 1, D, H, W) -> (S, T, voxels of a patch)."""
+        p, q, r = self.patch
+        return rearrange(volumes, "S 1 (d p) (h q) (w r) -> S (d h w) (p q r)", p=p, q=q, r=r)
+
+    @staticmethod
+    def standardise(patches: Tensor) -> Tensor:
+        """Each patch with mean 0 and variance 1."""
+        return F.layer_norm(patches, patches.shape[-1:])
+
+    @torch.no_grad()
+    def set_centre(self, volumes: Tensor) -> None:
+        """Take the mean of these volumes' standardised patches, place by place, as what is subtracted from now on."""
+        self.centre.copy_(self.standardise(normalise(self.patches(volumes))).mean(dim=0, keepdim=True))
 
 
 def normalise(voxels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -149,7 +177,7 @@ class StudyEncoder(nn.Module):
         self.config = config
         width, depth = config.width, len(config.scopes)
         self.cls_token = nn.Parameter(torch.empty(1, config.class_tokens, width))
-        self.patch_embed = PatchEmbed(config.patch, width)
+        self.patch_embed = PatchEmbed(config)
         table = depth_plane_table if config.position == "depth_plane" else space_table
         self.register_buffer("spatial_posemb", table(config.grid, width)[None])
         if config.sequence_positions:
@@ -194,9 +222,11 @@ class StudyEncoder(nn.Module):
             raise ValueError(f"scans_per_study {counts} does not describe {len(volumes)} scans (each study needs at least 1)")
         config = self.config
         grid = grid_of(volumes.shape[2:], config.patch)
+        if config.patch_norm and grid != config.grid:
+            raise ValueError(f"with patch_norm the grid is fixed: volumes of {config.size}, not {tuple(volumes.shape[2:])}")
         if kept is None and self.training and config.patch_dropout:
             kept = draw_kept(len(volumes), grid, config.patch_dropout, config.scopes[0] == "slice", volumes.device)
-        patches = self.patch_embed(volumes, config.patch, kept)
+        patches = self.patch_embed(volumes, kept)
         patches = patches + self._positions(grid, counts, kept, patches)
         slices = grid[0] if "slice" in config.scopes else 1
         grouping = Grouping(counts, patches.shape[1], slices, config.class_tokens, patches.device)

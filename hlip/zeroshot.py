@@ -92,7 +92,7 @@ def embed_studies(
 ) -> Tensor:
     """Studies -> (N, P, E) float32 of unit length, on the host; `progress` is the bar's caption."""
     parts = []
-    with tqdm(total=len(records), desc=progress, unit="study", disable=progress is None) as bar:
+    with tqdm(total=len(records), desc=progress, unit="study", mininterval=0.5, disable=progress is None) as bar:
         for batch in evaluation_batches(store, records, batch_size):
             parts.append(model.encode_study(batch.volumes.to(model.device), batch.scans_per_study).float().cpu())
             bar.update(len(batch.study_ids))

@@ -38,7 +38,7 @@ from hlip.engine import (
 from hlip.loss import LossConfig, Losses, dual_contrastive_loss
 from hlip.model import HLIP, HLIPConfig
 from hlip.store import Store
-from hlip.text import grow_text_source
+from hlip.text import grow_text_source, widen_word_embeddings
 from pretrain.validate import ValidationConfig, validate
 
 
@@ -57,6 +57,8 @@ class PretrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
+    centre_studies: int = 500
+    """Training studies whose mean is subtracted when `model.vision.patch_norm` is on."""
     batch_size: int = 384
     """Studies a step, all processes together."""
     precision: Precision = "no"
@@ -99,7 +101,9 @@ class Run:
             self.say(f"left out, no report: {len(self.data.without_report)} studies ({_few(self.data.without_report)})")
         torch.manual_seed(config.seed)
         model = build_model(config, self.data, self.accelerator)
-        optimizer = make_optimizer([model], config.optimizer)
+        if config.model.vision.patch_norm:
+            model.visual.patch_embed.set_centre(some_volumes(self.data, config.centre_studies))
+        optimizer = make_optimizer({model: 1.0, model.text: config.optimizer.text_lr_scale}, config.optimizer)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.start = restore_state(self.accelerator, config.out / "state")
         self.log = RunLog(config.out, self.main, self.start)
@@ -112,7 +116,7 @@ class Run:
             return
         self.say(self.introduction())
         waited, began, since = 0.0, time.perf_counter(), self.start
-        bar = tqdm(total=config.steps, initial=self.start, desc="pretrain", unit="step", disable=not self.main)
+        bar = tqdm(total=config.steps, initial=self.start, desc="pretrain", unit="step", mininterval=1.0, disable=not self.main)
         batches, ready = iter(self.loader()), time.perf_counter()
         for step in range(self.start, config.steps):
             batch = next(batches)
@@ -236,11 +240,19 @@ def build_model(config: PretrainConfig, data: StudyDataset, accelerator: Acceler
     if config.model.text.source is not None:
         return HLIP(config.model, pretrained_text=config.model.text.pretrained)
     source = config.out / "text"
+    texts = [config.model.prefix + sentence for sentences in data.sentences for sentence in sentences]
     if accelerator.is_main_process and not (source / "config.json").exists():
-        texts = [config.model.prefix + sentence for sentences in data.sentences for sentence in sentences]
         grow_text_source(source, texts, config.model.text)
     accelerator.wait_for_everyone()
-    return HLIP(config.model, text_source=source)
+    model = HLIP(config.model, text_source=source)
+    widen_word_embeddings(model.text, config.model.text.embedding_std)
+    return model
+
+
+def some_volumes(data: StudyDataset, studies: int) -> torch.Tensor:
+    """(S, 1, D, H, W) uint8: the drawn scans of training studies spread over the split."""
+    step = max(1, len(data) // studies)
+    return torch.cat([data[0, index].volumes for index in range(0, len(data), step)])
 
 
 def check_sizes(config: PretrainConfig, store: Store) -> None:

@@ -77,9 +77,9 @@ def build_subject(template: Template, labels: tuple[str, ...], seed: int, patien
     wear = _rng(seed, "wear", patient)
     wider, sulci = 0.0, person.sulci
     if "Alzheimer's disease" in labels:
-        wider, sulci = float(wear.uniform(3.0, 6.0)), min(sulci + float(wear.uniform(0.3, 0.5)), 0.85)
+        wider, sulci = float(wear.uniform(1.5, 5.0)), min(sulci + float(wear.uniform(0.3, 0.5)), 0.85)
     elif "mild cognitive impairment" in labels:
-        wider, sulci = float(wear.uniform(0.5, 1.5)), sulci + float(wear.uniform(0.05, 0.15))
+        wider, sulci = float(wear.uniform(0.0, 1.2)), sulci + float(wear.uniform(0.05, 0.15))
     field = displacement(template, person, wider)
     taken: Taken = []
     lesions = []
@@ -91,6 +91,8 @@ def build_subject(template: Template, labels: tuple[str, ...], seed: int, patien
     tissue = deform(template, field, sulci)
     mask = np.zeros(template.shape, np.uint8)
     parts: list[Layer] = []
+    if not any(lesion.signature.kind == "atrophy" for lesion in lesions):
+        parts += layers(template, tissue, _healthy_hippocampi(_rng(seed, "ageing", patient), template, field, age))[0]
     # Diffuse changes first, so that a focal lesion lies on top of them.
     for lesion in sorted(lesions, key=lambda lesion: lesion.signature.kind not in ("atrophy", "white matter")):
         painted, masks = layers(template, tissue, lesion)
@@ -99,6 +101,15 @@ def build_subject(template: Template, labels: tuple[str, ...], seed: int, patien
             mask[box][inside] = lesion.signature.code
     world = world_affine(template, person, _rng(seed, "table", patient, visit))
     return Subject(template, world, lesions, parts, mask, tissue, person)
+
+
+def _healthy_hippocampi(rng: np.random.Generator, template: Template, field: np.ndarray, age: int) -> Lesion:
+    """The hippocampal loss of healthy ageing, which overlaps with mild cognitive impairment; neither a finding nor in the mask."""
+    row = next(row for row in SIGNATURES if row.name == "mild cognitive impairment")
+    lesion = draw_lesion(rng, row, template, field, [])
+    loss = float(np.clip(0.05 + 0.005 * (age - 45) + rng.normal(0, 0.09), 0, 0.42))
+    lesion.loss = (loss, float(np.clip(loss * rng.uniform(0.85, 1.15), 0, 0.45)))
+    return lesion
 
 
 def sequence_image(subject: Subject, sequence: str, rng: np.random.Generator) -> np.ndarray:

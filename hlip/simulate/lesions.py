@@ -130,12 +130,12 @@ SIGNATURES: tuple[Signature, ...] = (
                "Osborn's Brain, 2nd ed., ch. 27; Fink & Fink, Surg Neurol Int 4:S209 (2013)",
     ),
     Signature(
-        "Alzheimer's disease", 12, "atrophy", loss=(0.7, 0.95),
+        "Alzheimer's disease", 12, "atrophy", loss=(0.5, 0.95),
         source="Medial temporal atrophy (MTA 3-4), temporal-horn and ventricular widening, sulcal widening. "
                "Scheltens et al., JNNP 55:967 (1992).",
     ),
     Signature(
-        "mild cognitive impairment", 13, "atrophy", loss=(0.4, 0.6),
+        "mild cognitive impairment", 13, "atrophy", loss=(0.25, 0.55),
         source="Hippocampal loss between healthy ageing and Alzheimer's (MTA 1-2), little else. "
                "Jack et al., Neurology 52:1397 (1999).",
     ),

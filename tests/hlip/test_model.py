@@ -118,6 +118,19 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     assert (target / "b").read_text() == "new"
 
 
+def test_a_grown_vocabulary_is_the_same_every_time(tmp_path):
+    from hlip.text import Tokenizer, word_pieces
+
+    words = {"no": 5, "glioma": 3, "mass": 3, "once": 1, ".": 9}
+    pieces = list(word_pieces(words, 100))
+    assert pieces[-3:] == ["no", "glioma", "mass"]  # by frequency, then by letter; a word seen once is spelled out
+    assert list(word_pieces(dict(reversed(words.items())), 100)) == pieces
+    assert len(word_pieces(words, 8)) >= 5 + 2 * len(set("noglimasce."))  # letters are never cut
+    grow_text_source(tmp_path, ["No glioma. No glioma."], TextConfig())
+    tokens = Tokenizer(tmp_path, 16).hf.tokenize("No glim, glioma")
+    assert tokens == ["no", "g", "##l", "##i", "##m", "[UNK]", "glioma"]
+
+
 def test_a_vocabulary_needs_texts(tmp_path):
     with pytest.raises(ValueError, match="no report"):
         grow_text_source(tmp_path, [" ", ""], TextConfig())

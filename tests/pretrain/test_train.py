@@ -35,7 +35,7 @@ def metrics(run: Path) -> list[dict]:
 
 def test_a_run_learns_and_leaves_a_checkpoint_that_loads(tiny_store, tmp_path):
     out = tmp_path / "run"
-    main(arguments(tiny_store, out, "--steps", "120", "--validation.every", "60", "--save_every", "60", "--log_every", "10"))
+    main([*arguments(tiny_store, out, "--steps", "120", "--validation.every", "60", "--log_every", "10"), "--validation.split", "train"])
     rows = metrics(out)
     losses = [row["loss"] for row in rows if "loss" in row]
     assert len(losses) == 12
@@ -90,7 +90,9 @@ def test_a_finished_run_is_left_alone(tiny_store, tmp_path, capsys):
 
 
 def test_temperatures_are_clamped_after_each_step(tiny_store, tmp_path):
-    config = parse_config(PretrainConfig, command="pretrain", description="", argv=arguments(tiny_store, tmp_path / "run", "--steps", "1"))
+    config = parse_config(
+        PretrainConfig, command="pretrain", description="", argv=arguments(tiny_store, tmp_path / "run", "--steps", "1")
+    )
     run = Run(config)
     with torch.no_grad():
         run.model.logit_scale_sentence.fill_(9.0)
@@ -121,5 +123,10 @@ def test_help_explains_every_field(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     shown = " ".join(capsys.readouterr().out.split())
-    for words in ("Optimizer steps in all", "--model.vision.patch_dropout", "Share of patches left out in training", "--config"):
+    for words in (
+        "Optimizer steps in all",
+        "--model.vision.patch_dropout",
+        "Share of patches left out in training",
+        "--config",
+    ):
         assert words in shown
