@@ -72,7 +72,8 @@ class ZeroShotSettings:
     contrast: bool = True
     """Score against the normal phrase; False uses the similarity alone."""
     parents: Literal["own", "children"] = "own"
-    """Score an inner class by its own prompt, or by the highest score of the leaves below it."""
+    """Score an inner class by its own prompt, or by the highest score of the last level's classes below it (by its own where there
+    are none)."""
 
 
 @torch.no_grad()
@@ -145,5 +146,7 @@ def score_taxonomy(
         deepest = scores[-1]
         for level in range(1, taxonomy.depth):
             for index in range(len(taxonomy.levels[level - 1])):
-                scores[level - 1][:, index] = deepest[:, taxonomy.subtree_leaves(level, index)].max(axis=1)
+                leaves_below = taxonomy.subtree_leaves(level, index)
+                if leaves_below:
+                    scores[level - 1][:, index] = deepest[:, leaves_below].max(axis=1)
     return scores

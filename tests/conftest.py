@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,13 @@ def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_store(tmp_path_factory.mktemp("tiny") / "store").path
 
 
-def launch(arguments: list[str], cwd: Path = ROOT, **environment: str) -> str:
+@pytest.fixture(scope="session")
+def launch() -> Callable[..., str]:
+    """`launch(["pretrain", ...], NAME="value")` runs `accelerate launch pretrain ...` with that environment."""
+    return _launch
+
+
+def _launch(arguments: list[str], cwd: Path = ROOT, **environment: str) -> str:
     """`accelerate launch ...` as a user types it; returns what it printed, fails with it."""
     command = [str(Path(sys.executable).with_name("accelerate")), "launch", *arguments]
     settings = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""} | environment

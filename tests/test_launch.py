@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, launch
 
+import hlip
+
+ROOT = Path(__file__).parents[1]
 TINY = ROOT / "tests" / "pretrain" / "tiny.yaml"
 CPU = {"ACCELERATE_USE_CPU": "true"}
 
@@ -22,7 +26,7 @@ def losses(run: Path) -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def alone(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+def alone(launch, tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
     """Losses of one process, launched as a folder."""
     out = tmp_path_factory.mktemp("alone") / "run"
     printed = launch(["pretrain", *arguments(tiny_store, out)], **CPU)
@@ -30,20 +34,18 @@ def alone(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> list[fl
     return losses(out)
 
 
-def test_as_a_module(tiny_store, tmp_path, alone):
+def test_as_a_module(launch, tiny_store, tmp_path, alone):
     launch(["-m", "pretrain", *arguments(tiny_store, tmp_path / "run")], **CPU)
     assert losses(tmp_path / "run") == alone
 
 
-def test_two_processes_equal_one(tiny_store, tmp_path, alone):
+def test_two_processes_equal_one(launch, tiny_store, tmp_path, alone):
     printed = launch(["--multi_gpu", "--num_processes", "2", "pretrain", *arguments(tiny_store, tmp_path / "run")], **CPU)
     assert "2 process(es)" in printed
     assert losses(tmp_path / "run") == pytest.approx(alone, abs=1e-5)
 
 
-def test_deepspeed_zero_2_on_two_processes_equals_one(tiny_store, tmp_path, alone):
-    import hlip
-
+def test_deepspeed_zero_2_on_two_processes_equals_one(launch, tiny_store, tmp_path, alone):
     file = ROOT / "configs" / "accelerate" / "cpu_2_zero2.yaml"
     printed = launch(["--config_file", str(file), "pretrain", *arguments(tiny_store, tmp_path / "run")])
     assert "2 process(es)" in printed
@@ -51,11 +53,8 @@ def test_deepspeed_zero_2_on_two_processes_equals_one(tiny_store, tmp_path, alon
     assert hlip.load(tmp_path / "run").facts["step"] == 3
 
 
-def test_finetune_and_compare_from_a_pretrained_run(tiny_store, tmp_path):
+def test_finetune_and_compare_from_a_pretrained_run(launch, tiny_store, tmp_path):
     """The second half of the journey, as commands."""
-    import subprocess
-    import sys
-
     pretrained, tuned, out = tmp_path / "pretrained", tmp_path / "tuned", tmp_path / "report"
     launch(["pretrain", *arguments(tiny_store, pretrained)], **CPU)
     tiny = ROOT / "tests" / "finetune" / "tiny.yaml"

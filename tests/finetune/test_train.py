@@ -1,0 +1,226 @@
+"""The fine-tuning loop: it learns on cached tokens, it resumes as if never stopped, and its folder rebuilds the model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from safetensors.torch import load_file
+
+from finetune.train import Run, main
+from hlip.model import HLIP, CheckpointError, HLIPConfig
+from hlip.model import load as load_pretrained
+from hlip.store import Store, StudyRecord, write_index
+from hlip.taxonomy import Taxonomy
+from hlip.text import TextConfig, grow_text_source
+from hlip.vision import VisionConfig
+from hp2l.diagnoser import load
+
+TINY = Path(__file__).with_name("tiny.yaml")
+
+
+@pytest.fixture(autouse=True)
+def fresh_engine():
+    """accelerate keeps its state in singletons."""
+    yield
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+
+
+@pytest.fixture(scope="module")
+def pretrained(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of an encoder that was never trained: its tokens still hold what tells the classes apart."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    torch.manual_seed(0)
+    text = TextConfig(width=16, depth=1, heads=2, vocabulary=80, context_length=24)
+    vision = VisionConfig(size=(8, 16, 16), patch=(2, 8, 8), width=24, heads=2, scopes=["slice", "scan", "study"])
+    model = HLIP(HLIPConfig(16, vision, text), text_source=grow_text_source(folder / "text", ["There is glioma seen."], text))
+    model.volume_spec = Store(tiny_store).spec
+    model.save(folder / "model")
+    return folder
+
+
+def arguments(store: Path, encoder: Path, out: Path, *more: str) -> list[str]:
+    return ["--config", str(TINY), "--store", str(store), "--encoder", str(encoder), "--out", str(out), *more]
+
+
+def metrics(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def changed_store(store: Path, target: Path, change: Callable[[StudyRecord], StudyRecord]) -> Path:
+    """A copy of a store with other records over the same volumes."""
+    shutil.copytree(store, target)
+    write_index(target, [change(record) for record in Store(store).records])
+    return target
+
+
+def test_the_head_learns_and_leaves_its_best_checkpoint(tiny_store, pretrained, tmp_path):
+    out = tmp_path / "run"
+    main(arguments(tiny_store, pretrained, out, "--steps", "120", "--validate_every", "20"))
+    rows = metrics(out)
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert len(losses) == 120
+    assert sum(losses[-5:]) < 0.65 * sum(losses[:5])  # smoothed targets: it cannot reach 0
+    areas = [row["val_auc_level_3"] for row in rows if "val_auc_level_3" in row]
+    assert len(areas) == 6
+    assert max(areas) > 0.95
+    facts = load(out).facts
+    means = {row["step"]: sum(row[f"val_auc_level_{level}"] for level in (1, 2, 3)) / 3 for row in rows if "val_auc_level_1" in row}
+    assert facts["val_auc"] == pytest.approx(max(means.values()))
+    assert facts["step"] == min(step for step, mean in means.items() if mean == max(means.values()))
+    assert (facts["kind"], facts["studies"], facts["simulated"]) == ("finetune", 24, True)
+    assert (out / "config.yaml").exists()
+
+
+@pytest.mark.parametrize("more", [("--head.dropout", "0.3"), ("--head.cls", "learned"), ("--head.kind", "flat")])
+def test_stopped_and_resumed_equals_never_stopped(tiny_store, pretrained, tmp_path, monkeypatch, more):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    main(arguments(tiny_store, pretrained, whole, *more))
+    step, calls = Run.step, []
+
+    def killed(*parts):
+        calls.append(1)
+        if len(calls) == 5:  # after the save of step 3, in the middle of step 5
+            raise KeyboardInterrupt
+        return step(*parts)
+
+    monkeypatch.setattr(Run, "step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        main(arguments(tiny_store, pretrained, cut, *more))
+    assert [row["step"] for row in metrics(cut) if "loss" in row] == [1, 2, 3, 4]
+    monkeypatch.setattr(Run, "step", step)
+    main(arguments(tiny_store, pretrained, cut, *more))
+
+    for name in ("model/head.safetensors", "state/model.safetensors"):  # the best one, and the last one with its prototypes
+        one, other = load_file(whole / name), load_file(cut / name)
+        assert one.keys() == other.keys()
+        for key, value in one.items():
+            assert torch.equal(value, other[key]), (name, key)
+    timeless = [[{**row, "seconds": 0} for row in metrics(run)] for run in (whole, cut)]
+    assert timeless[0] == timeless[1]
+
+
+def test_a_finished_run_is_left_alone(tiny_store, pretrained, tmp_path, capsys):
+    out = tmp_path / "run"
+    main(arguments(tiny_store, pretrained, out))
+    files = [path for path in (*out.glob("model/*"), *out.glob("state/*"), out / "metrics.jsonl") if path.is_file()]
+    before = {path: path.read_bytes() for path in files}
+    changed = (out / "model" / "head.safetensors").stat().st_mtime_ns
+    main(arguments(tiny_store, pretrained, out))
+    assert "is finished (6 steps)" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in files} == before
+    assert (out / "model" / "head.safetensors").stat().st_mtime_ns == changed
+
+
+def test_the_encoder_stays_as_it_was(tiny_store, pretrained, tmp_path):
+    main(arguments(tiny_store, pretrained, tmp_path / "run"))
+    kept = load(tmp_path / "run").encoder.state_dict()
+    for key, value in load_pretrained(pretrained).state_dict().items():
+        assert torch.equal(value, kept[key]), key
+
+
+def test_cached_tokens_are_reused_and_change_with_the_encoder(tiny_store, pretrained, tmp_path, monkeypatch):
+    import finetune.tokens as tokens
+
+    encode, encoded = tokens.encode, []
+
+    def counted(model, store, records, *more):
+        encoded.append(len(records))
+        return encode(model, store, records, *more)
+
+    monkeypatch.setattr(tokens, "encode", counted)
+    out = tmp_path / "run"
+    main(arguments(tiny_store, pretrained, out, "--steps", "3"))
+    assert encoded == [24, 8]
+    names = sorted(path.name for path in (out / "tokens").iterdir())
+    assert [name.split("-")[0] for name in names] == ["train", "val"]
+    main(arguments(tiny_store, pretrained, out))
+    assert encoded == [24, 8]  # read, not encoded again
+    main(arguments(tiny_store, pretrained, out, "--head.blocks", "[1,2,2]"))
+    assert encoded == [24, 8] * 2
+
+    shutil.copytree(pretrained / "model", tmp_path / "other" / "model")
+    other = load_pretrained(tmp_path / "other")
+    with torch.no_grad():
+        other.visual.norm.weight[0] += 1e-3
+    other.save(tmp_path / "other" / "model")
+    main(arguments(tiny_store, tmp_path / "other", out))
+    assert encoded == [24, 8] * 3
+    again = sorted(path.name for path in (out / "tokens").iterdir())
+    assert len(again) == 2  # the old ones went
+    assert not set(again) & set(names)
+
+
+def test_unlabelled_studies_are_left_out_and_counted(tiny_store, pretrained, tmp_path, capsys):
+    without = {record.study_id for record in Store(tiny_store).split("train")[:5]}
+    store = changed_store(
+        tiny_store, tmp_path / "store", lambda record: replace(record, labels=None) if record.study_id in without else record
+    )
+    main(arguments(store, pretrained, tmp_path / "run", "--steps", "1"))
+    printed = capsys.readouterr().out
+    assert "left out, no labels: 5 of 24 train studies" in printed
+    assert "val studies" not in printed
+    assert "19 training and 8 validation studies" in printed
+
+
+def test_an_unknown_label_names_the_study(tiny_store, pretrained, tmp_path):
+    store = changed_store(
+        tiny_store, tmp_path / "store", lambda record: replace(record, labels=("glyoma",)) if record.study_id == "s4" else record
+    )
+    with pytest.raises(SystemExit, match="1 studies have labels that do not fit the tree\n  study 's4': .*'glyoma'.*'glioma'"):
+        main(arguments(store, pretrained, tmp_path / "run"))
+
+
+def test_another_tree_in_the_same_folder_is_refused(tiny_store, pretrained, tmp_path):
+    out = tmp_path / "run"
+    main(arguments(tiny_store, pretrained, out, "--steps", "1"))
+    with pytest.raises(SystemExit, match="holds a model for taxonomy 'brain_mri', not 'brain_mri_2level'"):
+        main(arguments(tiny_store, pretrained, out, "--taxonomy", "brain_mri_2level"))
+
+
+def test_a_moved_folder_rebuilds_the_model(tiny_store, pretrained, tmp_path):
+    main(arguments(tiny_store, pretrained, tmp_path / "run"))
+    volumes = torch.cat([Store(tiny_store).volumes(name) for name in ("s0", "s1")])
+    before = load(tmp_path / "run").diagnose(volumes, [1, 2])
+    (tmp_path / "run" / "model").rename(tmp_path / "elsewhere")
+    shutil.rmtree(tmp_path / "run")
+    model = load(tmp_path / "elsewhere", taxonomy=Taxonomy.load("brain_mri"))
+    assert not model.training
+    after = model.diagnose(volumes, [1, 2])
+    assert [tuple(level.shape) for level in after] == [(2, count) for count in model.taxonomy.counts]
+    for one, other in zip(before, after, strict=True):
+        assert torch.equal(one, other)
+        assert ((one > 0) & (one < 1)).all()
+    with pytest.raises(CheckpointError, match="trained on taxonomy 'brain_mri' .*, not on 'leukemia'"):
+        load(tmp_path / "elsewhere", taxonomy=Taxonomy.load("leukemia"))
+    with pytest.raises(CheckpointError, match="'hlip-1' is not 'hp2l-1'"):
+        load(pretrained)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--batch_size", "4000"), "do not fill one batch"),
+        (("--store", "absent"), "no prepared store here"),
+        (("--encoder", "absent"), "no checkpoint here"),
+        (("--head.blocks", "[2,4,4]"), r"token blocks \(2, 4, 4\) do not fit the encoder's grid \(4, 2, 2\)"),
+    ],
+)
+def test_what_cannot_work_is_said_in_one_line(tiny_store, pretrained, tmp_path, more, words):
+    with pytest.raises(SystemExit, match=words):
+        main(arguments(tiny_store, pretrained, tmp_path / "run", *more))
+
+
+def test_a_split_without_labels_is_named(tiny_store, pretrained, tmp_path):
+    store = changed_store(
+        tiny_store, tmp_path / "store", lambda record: replace(record, labels=None) if record.split == "val" else record
+    )
+    with pytest.raises(SystemExit, match="no labelled study in split 'val'"):
+        main(arguments(store, pretrained, tmp_path / "run"))
