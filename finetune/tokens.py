@@ -18,7 +18,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hlip.data import evaluation_batches
-from hlip.store import Store, StudyRecord
+from hlip.model import HLIP
+from hlip.store import Store, StudyRecord, study_file
 from hp2l.diagnoser import Diagnoser, Tokens
 
 
@@ -56,11 +57,22 @@ def encode_once(
 
 
 def _digest(model: Diagnoser, store: Store, records: Sequence[StudyRecord]) -> str:
-    """16 hex digits of everything the tokens depend on."""
+    """16 hex digits of everything the tokens depend on, the prepared files' sizes and times included."""
+    files = [study_file(store.path, record.study_id).stat() for record in records]
+    facts = [
+        weights_digest(model.encoder),
+        store.spec.digest(),
+        list(model.config.blocks),
+        [[record.study_id, list(record.sequences)] for record in records],
+        [[file.st_size, file.st_mtime_ns] for file in files],
+    ]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def weights_digest(encoder: HLIP) -> str:
+    """Hex digest of a vision tower's weights."""
     digest = hashlib.sha256()
-    for key, value in sorted(model.encoder.visual.state_dict().items()):
+    for key, value in sorted(encoder.visual.state_dict().items()):
         digest.update(key.encode())
         digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
-    facts = [store.spec.digest(), list(model.config.blocks), [[record.study_id, list(record.sequences)] for record in records]]
-    digest.update(json.dumps(facts).encode())
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()

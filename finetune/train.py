@@ -21,7 +21,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from finetune.tokens import encode_once
+from finetune.tokens import encode_once, weights_digest
 from hlip.config import parse_config, plain, plain_errors
 from hlip.data import GlobalBatches
 from hlip.engine import (
@@ -35,6 +35,7 @@ from hlip.engine import (
     save_state,
     set_learning_rate,
 )
+from hlip.folders import recover
 from hlip.metrics import roc_auc
 from hlip.model import CheckpointError, load
 from hlip.store import Store, StudyRecord
@@ -91,8 +92,8 @@ class Labels:
 
 def main(argv: list[str] | None = None) -> None:
     """Parse the arguments and run."""
-    config = parse_config(FinetuneConfig, command="finetune", description="Fine-tune HP2L on a labelled store.", argv=argv)
     with plain_errors():
+        config = parse_config(FinetuneConfig, command="finetune", description="Fine-tune HP2L on a labelled store.", argv=argv)
         Run(config).train()
 
 
@@ -115,6 +116,7 @@ class Run:
         torch.manual_seed(config.seed)
         encoder = load(config.encoder)
         self.model = Diagnoser(encoder, config.head, self.taxonomy).to(self.accelerator.device).eval()
+        check_same_encoder(config.out, weights_digest(encoder), self.accelerator)
         self.tokens = self.encode()
         self.loss = HP2LLoss(self.taxonomy, config.loss).to(self.accelerator.device)
         optimizer = make_optimizer({self.model.head: 1.0}, config.optimizer)
@@ -292,16 +294,36 @@ def check_same_tree(run: Path, taxonomy: Taxonomy) -> None:
     Raises:
         CheckpointError: it holds a model of another.
     """
+    recover(run / "model")
     path = run / "model" / "config.json"
     if path.is_file():
         trained = Taxonomy.from_dict(json.loads(path.read_text(encoding="utf-8"))["taxonomy"])
         if not trained.same_tree(taxonomy):
             raise CheckpointError(
-                f"{run}: holds a model for taxonomy '{trained.name}', not '{taxonomy.name}' of this shape; choose another --out"
+                f"{run}: holds a model for taxonomy '{trained.name}' ({' / '.join(map(str, trained.counts))} classes), not '{taxonomy.name}' "
+                f"({' / '.join(map(str, taxonomy.counts))}); choose another --out"
             )
+
+
+def check_same_encoder(run: Path, digest: str, accelerator: Accelerator) -> None:
+    """A run folder belongs to one encoder: its head means nothing on another's tokens.
+
+    Raises:
+        CheckpointError: the folder was begun with another.
+    """
+    path = run / "encoder.sha256"
+    known = path.read_text(encoding="utf-8").strip() if path.is_file() else digest
+    accelerator.wait_for_everyone()
+    if known != digest:
+        raise CheckpointError(
+            f"{run}: begun with another encoder than the one given; choose another --out, or delete this folder"
+        )
+    if accelerator.is_main_process:
+        path.write_text(digest + "\n", encoding="utf-8")
 
 
 def best_so_far(run: Path) -> float:
     """The validation AUC of the model kept by an earlier part of this run."""
+    recover(run / "model")
     path = run / "model" / "config.json"
     return float(json.loads(path.read_text(encoding="utf-8"))["facts"]["val_auc"]) if path.is_file() else -1.0

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from hlip.model import HLIP, SENTENCE, load
@@ -43,21 +44,25 @@ def ask(arguments: argparse.Namespace) -> None:
     queries = list(arguments.queries)
     if not queries and not arguments.taxonomy:
         raise ValueError('no QUERY: add one or more texts, e.g. "acute ischemic stroke", or --taxonomy brain_mri')
+    if not all(query.strip() for query in queries):
+        raise ValueError("a QUERY is empty")
     if arguments.taxonomy:
         tree = Taxonomy.load(arguments.taxonomy)
         queries += [c.prompt for c in tree.classes(tree.depth) if c.prompt not in queries]
+    prompts = PromptSet.load(arguments.templates)
     model = load(arguments.checkpoint, _device(arguments.device))
     with tempfile.TemporaryDirectory() as scratch:
         store, record = find_study(arguments, _spec(model, arguments.checkpoint), Path(scratch))
         features = embed_studies(model, store, [record])
-        sequences, skipped = list(record.sequences), skipped_scans(store)
-    rows = score_queries(model, features, queries, PromptSet.load(arguments.templates))
+        sequences, skipped = list(record.sequences), skipped_scans(store, record.study_id)
+        notes = scan_notes(store, record.study_id)
+    rows = score_queries(model, features, queries, prompts)
     warnings = [SIMULATED] if model.facts.get("simulated") else []
     if arguments.json:
-        answer = {"study": arguments.study, "scans": sequences, "skipped": skipped, "scores": rows, "meaning": MEANING}
-        print(json.dumps(answer | {"warnings": warnings}, indent=2))
+        answer = {"study": arguments.study, "scans": sequences, "skipped": skipped, "notes": notes, "scores": rows}
+        print(json.dumps(answer | {"meaning": MEANING, "warnings": warnings}, indent=2))
     else:
-        print_scores(arguments.study, sequences, skipped, rows, warnings)
+        print_scores(arguments.study, sequences, skipped, notes, rows, warnings)
 
 
 def ask_cohort(arguments: argparse.Namespace) -> None:
@@ -65,13 +70,18 @@ def ask_cohort(arguments: argparse.Namespace) -> None:
     if not arguments.taxonomy or not (arguments.manifest or arguments.store):
         raise ValueError("no STUDY: give one, or --taxonomy T with --manifest M (or --store S) to score a whole cohort")
     tree = Taxonomy.load(arguments.taxonomy)
+    settings = ZeroShotSettings(prompts=arguments.templates)
+    PromptSet.load(settings.prompts)  # a wrong name, or a place that cannot be written, shows before the work
+    out = arguments.out or Path("scores.csv")
+    out.parent.mkdir(parents=True, exist_ok=True)
     model = load(arguments.checkpoint, _device(arguments.device))
     with tempfile.TemporaryDirectory() as scratch:
         store = _cohort(arguments, _spec(model, arguments.checkpoint), Path(scratch))
         features = embed_studies(model, store, store.records, progress="ask")
         skipped = skipped_scans(store)
-    scores = score_taxonomy(model, features, tree, ZeroShotSettings(prompts=arguments.templates))
-    out = arguments.out or Path("scores.csv")
+    if not store.records:
+        raise ValueError("no study with a usable scan\n  " + "\n  ".join(skipped))
+    scores = score_taxonomy(model, features, tree, settings)
     with out.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["study_id", "patient_id", "split", "level", "class", "score"])
@@ -101,16 +111,21 @@ def score_queries(model: HLIP, features: torch.Tensor, queries: list[str], promp
     )
 
 
-def print_scores(study: str, sequences: list[str], skipped: list[str], rows: list[dict[str, Any]], warnings: list[str]) -> None:
+def print_scores(
+    study: str, sequences: list[str], skipped: list[str], notes: list[str], rows: list[dict[str, Any]], warnings: list[str]
+) -> None:
     """A table for people."""
     console = Console(highlight=False)
-    console.print(f"[bold]{study}[/bold]: {len(sequences)} scan(s) used" + (f" ({', '.join(s or '?' for s in sequences)})"))
+    names = ", ".join(name or "?" for name in sequences)
+    console.print(f"[bold]{escape(study)}[/bold]: {len(sequences)} volume(s) used ({escape(names)})")
+    for note in notes:
+        console.print(f"  note: {note}", markup=False)
     for scan in skipped:
         console.print(f"  skipped: {scan}", style="yellow", markup=False)
     table = Table("query", "score", "similarity", "")
     for row in rows:
         bar = "█" * round(20 * row["score"])
-        table.add_row(row["query"], f"{row['score']:.3f}", f"{row['similarity']:+.3f}", bar)
+        table.add_row(escape(row["query"]), f"{row['score']:.3f}", f"{row['similarity']:+.3f}", bar)
     console.print(table)
     console.print(MEANING, style="dim", markup=False)
     for warning in warnings:
@@ -153,11 +168,16 @@ def prepare_few(studies: list[Study], spec: VolumeSpec, scratch: Path) -> Store:
     return Store(scratch / "store")
 
 
-def skipped_scans(store: Store) -> list[str]:
-    """One line a scan that could not be used: its file and why."""
-    with (store.path / "quality.csv").open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["status"] != "ok"]
-    return [f"{row['path']}: {row['reason']}: {row['message']}" for row in rows]
+def skipped_scans(store: Store, study_id: str | None = None) -> list[str]:
+    """One line a scan (of one study, or of all) that could not be used: why, and its file."""
+    rows = [row for row in store.quality if row["status"] != "ok" and study_id in (None, row["study_id"])]
+    return [f"{row['reason']}: {row['message']}" for row in rows]
+
+
+def scan_notes(store: Store, study_id: str) -> list[str]:
+    """One line a scan of a study that was used, but with something a reader should know."""
+    rows = [row for row in store.quality if row["status"] == "ok" and row["study_id"] == study_id and row["notes"]]
+    return [f"{row['path']}: {row['notes']}" for row in rows]
 
 
 def _cohort(arguments: argparse.Namespace, spec: VolumeSpec, scratch: Path) -> Store:

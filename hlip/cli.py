@@ -20,7 +20,7 @@ Add = Callable[[Any], argparse.ArgumentParser]
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the console script `hlip`."""
     parser = build_parser()
-    arguments = parser.parse_args(argv)
+    arguments = _parse(parser, argv)
     if not hasattr(arguments, "run"):
         parser.print_help()
         raise SystemExit(2)
@@ -34,6 +34,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print(f"\nhlip {arguments.command}: stopped; the same command continues where it was", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Arguments of a command; the words of `ask` may stand on both sides of its options, which argparse alone refuses."""
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and getattr(arguments, "command", None) == "ask" and not any(word.startswith("-") for word in rest):
+        words = [*([] if arguments.study is None else [arguments.study]), *arguments.queries, *rest]
+        arguments.study, *arguments.queries = words
+    elif rest:
+        command = f" {arguments.command}" if arguments.command else ""
+        parser.error(f"unrecognized arguments: {' '.join(rest)} (see hlip{command} --help)")
+    return arguments
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -100,7 +112,9 @@ def _run_prepare(arguments: argparse.Namespace) -> None:
 
     summary = prepare(arguments.manifest, arguments.store, VolumeSpec.load(arguments.spec), workers=arguments.workers)
     print(summary)
-    if arguments.montage:
+    if arguments.montage and not summary.studies_ready:
+        print("montage: none, there is no usable scan")
+    elif arguments.montage:
         from hlip.montage import montage
         from hlip.store import Store
 
@@ -140,7 +154,14 @@ def _run_ask(arguments: argparse.Namespace) -> None:
 
 
 def _workers(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--workers", type=int, default=None, metavar="N", help="processes (default: one a CPU core)")
+    command.add_argument("--workers", type=_positive, default=None, metavar="N", help="processes (default: one a CPU core)")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    return value
 
 
 if __name__ == "__main__":

@@ -89,7 +89,9 @@ def parameter_groups(modules: Mapping[nn.Module, float], weight_decay: float) ->
         for name, parameter in module.named_parameters():
             if parameter.requires_grad and id(parameter) not in taken:
                 taken.add(id(parameter))
-                matrix = parameter.ndim > 1 and "token" not in name.rsplit(".", 1)[-1]
+                # a class token, (1, P, C), and a prompt are vectors too, though they have more dimensions
+                vector = parameter.ndim == 1 or parameter.shape[0] == 1 or "token" in name.rsplit(".", 1)[-1]
+                matrix = not vector
                 groups.setdefault((scale, matrix), []).append(parameter)
     return [
         {"params": parameters, "lr_scale": scale, "weight_decay": weight_decay if matrix else 0.0}

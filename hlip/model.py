@@ -175,7 +175,8 @@ def read_description(folder: Path) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{folder / 'config.json'}: not JSON ({error}); the checkpoint is damaged") from error
     if description.get("format") != FORMAT:
-        raise CheckpointError(f"{folder}: format '{description.get('format')}' is not '{FORMAT}' (an HLIP checkpoint)")
+        hint = "; this is a fine-tuned model, the pretrained one is wanted" if "taxonomy" in description else ""
+        raise CheckpointError(f"{folder}: format '{description.get('format')}' is not '{FORMAT}' (an HLIP checkpoint){hint}")
     return description
 
 

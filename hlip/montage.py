@@ -47,6 +47,7 @@ def montage(
             panel.axis("off")
         panel_row[0].set_title(caption, color="white", fontsize=7, loc="left", pad=2)
     out_png = Path(out_png)
+    out_png.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out_png, dpi=110, bbox_inches="tight", facecolor="black")
     return out_png
 

@@ -273,12 +273,13 @@ def _kind(dtype: np.dtype) -> str:
 
 def _unreadable(path: Path, error: Exception) -> VolumeError:
     """Which of our reasons an error is. A gzip stream that ends early is an EOFError, a short file OSError or ValueError."""
-    detail = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    detail = " ".join(f"{type(error).__name__}: {error}".rstrip(": ").split())  # one line, for tables
     if isinstance(error, PermissionError):
         return VolumeError("no_permission", f"{path}: may not be read; correct its permissions")
     if isinstance(error, MemoryError):
         return VolumeError("too_large", f"{path}: does not fit into memory")
-    if isinstance(error, (ImageFileError, HeaderDataError)):
+    not_gzip = isinstance(error, gzip.BadGzipFile) and "Not a gzipped file" in str(error)
+    if isinstance(error, (ImageFileError, HeaderDataError)) or not_gzip:
         return VolumeError("not_an_image", f"{path}: not a readable NIfTI or DICOM file ({detail})")
     return VolumeError("truncated", f"{path}: incomplete or damaged ({detail}); copy it again")
 

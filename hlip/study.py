@@ -59,6 +59,9 @@ def read_manifest(path: str | Path) -> list[Study]:
     path = Path(path)
     if not path.is_file():
         raise ManifestError(f"{path}: no such manifest (expected a JSON-lines file, one study a line)")
+    with path.open("rb") as start:
+        if b"\0" in start.read(4096):
+            raise ManifestError(f"{path}: not a text file (a manifest is JSON lines, one study a line)")
     studies: list[Study] = []
     problems: list[str] = []
     first_line: dict[str, int] = {}

@@ -48,7 +48,12 @@ class PromptSet:
             ValueError: no template, or one without {c}.
         """
         path = find("prompts", name_or_path)
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path}: not YAML ({error})") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"{path}: not a prompt set (expected the keys prefix, templates, untemplated)")
         templates = tuple(content.get("templates") or ())
         if not templates or any("{c}" not in template for template in templates):
             raise ValueError(f"{path}: templates must be a list of texts with {{c}} in each")

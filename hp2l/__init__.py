@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hlip.taxonomy import Taxonomy, TaxonomyClass, TaxonomyError
     from hp2l.baselines import FlatConfig, FlatHead
+    from hp2l.diagnoser import Diagnoser, HeadConfig, load
     from hp2l.loss import HP2LLoss, LossConfig, edge_consistency, level_bce
     from hp2l.model import HP2L, HP2LConfig, HP2LOutput
     from hp2l.prompts import PromptLearning
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "hlip.taxonomy": ("Taxonomy", "TaxonomyClass", "TaxonomyError"),
+    "hp2l.diagnoser": ("Diagnoser", "HeadConfig", "load"),
     "hp2l.baselines": ("FlatConfig", "FlatHead"),
     "hp2l.loss": ("HP2LLoss", "LossConfig", "edge_consistency", "level_bce"),
     "hp2l.model": ("HP2L", "HP2LConfig", "HP2LOutput"),
@@ -30,11 +32,13 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "HP2L",
+    "Diagnoser",
     "FlatConfig",
     "FlatHead",
     "HP2LConfig",
     "HP2LLoss",
     "HP2LOutput",
+    "HeadConfig",
     "LossConfig",
     "PromptLearning",
     "PrototypeBank",
@@ -43,6 +47,7 @@ __all__ = [
     "TaxonomyError",
     "edge_consistency",
     "level_bce",
+    "load",
 ]
 
 

@@ -76,8 +76,8 @@ class PretrainConfig:
 
 def main(argv: list[str] | None = None) -> None:
     """Parse the arguments and run."""
-    config = parse_config(PretrainConfig, command="pretrain", description="Pretrain HLIP on a prepared store.", argv=argv)
     with plain_errors():
+        config = parse_config(PretrainConfig, command="pretrain", description="Pretrain HLIP on a prepared store.", argv=argv)
         Run(config).train()
 
 

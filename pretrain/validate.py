@@ -46,7 +46,9 @@ def validate(accelerator: Accelerator, model: HLIP, store: Store, config: Valida
     model.eval()
     own = records[accelerator.process_index :: accelerator.num_processes]
     features = embed_studies(model, store, own, config.batch_size)
-    scores = score_taxonomy(model, features, taxonomy, ZeroShotSettings(prompts=config.prompts, synonyms=False, contrast=False))[-1]
+    scores = score_taxonomy(
+        model, features, taxonomy, ZeroShotSettings(prompts=config.prompts, synonyms=False, contrast=False)
+    )[-1]
     model.train(was_training)
     pairs = gather_object([(record.study_id, row.tolist()) for record, row in zip(own, scores, strict=True)])
     by_study = dict(pairs)

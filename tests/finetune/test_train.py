@@ -12,6 +12,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import load_file
+from torch import nn
 
 from finetune.train import Run, main
 from hlip.model import HLIP, CheckpointError, HLIPConfig
@@ -35,13 +36,24 @@ def fresh_engine():
 
 @pytest.fixture(scope="module")
 def pretrained(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of an encoder that was never trained: its tokens still hold what tells the classes apart."""
-    folder = tmp_path_factory.mktemp("pretrained")
+    """A checkpoint whose encoder has learnt, in seconds and without the other verb, to tell the four corners apart."""
+    folder, store = tmp_path_factory.mktemp("pretrained"), Store(tiny_store)
     torch.manual_seed(0)
     text = TextConfig(width=16, depth=1, heads=2, vocabulary=80, context_length=24)
     vision = VisionConfig(size=(8, 16, 16), patch=(2, 8, 8), width=24, heads=2, scopes=["slice", "scan", "study"])
     model = HLIP(HLIPConfig(16, vision, text), text_source=grow_text_source(folder / "text", ["There is glioma seen."], text))
-    model.volume_spec = Store(tiny_store).spec
+    records = store.split("train")
+    names = sorted({record.labels[0] for record in records})
+    classes = torch.tensor([names.index(record.labels[0]) for record in records])
+    volumes, counts = torch.cat([store.volumes(r.study_id) for r in records]), [len(r.sequences) for r in records]
+    probe = nn.Linear(2 * 24, len(names))
+    optimizer = torch.optim.Adam([*model.visual.parameters(), *probe.parameters()], lr=3e-3)
+    for _ in range(60):
+        loss = nn.functional.cross_entropy(probe(model.visual(volumes, counts)[:, 0]), classes)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.volume_spec = store.spec
     model.save(folder / "model")
     return folder
 
@@ -67,12 +79,14 @@ def test_the_head_learns_and_leaves_its_best_checkpoint(tiny_store, pretrained, 
     rows = metrics(out)
     losses = [row["loss"] for row in rows if "loss" in row]
     assert len(losses) == 120
-    assert sum(losses[-5:]) < 0.65 * sum(losses[:5])  # smoothed targets: it cannot reach 0
+    assert sum(losses[-5:]) < 0.45 * sum(losses[:5])  # base rates alone give 0.6, smoothed targets at best 0.29
     areas = [row["val_auc_level_3"] for row in rows if "val_auc_level_3" in row]
     assert len(areas) == 6
     assert max(areas) > 0.95
     facts = load(out).facts
-    means = {row["step"]: sum(row[f"val_auc_level_{level}"] for level in (1, 2, 3)) / 3 for row in rows if "val_auc_level_1" in row}
+    means = {
+        row["step"]: sum(row[f"val_auc_level_{level}"] for level in (1, 2, 3)) / 3 for row in rows if "val_auc_level_1" in row
+    }
     assert facts["val_auc"] == pytest.approx(max(means.values()))
     assert facts["step"] == min(step for step, mean in means.items() if mean == max(means.values()))
     assert (facts["kind"], facts["studies"], facts["simulated"]) == ("finetune", 24, True)
@@ -172,9 +186,11 @@ def test_unlabelled_studies_are_left_out_and_counted(tiny_store, pretrained, tmp
 
 def test_an_unknown_label_names_the_study(tiny_store, pretrained, tmp_path):
     store = changed_store(
-        tiny_store, tmp_path / "store", lambda record: replace(record, labels=("glyoma",)) if record.study_id == "s4" else record
+        tiny_store,
+        tmp_path / "store",
+        lambda record: replace(record, labels=("glyoma",)) if record.study_id == "s4" else record,
     )
-    with pytest.raises(SystemExit, match="1 studies have labels that do not fit the tree\n  study 's4': .*'glyoma'.*'glioma'"):
+    with pytest.raises(SystemExit, match=r"1 studies have labels that do not fit the tree\n  study 's4': .*'glyoma'.*'glioma'"):
         main(arguments(store, pretrained, tmp_path / "run"))
 
 
@@ -198,7 +214,7 @@ def test_a_moved_folder_rebuilds_the_model(tiny_store, pretrained, tmp_path):
     for one, other in zip(before, after, strict=True):
         assert torch.equal(one, other)
         assert ((one > 0) & (one < 1)).all()
-    with pytest.raises(CheckpointError, match="trained on taxonomy 'brain_mri' .*, not on 'leukemia'"):
+    with pytest.raises(CheckpointError, match=r"trained on taxonomy 'brain_mri' .*, not on 'leukemia'"):
         load(tmp_path / "elsewhere", taxonomy=Taxonomy.load("leukemia"))
     with pytest.raises(CheckpointError, match="'hlip-1' is not 'hp2l-1'"):
         load(pretrained)

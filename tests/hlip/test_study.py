@@ -73,5 +73,8 @@ def test_a_patient_in_two_splits_is_refused(tmp_path):
 def test_no_manifest_and_an_empty_one_are_refused(tmp_path):
     with pytest.raises(ManifestError, match="no such manifest"):
         read_manifest(tmp_path / "absent.jsonl")
+    (tmp_path / "scan.nii.gz").write_bytes(b"\x1f\x8b\x08\0\0")
+    with pytest.raises(ManifestError, match="not a text file"):
+        read_manifest(tmp_path / "scan.nii.gz")
     with pytest.raises(ManifestError, match="holds no study"):
         read_manifest(manifest(tmp_path, ""))

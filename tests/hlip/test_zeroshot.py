@@ -48,7 +48,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> HLIP:
     torch.manual_seed(0)
     text = TextConfig(width=16, depth=1, heads=2, vocabulary=200, context_length=32)
     vision = VisionConfig(size=(8, 16, 16), patch=(2, 8, 8), width=24, heads=2, scopes=["scan", "study"])
-    words = ["Vascular disease, acute infarction, stroke, ischemia, tumor, glioma, meningioma. No significant abnormalities."] * 2
+    words = [
+        "Vascular disease, acute infarction, stroke, ischemia, tumor, glioma, meningioma. No significant abnormalities."
+    ] * 2
     source = grow_text_source(tmp_path_factory.mktemp("text"), words, text)
     return HLIP(HLIPConfig(12, vision, text), text_source=source).eval()
 

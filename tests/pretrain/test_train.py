@@ -35,7 +35,13 @@ def metrics(run: Path) -> list[dict]:
 
 def test_a_run_learns_and_leaves_a_checkpoint_that_loads(tiny_store, tmp_path):
     out = tmp_path / "run"
-    main([*arguments(tiny_store, out, "--steps", "120", "--validation.every", "60", "--log_every", "10"), "--validation.split", "train"])
+    main(
+        [
+            *arguments(tiny_store, out, "--steps", "120", "--validation.every", "60", "--log_every", "10"),
+            "--validation.split",
+            "train",
+        ]
+    )
     rows = metrics(out)
     losses = [row["loss"] for row in rows if "loss" in row]
     assert len(losses) == 12
