@@ -140,7 +140,7 @@ def test_the_encoder_stays_as_it_was(tiny_store, pretrained, tmp_path):
         assert torch.equal(value, kept[key]), key
 
 
-def test_cached_tokens_are_reused_and_change_with_the_encoder(tiny_store, pretrained, tmp_path, monkeypatch):
+def test_cached_tokens_are_reused_and_change_with_the_blocks(tiny_store, pretrained, tmp_path, monkeypatch):
     import finetune.tokens as tokens
 
     encode, encoded = tokens.encode, []
@@ -160,16 +160,21 @@ def test_cached_tokens_are_reused_and_change_with_the_encoder(tiny_store, pretra
     main(arguments(tiny_store, pretrained, out, "--head.blocks", "[1,2,2]"))
     assert encoded == [24, 8] * 2
 
+    again = sorted(path.name for path in (out / "tokens").iterdir())
+    assert len(again) == 2  # the old ones went
+    assert not set(again) & set(names)
+
+
+def test_another_encoder_is_refused_in_the_same_run_folder(tiny_store, pretrained, tmp_path):
+    out = tmp_path / "run"
+    main(arguments(tiny_store, pretrained, out, "--steps", "3"))
     shutil.copytree(pretrained / "model", tmp_path / "other" / "model")
     other = load_pretrained(tmp_path / "other")
     with torch.no_grad():
         other.visual.norm.weight[0] += 1e-3
     other.save(tmp_path / "other" / "model")
-    main(arguments(tiny_store, tmp_path / "other", out))
-    assert encoded == [24, 8] * 3
-    again = sorted(path.name for path in (out / "tokens").iterdir())
-    assert len(again) == 2  # the old ones went
-    assert not set(again) & set(names)
+    with pytest.raises(SystemExit, match="begun with another encoder"):
+        main(arguments(tiny_store, tmp_path / "other", out))
 
 
 def test_unlabelled_studies_are_left_out_and_counted(tiny_store, pretrained, tmp_path, capsys):
@@ -197,7 +202,7 @@ def test_an_unknown_label_names_the_study(tiny_store, pretrained, tmp_path):
 def test_another_tree_in_the_same_folder_is_refused(tiny_store, pretrained, tmp_path):
     out = tmp_path / "run"
     main(arguments(tiny_store, pretrained, out, "--steps", "1"))
-    with pytest.raises(SystemExit, match="holds a model for taxonomy 'brain_mri', not 'brain_mri_2level'"):
+    with pytest.raises(SystemExit, match="holds a model for taxonomy 'brain_mri' .4 . 6 . 16 classes., not 'brain_mri_2level'"):
         main(arguments(tiny_store, pretrained, out, "--taxonomy", "brain_mri_2level"))
 
 
