@@ -202,7 +202,9 @@ def test_an_unknown_label_names_the_study(tiny_store, pretrained, tmp_path):
 def test_another_tree_in_the_same_folder_is_refused(tiny_store, pretrained, tmp_path):
     out = tmp_path / "run"
     main(arguments(tiny_store, pretrained, out, "--steps", "1"))
-    with pytest.raises(SystemExit, match=r"holds a model for taxonomy 'brain_mri' .4 . 6 . 16 classes., not 'brain_mri_2level'"):
+    with pytest.raises(
+        SystemExit, match=r"holds a model for taxonomy 'brain_mri' .4 . 6 . 16 classes., not 'brain_mri_2level'"
+    ):
         main(arguments(tiny_store, pretrained, out, "--taxonomy", "brain_mri_2level"))
 
 
