@@ -35,19 +35,16 @@ def metrics(run: Path) -> list[dict]:
 
 def test_a_run_learns_and_leaves_a_checkpoint_that_loads(tiny_store, tmp_path):
     out = tmp_path / "run"
-    main(
-        [
-            *arguments(tiny_store, out, "--steps", "120", "--validation.every", "60", "--log_every", "10"),
-            "--validation.split",
-            "train",
-        ]
-    )
+    more = ("--steps", "120", "--batch_size", "16", "--model.vision.patch_norm", "true")
+    main(arguments(tiny_store, out, *more, "--log_every", "10", "--validation.every", "60", "--validation.split", "train"))
     rows = metrics(out)
     losses = [row["loss"] for row in rows if "loss" in row]
     assert len(losses) == 12
-    assert losses[-1] < 0.75 * losses[0]
-    assert rows[-1]["val_auc"] > 0.8
-    assert rows[-1]["val_classes"] == 3
+    assert losses[-1] < 0.6 * losses[0]
+    areas = [row for row in rows if "val_auc" in row]
+    assert [row["step"] for row in areas] == [60, 120]
+    assert areas[-1]["val_auc"] > 0.65
+    assert areas[-1]["val_classes"] == 3
     model = hlip.load(out)
     assert model.facts["step"] == 120
     assert model.facts["simulated"] is True
