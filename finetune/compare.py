@@ -25,7 +25,7 @@ from rich.console import Console
 
 from finetune.report import answer, choose_examples, format_table, write_report
 from finetune.tokens import encode
-from hlip.metrics import roc_auc
+from hlip.metrics import class_aucs
 from hlip.model import HLIP, checkpoint_folder
 from hlip.model import load as load_pretrained
 from hlip.store import Store, StudyRecord
@@ -141,15 +141,10 @@ def fine_tuned(model: Diagnoser, store: Store, cohort: Cohort) -> Levels:
 def mean_auc(scores: Levels, cohort: Cohort, rows: NDArray[np.intp], taxonomy: Taxonomy) -> float:
     """Mean over levels of the macro AUC over disease classes that have positives and negatives in these rows."""
     means = []
-    for level, table in enumerate(scores):
-        areas = []
-        for index, name in enumerate(taxonomy.levels[level]):
-            known = cohort.known[level][rows, index] > 0
-            target = cohort.targets[level][rows, index][known]
-            if name != taxonomy.normal and 0 < target.sum() < len(target):
-                areas.append(roc_auc(target, table[known, index]))
-        if areas:
-            means.append(float(np.mean(areas)))
+    for names, table, targets, known in zip(taxonomy.levels, scores, cohort.targets, cohort.known, strict=True):
+        areas = class_aucs(targets[rows], known[rows], table)[[name != taxonomy.normal for name in names]]
+        if not np.isnan(areas).all():
+            means.append(float(np.nanmean(areas)))
     return float(np.mean(means)) if means else 0.0
 
 

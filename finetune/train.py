@@ -36,7 +36,7 @@ from hlip.engine import (
     set_learning_rate,
 )
 from hlip.folders import recover
-from hlip.metrics import roc_auc
+from hlip.metrics import class_aucs, macro
 from hlip.model import CheckpointError, load
 from hlip.store import Store, StudyRecord
 from hlip.taxonomy import Taxonomy, TaxonomyError
@@ -261,14 +261,9 @@ def unwrap(accelerator: Accelerator, head: nn.Module) -> HP2L | FlatHead:
 
 def macro_auc(level: int, scores: Tensor, labels: Labels, taxonomy: Taxonomy) -> float:
     """Mean AUC over the level's disease classes that have positives and negatives; NaN if there is none."""
-    areas = []
     targets, known, table = (part.cpu().numpy() for part in (labels.targets[level - 1], labels.known[level - 1], scores))
-    for index, name in enumerate(taxonomy.levels[level - 1]):
-        rows = known[:, index] > 0
-        target = targets[rows, index]
-        if name != taxonomy.normal and 0 < target.sum() < len(target):
-            areas.append(roc_auc(target, table[rows, index]))
-    return float(np.mean(areas)) if areas else float("nan")
+    areas = class_aucs(targets, known, table)[[name != taxonomy.normal for name in taxonomy.levels[level - 1]]]
+    return float(macro(areas))
 
 
 def check_labels(records: Sequence[StudyRecord], taxonomy: Taxonomy) -> None:

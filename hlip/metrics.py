@@ -110,6 +110,17 @@ def roc_auc(target: ArrayLike, score: ArrayLike, weight: ArrayLike | None = None
     return float(Ranking.of(target, score).areas(_column(weight, np.size(target)))[0][0])
 
 
+def class_aucs(target: ArrayLike, known: ArrayLike, score: ArrayLike) -> Floats:
+    """(K,) ROC AUC of each class among its known studies; NaN where there is no positive or no negative.
+
+    Args:
+        target, known, score: (N, K); a study counts for a class where `known` is above zero.
+    """
+    target, known, score = np.asarray(target) > 0, np.asarray(known) > 0, np.asarray(score)
+    columns = zip(target.T, known.T, score.T, strict=True)
+    return np.array([roc_auc(positive[rows], values[rows]) for positive, rows, values in columns])
+
+
 def average_precision(target: ArrayLike, score: ArrayLike, weight: ArrayLike | None = None) -> float:
     """Average precision as scikit-learn defines it; (N,) each; NaN unless both classes have weight."""
     return float(Ranking.of(target, score).areas(_column(weight, np.size(target)))[1][0])

@@ -8,7 +8,6 @@ go on). Started again with the same RUN, it continues from the last saved step; 
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -274,11 +273,3 @@ def _finite(value: float) -> bool:
 
 def _few(names: list[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
-
-
-def last_metrics(run: Path) -> dict[str, float]:
-    """The last value of each metric of a run."""
-    values: dict[str, float] = {}
-    for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-        values |= json.loads(line)
-    return values

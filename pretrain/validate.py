@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from hlip.metrics import roc_auc
+from hlip.metrics import class_aucs
 from hlip.model import HLIP
 from hlip.store import Store
 from hlip.taxonomy import Taxonomy
@@ -54,10 +54,7 @@ def validate(accelerator: Accelerator, model: HLIP, store: Store, config: Valida
     by_study = dict(pairs)
     table = np.array([by_study[record.study_id] for record in records])
     targets, known = taxonomy.encode_all([record.labels for record in records])[-1]
-    areas = []
-    for index, name in enumerate(taxonomy.levels[-1]):
-        rows = known[:, index] > 0
-        target = targets[rows, index]
-        if name != taxonomy.normal and 0 < target.sum() < len(target):
-            areas.append(roc_auc(target, table[rows, index]))
-    return {"val_auc": float(np.mean(areas)), "val_classes": len(areas)} if areas else {}
+    diseases = [name != taxonomy.normal for name in taxonomy.levels[-1]]
+    areas = class_aucs(targets, known, table)[diseases]
+    defined = areas[~np.isnan(areas)]
+    return {"val_auc": float(defined.mean()), "val_classes": len(defined)} if len(defined) else {}

@@ -208,6 +208,15 @@ def test_recall_at_k_by_hand() -> None:
     assert metrics.recall_at_k([[0.9, 0.1]], 1, [[True, True]]) == 1.0
 
 
+def test_class_aucs_count_known_studies_alone_and_name_the_undefined() -> None:
+    target = [[1, 1, 0], [0, 1, 0], [1, 0, 0], [0, 0, 0]]
+    known = [[1, 1, 1], [1, 1, 1], [1, 1, 1], [0, 1, 1]]
+    score = [[0.9, 0.2, 0.1], [0.5, 0.8, 0.2], [0.1, 0.3, 0.3], [0.0, 0.1, 0.4]]
+    areas = metrics.class_aucs(target, known, score)
+    assert areas[:2].tolist() == [0.5, 0.75]  # by hand: 1 of 2 pairs (the unknown study would add 2), 3 of 4 pairs
+    assert np.isnan(areas[2])
+
+
 # --- golden outputs of the official zero-shot protocols --------------------------------------------------------------
 
 
@@ -227,7 +236,7 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return torch.from_numpy(logits).softmax(dim=1).numpy()
 
 
-def _equal(value: float, golden: float | None) -> None:
+def assert_equal(value: float, golden: float | None) -> None:
     assert (golden is None and np.isnan(value)) or value == pytest.approx(golden, abs=1e-9)
 
 
@@ -235,7 +244,7 @@ def _equal(value: float, golden: float | None) -> None:
 def test_golden_multi_label_macro_auc(name: str) -> None:
     target, logits, golden = _golden(name)
     each = [metrics.roc_auc(target[:, k], logits[:, k]) for k in range(target.shape[1])]
-    _equal(float(metrics.macro(each)), golden[f"auc ({name})"])
+    assert_equal(float(metrics.macro(each)), golden[f"auc ({name})"])
 
 
 @pytest.mark.parametrize("name", ["random400", "small60", "ties120", "noglioma"])
@@ -243,12 +252,12 @@ def test_golden_pub_brain_5_auc(name: str) -> None:
     target, logits, golden = _golden(name)
     probability = _softmax(logits)
     for k, disease in enumerate(("normal", "stroke", "glioma", "meningioma", "metastasis")):
-        _equal(metrics.roc_auc(target[:, k], probability[:, k]), golden[f"auc (pubbrain5_disease_{disease})"])
+        assert_equal(metrics.roc_auc(target[:, k], probability[:, k]), golden[f"auc (pubbrain5_disease_{disease})"])
         if k:
             rows = target[:, 0] | target[:, k]
             against_normal = _softmax(logits[rows][:, [0, k]])[:, 1]
-            _equal(metrics.roc_auc(target[rows, k], against_normal), golden[f"auc (pubbrain5_anomaly_{disease})"])
+            assert_equal(metrics.roc_auc(target[rows, k], against_normal), golden[f"auc (pubbrain5_anomaly_{disease})"])
         if k > 1:
             rows = target[:, 2:].any(axis=1)
             among_tumors = _softmax(logits[rows][:, 2:])[:, k - 2]
-            _equal(metrics.roc_auc(target[rows, k], among_tumors), golden[f"auc (pubbrain5_tumor_{disease})"])
+            assert_equal(metrics.roc_auc(target[rows, k], among_tumors), golden[f"auc (pubbrain5_tumor_{disease})"])
