@@ -17,7 +17,7 @@ from rich.table import Table
 
 from hlip.model import HLIP, SENTENCE, load
 from hlip.prepare import prepare
-from hlip.scanfile import VolumeError, find_scans
+from hlip.scanfile import VolumeError, check_one_patient, find_scans
 from hlip.store import Store, StudyRecord
 from hlip.study import Study, read_manifest, write_manifest
 from hlip.taxonomy import Taxonomy
@@ -41,6 +41,8 @@ SIMULATED = "This checkpoint has seen SIMULATED data only: on a real study its s
 
 def ask(arguments: argparse.Namespace) -> None:
     """Score one study against the queries given, or the classes of a taxonomy, and print them."""
+    if arguments.out:
+        raise ValueError("--out takes a whole cohort's scores; for one STUDY use --json > FILE")
     queries = list(arguments.queries)
     if not queries and not arguments.taxonomy:
         raise ValueError('no QUERY: add one or more texts, e.g. "acute ischemic stroke", or --taxonomy brain_mri')
@@ -69,6 +71,8 @@ def ask_cohort(arguments: argparse.Namespace) -> None:
     """Score every study of a manifest or store against every class of a taxonomy, into a CSV."""
     if not arguments.taxonomy or not (arguments.manifest or arguments.store):
         raise ValueError("no STUDY: give one, or --taxonomy T with --manifest M (or --store S) to score a whole cohort")
+    if arguments.json:
+        raise ValueError("--json is for one STUDY; a whole cohort's scores go to --out as CSV")
     tree = Taxonomy.load(arguments.taxonomy)
     settings = ZeroShotSettings(prompts=arguments.templates)
     PromptSet.load(settings.prompts)  # a wrong name, or a place that cannot be written, shows before the work
@@ -153,8 +157,7 @@ def find_study(arguments: argparse.Namespace, spec: VolumeSpec, scratch: Path) -
         if not path.exists():
             raise ValueError(f"'{name}' is neither a file nor a folder; a study id needs --store or --manifest")
         study = Study("asked", "asked", tuple(find_scans(path)))
-        if not study.scans:
-            raise ValueError(f"{path}: no NIfTI or DICOM file here")
+        check_one_patient(path, study.scans)
     store = prepare_few([study], spec, scratch)
     if not store.records:
         raise ValueError(f"'{name}': no usable scan\n  " + "\n  ".join(skipped_scans(store)))
@@ -190,10 +193,16 @@ def _cohort(arguments: argparse.Namespace, spec: VolumeSpec, scratch: Path) -> S
 
 
 def _same_spec(store: Store, spec: VolumeSpec) -> None:
-    if store.spec.digest() != spec.digest():
-        raise ValueError(
-            f"{store.path}: prepared with another VolumeSpec than the checkpoint was trained on; prepare it again with that spec"
-        )
+    if store.spec.digest() == spec.digest():
+        return
+    ours, theirs = store.spec.as_dict(), spec.as_dict()
+    differing = "; ".join(
+        f"{key}: {ours.get(key)} here, {value} there" for key, value in theirs.items() if ours.get(key) != value
+    )
+    raise ValueError(
+        f"{store.path}: prepared with another VolumeSpec than the checkpoint was trained on ({differing}); prepare it into a new store "
+        "with the checkpoint's own, which stands in its config.json"
+    )
 
 
 def _spec(model: HLIP, checkpoint: str) -> VolumeSpec:
@@ -202,7 +211,17 @@ def _spec(model: HLIP, checkpoint: str) -> VolumeSpec:
     return model.volume_spec
 
 
-def _device(name: str) -> str:
+def _device(name: str) -> torch.device:
+    """
+    Raises:
+        ValueError: not a device's name, or one this machine or this torch does not have.
+    """
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return name
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device {name}: cannot be used here ({reason}); cpu always can") from error
+    return device

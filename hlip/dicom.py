@@ -22,7 +22,7 @@ from pydicom.errors import InvalidDicomError
 from hlip.scanfile import LoadedScan, VolumeError, guess_sequence, is_dicom
 from hlip.study import Scan
 
-_TAGS = ["SeriesInstanceUID", "SeriesDescription", "ProtocolName", "Modality"]
+_TAGS = ["PatientID", "SeriesInstanceUID", "SeriesDescription", "ProtocolName", "Modality"]
 _REASONS = {  # dicom2nifti's codes -> our reason and remedy
     "TOO_FEW_SLICES": ("too_few_slices", "a localizer or an incomplete series"),
     "NON_CUBICAL_IMAGE": ("gantry_tilt", "slices are sheared (gantry tilt); correct the tilt first, e.g. with dcm2niix"),
@@ -75,6 +75,13 @@ def find_series(folder: Path, files: list[Path]) -> list[Scan]:
             names.setdefault(uid, _sequence(header))
     alone = len(series) == 1
     return [Scan(folder if alone else members[0], names[uid]) for uid, members in series.items()]
+
+
+def patient_of(path: Path) -> str:
+    """PatientID of a series (a file of it, or its folder), empty where there is none; for comparing, never for writing."""
+    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if is_dicom(file))[:1]
+    header = _header(files[0]) if files else None
+    return _text(header, "PatientID") if header is not None else ""
 
 
 def _series_files(path: Path) -> list[Path]:

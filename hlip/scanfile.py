@@ -13,6 +13,7 @@ import gzip
 import math
 import re
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,26 @@ def find_scans(folder: str | Path) -> list[Scan]:
     if not scans:
         raise VolumeError("not_an_image", f"{folder}: no NIfTI or DICOM file in this folder or its subfolders")
     return scans
+
+
+def check_one_patient(folder: Path, scans: Sequence[Scan]) -> None:
+    """Refuse scans of several patients as one study: several DICOM PatientIDs, or several BIDS `sub-` names.
+
+    Raises:
+        VolumeError: several_patients.
+    """
+    patients = set()
+    for scan in scans:
+        bids = re.match(r"sub-[A-Za-z0-9]+", scan.path.name)
+        if bids:
+            patients.add(bids.group())
+        elif not _is_nifti(scan.path):
+            from hlip.dicom import patient_of
+
+            patients.add(patient_of(scan.path))
+    patients.discard("")
+    if len(patients) > 1:
+        raise VolumeError("several_patients", f"{folder}: scans of {len(patients)} patients; name the folder of one study")
 
 
 def is_dicom(path: Path) -> bool:

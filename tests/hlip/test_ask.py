@@ -170,7 +170,12 @@ def test_what_cannot_be_asked_is_said_in_a_line(checkpoint, study, manifest, tmp
     assert "no study 'none'" in refused(capsys, checkpoint, "none", "glioma", "--manifest", manifest)
     assert "series_4d" in refused(capsys, checkpoint, study / "perfusion.nii.gz", "glioma")
     assert "unrecognized arguments: --no" in refused(capsys, checkpoint, study, "glioma", "--no")
+    assert "--device warp: cannot be used here" in refused(capsys, checkpoint, study, "glioma", "--device", "warp")
+    assert "--json > FILE" in refused(capsys, checkpoint, study, "glioma", "--out", tmp_path / "one.csv")
+    assert "--json is for one STUDY" in refused(capsys, checkpoint, "--manifest", manifest, "--taxonomy", "brain_mri", "--json")
     (tmp_path / "empty").mkdir()
     assert "no NIfTI or DICOM file" in refused(capsys, checkpoint, tmp_path / "empty", "glioma")
     prepare(manifest, tmp_path / "other", VolumeSpec.load("demo"), workers=1, progress=False)
-    assert "another VolumeSpec" in refused(capsys, checkpoint, "s0", "glioma", "--store", tmp_path / "other")
+    assert "another VolumeSpec than the checkpoint was trained on (size:" in refused(
+        capsys, checkpoint, "s0", "glioma", "--store", tmp_path / "other"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import pickle
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -13,7 +14,7 @@ import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from hlip.scanfile import VolumeError, find_scans, guess_sequence, read_scan
+from hlip.scanfile import VolumeError, check_one_patient, find_scans, guess_sequence, read_scan
 
 REAL = Path(__file__).parents[2].parent / "shared" / "real"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="shared data absent")
@@ -279,6 +280,25 @@ def test_find_scans(tmp_path: Path) -> None:
     with pytest.raises(VolumeError) as error:
         find_scans(tmp_path / "nothing")
     assert error.value.reason == "not_an_image"
+
+
+def test_scans_of_several_patients_are_no_study(tmp_path: Path) -> None:
+    def refusal(folder: str) -> str:
+        with pytest.raises(VolumeError) as error:
+            check_one_patient(tmp_path / folder, find_scans(tmp_path / folder))
+        return error.value.reason
+
+    for number, patient in enumerate(("p1", "p1", "p2")):
+        write_series(tmp_path / "dicom" / f"s{number}", head(), PatientID=patient)
+    assert refusal("dicom") == "several_patients"
+    shutil.rmtree(tmp_path / "dicom" / "s2")
+    check_one_patient(tmp_path / "dicom", find_scans(tmp_path / "dicom"))
+    (tmp_path / "bids").mkdir()
+    for name in ("sub-01_T1w.nii.gz", "sub-01_FLAIR.nii.gz"):
+        write(tmp_path / "bids" / name, voxels())
+    check_one_patient(tmp_path / "bids", find_scans(tmp_path / "bids"))
+    write(tmp_path / "bids" / "sub-02_T1w.nii.gz", voxels())
+    assert refusal("bids") == "several_patients"
 
 
 @pytest.mark.parametrize(
