@@ -112,7 +112,7 @@ def _spacing(
 ) -> tuple[list[NDArray[np.uint8]], NDArray[np.float64]]:
     """Physical resampling. CT is resampled in HU and then windowed; MRI is clipped first, so that one bright vessel does
     not spread over its neighbours. A scan that leaves the patient's axes by less than a quarter of a voxel at its corners
-    is not rotated; the affine keeps the tilt.
+    is not rotated, nor is any with frame `scan`; the affine keeps the tilt.
     """
     assert spec.spacing_mm is not None
     fill = min(low for low, _ in ranges)
@@ -122,7 +122,8 @@ def _spacing(
     directions = np.zeros((3, 3))
     directions[list(axes.anatomical), range(3)] = axes.signs
     tilt = axes.affine[:3, :3] - directions * np.array(axes.spacing)
-    if (np.abs(tilt) @ np.array(axes.shape)).max() / 2 <= wanted.min() / 4:  # at the corners
+    slight = (np.abs(tilt) @ np.array(axes.shape)).max() / 2 <= wanted.min() / 4  # at the corners
+    if slight or spec.frame == "scan":
         to_input = np.eye(4)
         to_input[range(3), range(3)] = wanted / axes.spacing
         to_input[:3, 3] = centre - snap * wanted / axes.spacing

@@ -11,7 +11,7 @@ Notable choices:
   whatever is found in the volume can be drawn on the scan.
 - fit `square` is the published Pub-Brain-5 protocol: the slices are kept as they were acquired and only their size
   changes (millimetres are lost). fit `spacing` is physical: the same millimetres in every volume, on a grid along the
-  patient's axes.
+  patient's axes, or parallel to the slices as the technologist angled them.
 - What cannot be prepared under a spec raises `VolumeError` with a reason, as reading does.
 - A scan is called sparse when one value holds over 90 % of it and the rest fills less than 10 % of its own box (a
   skull-stripped head in a large field fills half of it). Sparse is refused as `thresholded` under a CT spec, and also
@@ -63,6 +63,9 @@ class VolumeSpec:
     """Which axis is D. `acquired`: the one of largest spacing (z, y, x: first on a tie). `axial`: always z."""
     orientation: str = "RPI"
     """Where x, y, z grow to; see the head of this file."""
+    frame: str = "patient"
+    """`patient`: the grid follows the patient's (the scanner's) axes, tilted scans are rotated. `scan`: it stays parallel to the
+    acquired slices, which are usually angled to the head and so align heads better. For `spacing` only."""
     centre: str = "fov"
     """`fov`: the middle of the scan. `foreground`: the middle of what is not background, and the top of it where it is taller
     than the volume (a neck must not push the vertex out). For `spacing` only."""
@@ -96,6 +99,8 @@ class VolumeSpec:
             faults.append(f"spacing_mm: fit spacing needs three positive mm (d, h, w), got {self.spacing_mm}")
         if self.through_plane not in ("acquired", "axial"):
             faults.append(f"through_plane: '{self.through_plane}' is neither acquired nor axial")
+        if self.frame not in ("patient", "scan"):
+            faults.append(f"frame: '{self.frame}' is neither patient nor scan")
         if self.centre not in ("fov", "foreground"):
             faults.append(f"centre: '{self.centre}' is neither fov nor foreground")
         pairs = [set("RL"), set("AP"), set("IS")]

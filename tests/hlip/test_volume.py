@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations, product
 from pathlib import Path
 
@@ -181,8 +182,9 @@ def test_acquired_takes_the_thickest_axis_and_z_on_a_tie() -> None:
         VolumeSpec(size=(9, 21, 30), spacing_mm=(4.0, 3.0, 2.0), percentiles=(0, 100)),
         VolumeSpec(size=(14, 15, 15), spacing_mm=(5.0, 7.0, 7.0), centre="foreground", percentiles=(0, 100)),
         VolumeSpec(size=(28, 14, 18), fit="square", resize=(20, 20), percentiles=(0, 100)),
+        VolumeSpec(size=(12, 24, 24), spacing_mm=(6.0, 4.0, 4.0), frame="scan", percentiles=(0, 100)),
     ],
-    ids=["axial", "acquired", "foreground", "square"],
+    ids=["axial", "acquired", "foreground", "square", "scan frame"],
 )
 def test_affine_tells_where_each_voxel_lies(spec: VolumeSpec, degrees: tuple[float, float, float]) -> None:
     shape = (50, 40, 28)
@@ -218,6 +220,22 @@ def test_fine_detail_is_averaged_not_picked() -> None:
     for affine in (RPI, tilted((1, 1, 1), (0, 0, 10), (65, 64, 64))):
         [volume] = prepare_volume(scan_of(stripes, affine), spec)
         assert np.abs(volume.voxels[2:6, 2:6, 2:6].astype(float) - 127.5).max() < 12
+
+
+def test_a_volume_in_the_scan_s_frame_is_not_rotated() -> None:
+    """frame scan: voxels as those of the same scan untilted; the affine still says where they are in the patient."""
+    shape, spacing = (32, 36, 20), (2.0, 2.0, 3.0)
+    data = np.random.default_rng(0).normal(100, 20, shape).astype(np.float32)
+    spec = VolumeSpec(size=(16, 24, 24), spacing_mm=(3, 2, 2), frame="scan")
+    turned = tilted(spacing, (5.0, -8.0, 12.0), shape)
+    [straight] = prepare_volume(scan_of(data, np.diag([*spacing, 1.0])), spec)
+    [volume] = prepare_volume(scan_of(data, turned), spec)
+    np.testing.assert_array_equal(volume.voxels, straight.voxels)
+    corner = np.array([3.0, 7, 11, 1])
+    stored = np.linalg.inv(np.diag([*spacing, 1.0])) @ straight.affine @ corner
+    np.testing.assert_allclose(volume.affine @ corner, turned @ stored, atol=1e-4)
+    [rotated] = prepare_volume(scan_of(data, turned), replace(spec, frame="patient"))
+    assert not np.array_equal(rotated.voxels, volume.voxels)
 
 
 def test_foreground_centre_and_the_top_of_a_tall_one() -> None:
