@@ -183,9 +183,9 @@ class Individual:
 def draw_individual(rng: np.random.Generator, age: int) -> Individual:
     """Head size, shape, and the ventricles and sulci of that age (about 0.03 mm a year: healthy ageing)."""
     frequency = np.add.outer(np.add.outer(np.arange(4), np.arange(4)), np.arange(4))
-    warp = rng.normal(0, 1, (3, 4, 4, 4)) * (3.4 / (1 + frequency) ** 1.3)
+    warp = rng.normal(0, 1, (3, 4, 4, 4)) * (2.6 / (1 + frequency) ** 1.3)
     warp[:, 0, 0, 0] = 0
-    scale = rng.uniform(0.94, 1.06) * rng.uniform(0.97, 1.03, 3)
+    scale = rng.uniform(0.95, 1.05) * rng.uniform(0.98, 1.02, 3)
     ventricles = float(np.clip(0.025 * (age - 60) + rng.normal(0, 0.8), -1.8, 2.4))
     sulci = float(np.clip(0.15 + 0.004 * (age - 60) + rng.normal(0, 0.06), 0, 0.45))
     return Individual(warp, scale, ventricles, sulci)

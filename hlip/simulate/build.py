@@ -77,7 +77,7 @@ def build_subject(template: Template, labels: tuple[str, ...], seed: int, patien
     wear = _rng(seed, "wear", patient)
     wider, sulci = 0.0, person.sulci
     if "Alzheimer's disease" in labels:
-        wider, sulci = float(wear.uniform(1.5, 5.0)), min(sulci + float(wear.uniform(0.3, 0.5)), 0.85)
+        wider, sulci = float(wear.uniform(0.5, 3.5)), min(sulci + float(wear.uniform(0.12, 0.4)), 0.8)
     elif "mild cognitive impairment" in labels:
         wider, sulci = float(wear.uniform(0.0, 1.2)), sulci + float(wear.uniform(0.05, 0.15))
     field = displacement(template, person, wider)
@@ -133,10 +133,11 @@ def build_study(template: Template, plan: StudyPlan, seed: int) -> SimulatedStud
     subject = build_subject(template, plan.labels, seed, plan.patient, plan.visit, age + plan.visit)
     vendor, strength, protocols = study_protocols(seed, plan.index)
     centre = (subject.world @ [*((np.array(template.shape) - 1) / 2), 1])[:3]
+    turned = subject.world[:3, :3] / np.linalg.norm(subject.world[:3, :3], axis=0)
     noise = _rng(seed, "images", plan.index)
     scans = []
     for protocol in protocols:
-        affine = scan_affine(protocol, centre)
+        affine = scan_affine(protocol, centre, turned)
         data = acquire(sequence_image(subject, protocol.sequence, noise), subject.world, protocol, affine, noise)
         scans.append(SimulatedScan(protocol.sequence, data, affine))
     report = write_report(

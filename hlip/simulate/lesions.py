@@ -130,7 +130,7 @@ SIGNATURES: tuple[Signature, ...] = (
                "Osborn's Brain, 2nd ed., ch. 27; Fink & Fink, Surg Neurol Int 4:S209 (2013)",
     ),
     Signature(
-        "Alzheimer's disease", 12, "atrophy", loss=(0.5, 0.95),
+        "Alzheimer's disease", 12, "atrophy", loss=(0.35, 0.9),
         source="Medial temporal atrophy (MTA 3-4), temporal-horn and ventricular widening, sulcal widening. "
                "Scheltens et al., JNNP 55:967 (1992).",
     ),

@@ -94,7 +94,7 @@ def _blob(
 
 def _diameter(rng: np.random.Generator, row: Signature) -> float:
     low, high = row.size_mm
-    return float(low + (high - low) * rng.beta(1.3, 1.6))
+    return float(low + (high - low) * rng.beta(2.0, 1.4))
 
 
 def _side(rng: np.random.Generator, left: float = 0.5) -> int:

@@ -62,7 +62,7 @@ def write_report(
     parts = {"FINDINGS": " ".join(findings), "IMPRESSION": _listed(rng, impression)}
     head = {}
     if rng.random() < 0.75:
-        named = _enumerate(list(dict.fromkeys(sequences)))
+        named = _enumerate([name for name in SEQUENCES if name in sequences])
         head["TECHNIQUE"] = _sentence(rng, phrases.TECHNIQUE, {"sequences": named, "field": f"{field_strength:g}"})
     if rng.random() < 0.6:
         head["COMPARISON"] = _some(rng, phrases.AGAIN if visit else phrases.FIRST, 1, 1)[0]

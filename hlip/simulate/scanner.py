@@ -19,9 +19,9 @@ from hlip.simulate.contrast import SEQUENCES
 # Share of archives' studies in which a sequence is met, and the planes it is acquired in (axial, coronal, sagittal).
 _POPULARITY = {"T1": 1.0, "T2": 1.0, "FLAIR": 1.5, "DWI": 1.5, "ADC": 0.9, "SWI": 1.4}
 _PLANES = {
-    "T1": (0.70, 0.08, 0.22),
-    "T2": (0.82, 0.14, 0.04),
-    "FLAIR": (0.86, 0.08, 0.06),
+    "T1": (0.80, 0.06, 0.14),
+    "T2": (0.90, 0.07, 0.03),
+    "FLAIR": (0.91, 0.05, 0.04),
     "DWI": (1, 0, 0),
     "ADC": (1, 0, 0),
     "SWI": (1, 0, 0),
@@ -55,7 +55,7 @@ class Protocol:
     thickness_mm: float
     """Slice spacing, gap included."""
     tilt: np.ndarray
-    """(3,) degrees by which the slices are angulated."""
+    """(3,) degrees by which the slices miss the head's axes, to which the technologist angled them."""
     shift: np.ndarray
     """(3,) mm of the field of view's centre from the head's."""
     noise: float
@@ -94,17 +94,22 @@ def draw_protocol(rng: np.random.Generator, sequence: str) -> Protocol:
         slices=int(np.ceil(extent / thickness)) + int(rng.integers(-1, 3)),
         pixel_mm=pixel,
         thickness_mm=thickness,
-        tilt=rng.normal(0, 3.0, 3),
-        shift=rng.normal(0, 2.5, 3),
+        tilt=rng.normal(0, 1.8, 3),
+        shift=rng.normal(0, 2.0, 3),
         noise=weak * float(rng.uniform(0.012, 0.035)),
-        bias=rng.normal(0, [0.14, 0.10], (3, 2)),
+        bias=rng.normal(0, [0.10, 0.07], (3, 2)),
         scale=float(np.exp(rng.uniform(np.log(90), np.log(400)))),
     )
 
 
-def scan_affine(protocol: Protocol, head_centre: np.ndarray) -> np.ndarray:
-    """(4, 4) voxel index of the stored array -> scanner RAS mm."""
-    tilt = rotation_matrix(protocol.tilt)
+def scan_affine(protocol: Protocol, head_centre: np.ndarray, head_rotation: np.ndarray) -> np.ndarray:
+    """(4, 4) voxel index of the stored array -> scanner RAS mm.
+
+    Args:
+        head_centre: (3,) scanner mm.
+        head_rotation: (3, 3), of the head in the scanner; the slices follow it, but for the protocol's tilt.
+    """
+    tilt = head_rotation @ rotation_matrix(protocol.tilt)
     linear = np.zeros((3, 3))
     sizes = np.array(stored_shape(protocol))
     spacing = (protocol.pixel_mm, protocol.pixel_mm, protocol.thickness_mm)

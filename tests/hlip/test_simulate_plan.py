@@ -86,7 +86,7 @@ def test_scan_geometry_noise_and_sequences_do_not_tell_the_label(plans):
     table = []
     for plan in plans:
         vendor, strength, protocols = study_protocols(0, plan.index)
-        assert all("".join(nib.aff2axcodes(scan_affine(p, np.zeros(3)))) == p.codes for p in protocols)
+        assert all("".join(nib.aff2axcodes(scan_affine(p, np.zeros(3), np.eye(3)))) == p.codes for p in protocols)
         means = [
             np.mean([value(p) for p in protocols])
             for value in (
@@ -97,7 +97,7 @@ def test_scan_geometry_noise_and_sequences_do_not_tell_the_label(plans):
                 lambda p: p.noise,
                 lambda p: p.scale,
                 lambda p: p.plane == "axial",
-                lambda p: np.linalg.det(scan_affine(p, np.zeros(3))[:3, :3]) > 0,
+                lambda p: np.linalg.det(scan_affine(p, np.zeros(3), np.eye(3))[:3, :3]) > 0,
             )
         ]
         present = [sum(p.sequence == name for p in protocols) for name in SEQUENCES]
