@@ -49,7 +49,9 @@ class VisionConfig:
     width: int = 768
     """Channels C of a token."""
     heads: int = 12
+    """Attention heads; must divide `width`."""
     mlp_ratio: float = 4.0
+    """Hidden channels of a block's MLP over `width`."""
     scopes: list[str] = field(default_factory=default_scopes)
     """One of slice | scan | study a block; its length is the depth."""
     class_tokens: int = 2
@@ -65,6 +67,8 @@ class VisionConfig:
     Kumar et al., arXiv 2302.01327): learns several times sooner from few studies. The grid is then fixed. Not in the published models."""
     patch_dropout: float = 0.0
     """Share of patches left out in training, the same in every scan (in every slice if the first block has slice scope)."""
+    drop_air_first: bool = False
+    """Patch dropout takes patches of air before any with tissue (what is said of the head is not in the air around it)."""
     drop_path: float = 0.0
     """Stochastic depth of the last block; grows linearly from 0."""
     checkpoint_blocks: bool = False
@@ -225,7 +229,8 @@ class StudyEncoder(nn.Module):
         if config.patch_norm and grid != config.grid:
             raise ValueError(f"with patch_norm the grid is fixed: volumes of {config.size}, not {tuple(volumes.shape[2:])}")
         if kept is None and self.training and config.patch_dropout:
-            kept = draw_kept(len(volumes), grid, config.patch_dropout, config.scopes[0] == "slice", volumes.device)
+            tissue = has_tissue(self.patch_embed.patches(volumes)) if config.drop_air_first else None
+            kept = draw_kept(len(volumes), grid, config.patch_dropout, config.scopes[0] == "slice", volumes.device, tissue)
         patches = self.patch_embed(volumes, kept)
         patches = patches + self._positions(grid, counts, kept, patches)
         slices = grid[0] if "slice" in config.scopes else 1
@@ -281,15 +286,31 @@ class StudyEncoder(nn.Module):
         return self._tables[key]
 
 
-def draw_kept(scans: int, grid: tuple[int, int, int], dropout: float, by_slice: bool, device: torch.device) -> Tensor:
+def has_tissue(patches: Tensor) -> Tensor:
+    """(S, T, voxels) -> (S, T) bool: more than a tenth of the patch's voxels are above a tenth of the range."""
+    level = 0.1 * 255 if patches.dtype == torch.uint8 else (0.1 - MEAN) / STD
+    return (patches > level).float().mean(dim=-1) > 0.1
+
+
+def draw_kept(
+    scans: int,
+    grid: tuple[int, int, int],
+    dropout: float,
+    by_slice: bool,
+    device: torch.device,
+    tissue: Tensor | None = None,
+) -> Tensor:
     """(S, T) random patches to keep, the same number in every scan, or in every slice.
 
-    At least one patch a scan (or slice) is kept.
+    At least one patch a scan (or slice) is kept; those without `tissue` (S, T) are the first to go.
     """
     depth, plane = grid[0], grid[1] * grid[2]
     groups, size = (scans * depth, plane) if by_slice else (scans, depth * plane)
     keep = max(1, int(size * (1 - dropout)))
-    kept = torch.rand(groups, size, device=device).argsort(dim=1)[:, :keep]
+    order = torch.rand(groups, size, device=device)
+    if tissue is not None:
+        order = order + (~tissue.reshape(groups, size)).float()
+    kept = order.argsort(dim=1)[:, :keep]
     if not by_slice:
         return kept
     kept = rearrange(kept, "(S d) k -> S d k", d=depth) + torch.arange(depth, device=device)[None, :, None] * plane

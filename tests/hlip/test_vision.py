@@ -162,6 +162,20 @@ def test_patch_dropout_keeps_the_same_number_everywhere():
     assert draw_kept(2, (4, 3, 4), 0.99, False, torch.device("cpu")).shape == (2, 1)
 
 
+def test_air_is_dropped_first():
+    """4 of 16 patches hold tissue: all four are kept at dropout 0.75, and the rest is drawn when more is kept."""
+    encoder = tiny(["scan", "study"], patch_dropout=0.75, drop_air_first=True).train()
+    volumes = torch.randint(0, 20, (6, 1, 8, 16, 16), dtype=torch.uint8)
+    volumes[:, :, :2] += 100  # the first slice of patches
+    assert encoder.tokens(volumes, [6]).kept.sort().values.tolist() == [[0, 1, 2, 3]] * 6
+    floats = normalise(volumes)  # already normalised: the same
+    assert encoder.tokens(floats, [6]).kept.sort().values.tolist() == [[0, 1, 2, 3]] * 6
+    encoder.config.patch_dropout = 0.5
+    kept = encoder.tokens(volumes, [6]).kept
+    assert all({0, 1, 2, 3} < set(scan) for scan in kept.tolist())
+    assert len({tuple(sorted(scan)) for scan in kept.tolist()}) > 1
+
+
 def test_drop_path_is_drawn_a_study_and_keeps_the_mean():
     torch.manual_seed(3)
     encoder = tiny(["study"], drop_path=0.0)
