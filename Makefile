@@ -20,7 +20,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: export PATH := $(CURDIR)/$(BIN):$(PATH)
 demo: export ACCELERATE_LOG_LEVEL := error
 demo: $(VENV)/.ready
-	hlip simulate $(DEMO)/cohort --studies 3000 --seed 0
+	hlip simulate $(DEMO)/cohort --studies 2400 --seed 1
 	hlip prepare $(DEMO)/cohort/manifest.jsonl $(DEMO)/store --spec demo --montage $(DEMO)/montage.png
 	accelerate launch pretrain --config configs/pretrain/demo.yaml --store $(DEMO)/store --out $(DEMO)/pretrain
 	hlip ask $(DEMO)/pretrain sim00012 "acute infarction" "glioma" "white matter hyperintensity" --store $(DEMO)/store

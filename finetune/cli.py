@@ -24,7 +24,9 @@ def add_compare(commands: Any) -> None:
     )
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples over patients (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
-    parser.add_argument("--title", default="Zero-shot beside fine-tuned diagnoses")
+    parser.add_argument(
+        "--title", default="Zero-shot beside fine-tuned diagnoses", help="heading of the report (default: %(default)s)"
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
     parser.set_defaults(run=_run)
 

@@ -41,10 +41,17 @@ def encode(
 
 
 def encode_once(
-    model: Diagnoser, store: Store, records: Sequence[StudyRecord], folder: Path, name: str, batch_size: int, progress: bool
+    model: Diagnoser,
+    store: Store,
+    records: Sequence[StudyRecord],
+    folder: Path,
+    name: str,
+    batch_size: int,
+    precision: str,
+    progress: bool,
 ) -> Tokens:
-    """`encode`, read from the cache in `folder` if the same was encoded before."""
-    path = folder / f"{name}-{_digest(model, store, records)}.safetensors"
+    """`encode`, read from the cache in `folder` if the same was encoded before, in the same precision."""
+    path = folder / f"{name}-{_digest(model, store, records, precision)}.safetensors"
     if not path.exists():
         tokens = encode(model, store, records, batch_size, f"encode {name}" if progress else None)
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,13 +63,14 @@ def encode_once(
     return Tokens(**load_file(path))
 
 
-def _digest(model: Diagnoser, store: Store, records: Sequence[StudyRecord]) -> str:
+def _digest(model: Diagnoser, store: Store, records: Sequence[StudyRecord], precision: str) -> str:
     """16 hex digits of everything the tokens depend on, the prepared files' sizes and times included."""
     files = [study_file(store.path, record.study_id).stat() for record in records]
     facts = [
         weights_digest(model.encoder),
         store.spec.digest(),
         list(model.config.blocks),
+        precision,
         [[record.study_id, list(record.sequences)] for record in records],
         [[file.st_size, file.st_mtime_ns] for file in files],
     ]

@@ -34,6 +34,7 @@ from hlip.engine import (
     restore_state,
     save_state,
     set_learning_rate,
+    share_cores,
 )
 from hlip.folders import recover
 from hlip.metrics import class_aucs, macro
@@ -70,6 +71,9 @@ class FinetuneConfig:
     precision: Precision = "no"
     """Mixed precision: no | fp16 | bf16."""
     seed: int = 0
+    """Of weights, order and dropout."""
+    threads: int = 0
+    """CPU threads of each training process; 0 shares the cores evenly when training runs on the CPU."""
     log_every: int = 20
     """Steps between two lines of metrics.jsonl."""
     validate_every: int = 100
@@ -102,6 +106,7 @@ class Run:
 
     def __init__(self, config: FinetuneConfig):
         self.config = config
+        share_cores(config.threads)
         local = max(1, config.batch_size // int(os.environ.get("WORLD_SIZE", "1")))
         self.accelerator = make_accelerator(config.precision, config.optimizer.clip_norm, local)
         self.main = self.accelerator.is_main_process
@@ -145,10 +150,12 @@ class Run:
     def encode(self) -> dict[str, Tokens]:
         """Tokens of both splits, encoded by the main process once and read by all."""
         config, cached = self.config, {}
-        with self.accelerator.main_process_first():
+        folder, precision = config.out / "tokens", self.accelerator.mixed_precision
+        with self.accelerator.main_process_first(), self.accelerator.autocast():
             for split, records in self.records.items():
-                folder = config.out / "tokens"
-                cached[split] = encode_once(self.model, self.store, records, folder, split, config.encode_batch, self.main)
+                cached[split] = encode_once(
+                    self.model, self.store, records, folder, split, config.encode_batch, precision, self.main
+                )
         return cached
 
     def train(self) -> None:

@@ -35,10 +35,13 @@ class OptimizerConfig:
     lr: float = 3e-4
     """Peak learning rate."""
     warmup_steps: int = 1600
+    """Steps in which the rate rises to its peak."""
     text_lr_scale: float = 1.0
     """Learning rate of the text tower, relative to `lr`."""
     betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's."""
     eps: float = 1e-6
+    """AdamW's."""
     weight_decay: float = 0.2
     """Not applied to norms, biases, class tokens and temperatures."""
     clip_norm: float = 1.0
@@ -70,6 +73,22 @@ def make_accelerator(precision: Precision, clip_norm: float, local_batch: int) -
             "zero_force_ds_cpu_optimizer": False,
         }
     return accelerator
+
+
+def share_cores(threads: int) -> None:
+    """Set the CPU threads of this process.
+
+    Args:
+        threads: how many; 0 gives a training process on the CPU an even share of the cores, because `accelerate launch` sets one
+            thread a process unless told otherwise (OMP_NUM_THREADS, or --num_cpu_threads_per_process, above 1 is left as it is).
+    """
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ
+    if not threads and launched and os.environ.get("OMP_NUM_THREADS") == "1" and not torch.cuda.is_available():
+        affinity = getattr(os, "sched_getaffinity", None)
+        cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+        threads = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    if threads:
+        torch.set_num_threads(threads)
 
 
 def _deepspeed_launch() -> bool:

@@ -38,8 +38,11 @@ class HeadConfig:
     width: int = 768
     """Channels of the head."""
     heads: int = 12
+    """Attention heads; must divide `width`."""
     mlp_ratio: float = 4.0
+    """Hidden channels of a block's MLP over `width`."""
     dropout: float = 0.0
+    """Share of activations dropped in training."""
     cls: str = "encoder"
     """Start from the encoder's first class token (encoder) or from a learnt one (learned)."""
     prompt_update: str = "residual"

@@ -33,6 +33,7 @@ from hlip.engine import (
     restore_state,
     save_state,
     set_learning_rate,
+    share_cores,
 )
 from hlip.loss import LossConfig, Losses, dual_contrastive_loss
 from hlip.model import HLIP, HLIPConfig
@@ -63,10 +64,11 @@ class PretrainConfig:
     precision: Precision = "no"
     """Mixed precision: no | fp16 | bf16; what `accelerate launch --mixed_precision` says is taken when this is no."""
     seed: int = 0
+    """Of weights, order, draws and dropout."""
     workers: int = 2
     """Loader processes of each training process; the samples do not depend on it."""
     threads: int = 0
-    """CPU threads of each training process; 0 leaves torch's choice."""
+    """CPU threads of each training process; 0 shares the cores evenly when training runs on the CPU."""
     log_every: int = 10
     """Steps between two lines of metrics.jsonl."""
     save_every: int = 500
@@ -87,8 +89,7 @@ class Run:
         self.config = config
         store = Store(config.store)
         check_sizes(config, store)
-        if config.threads:
-            torch.set_num_threads(config.threads)
+        share_cores(config.threads)
         self.accelerator = make_accelerator(config.precision, config.optimizer.clip_norm, self._local_batch())
         self.main = self.accelerator.is_main_process
         if self.main:

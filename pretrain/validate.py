@@ -27,6 +27,7 @@ class ValidationConfig:
     prompts: str = "plain"
     """Name or path of the prompt set."""
     split: str = "val"
+    """Split of the store that is watched."""
     batch_size: int = 16
     """Studies encoded at once on each process."""
 

@@ -30,6 +30,27 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+@pytest.fixture
+def stopped_at(monkeypatch) -> Callable[[object, str, int, Callable[[], None]], None]:
+    """`stopped_at(owner, name, call, run)`: run() is stopped, as by Ctrl-C, at that call of owner.name (counted from 1)."""
+
+    def stop(owner: object, name: str, call: int, run: Callable[[], None]) -> None:
+        function, calls = getattr(owner, name), []
+
+        def stopping(*arguments):
+            calls.append(1)
+            if len(calls) == call:
+                raise KeyboardInterrupt
+            return function(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, stopping)
+            with pytest.raises(KeyboardInterrupt):
+                run()
+
+    return stop
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Golden outputs and real scans beside the checkout; a user's clone has none."""

@@ -94,22 +94,12 @@ def test_the_head_learns_and_leaves_its_best_checkpoint(tiny_store, pretrained, 
 
 
 @pytest.mark.parametrize("more", [("--head.dropout", "0.3"), ("--head.cls", "learned"), ("--head.kind", "flat")])
-def test_stopped_and_resumed_equals_never_stopped(tiny_store, pretrained, tmp_path, monkeypatch, more):
+def test_stopped_and_resumed_equals_never_stopped(tiny_store, pretrained, tmp_path, stopped_at, more):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     main(arguments(tiny_store, pretrained, whole, *more))
-    step, calls = Run.step, []
-
-    def killed(*parts):
-        calls.append(1)
-        if len(calls) == 5:  # after the save of step 3, in the middle of step 5
-            raise KeyboardInterrupt
-        return step(*parts)
-
-    monkeypatch.setattr(Run, "step", killed)
-    with pytest.raises(KeyboardInterrupt):
-        main(arguments(tiny_store, pretrained, cut, *more))
+    # after the save of step 3, in the middle of step 5
+    stopped_at(Run, "step", 5, lambda: main(arguments(tiny_store, pretrained, cut, *more)))
     assert [row["step"] for row in metrics(cut) if "loss" in row] == [1, 2, 3, 4]
-    monkeypatch.setattr(Run, "step", step)
     main(arguments(tiny_store, pretrained, cut, *more))
 
     for name in ("model/head.safetensors", "state/model.safetensors"):  # the best one, and the last one with its prototypes

@@ -11,6 +11,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import load_file
 
 import hlip
+import pretrain.train
 from hlip.config import parse_config
 from pretrain.train import PretrainConfig, Run, main
 
@@ -52,26 +53,14 @@ def test_a_run_learns_and_leaves_a_checkpoint_that_loads(tiny_store, tmp_path):
     assert (out / "config.yaml").exists()
 
 
-def test_stopped_and_resumed_equals_never_stopped(tiny_store, tmp_path, monkeypatch):
+def test_stopped_and_resumed_equals_never_stopped(tiny_store, tmp_path, stopped_at):
     settings = ("--model.vision.patch_dropout", "0.5", "--model.vision.drop_path", "0.2")
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     main(arguments(tiny_store, whole, *settings))
 
-    import pretrain.train as train
-
-    step, calls = train.train_step, []
-
-    def killed(*parts):
-        calls.append(1)
-        if len(calls) == 5:  # after the save of step 3, in the middle of step 5
-            raise KeyboardInterrupt
-        return step(*parts)
-
-    monkeypatch.setattr(train, "train_step", killed)
-    with pytest.raises(KeyboardInterrupt):
-        main(arguments(tiny_store, cut, *settings))
+    # after the save of step 3, in the middle of step 5
+    stopped_at(pretrain.train, "train_step", 5, lambda: main(arguments(tiny_store, cut, *settings)))
     assert [row["step"] for row in metrics(cut) if "loss" in row] == [1, 2, 3, 4]
-    monkeypatch.setattr(train, "train_step", step)
     main(arguments(tiny_store, cut, *settings))
 
     one, other = (load_file(run / "model" / "model.safetensors") for run in (whole, cut))
