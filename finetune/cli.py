@@ -27,6 +27,7 @@ def add_compare(commands: Any) -> None:
     parser.add_argument(
         "--title", default="Zero-shot beside fine-tuned diagnoses", help="heading of the report (default: %(default)s)"
     )
+    parser.add_argument("--again", action="store_true", help="make the report anew even if nothing it depends on has changed")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
     parser.set_defaults(run=_run)
 

@@ -28,7 +28,7 @@ from finetune.tokens import encode
 from hlip.metrics import class_aucs
 from hlip.model import HLIP, checkpoint_folder
 from hlip.model import load as load_pretrained
-from hlip.store import Store, StudyRecord
+from hlip.store import Store, StudyRecord, study_file
 from hlip.taxonomy import Taxonomy
 from hlip.zeroshot import ZeroShotSettings, embed_studies, score_taxonomy
 from hp2l.compare import Scores, compare
@@ -52,7 +52,13 @@ class Cohort:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Compare, write the report, print its table and place."""
+    """Compare, write the report, print its table and place; a report of the same inputs is shown, not made again."""
+    inputs = inputs_digest(arguments)
+    if not arguments.again and (made := report_of(arguments.out, inputs)):
+        show(
+            made, arguments.out / "index.html", note=" (from before: nothing it depends on has changed; --again makes it anew)"
+        )
+        return
     device = arguments.device if arguments.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     given = Taxonomy.load(arguments.taxonomy) if arguments.taxonomy else None
     pretrained, finetuned = load_pretrained(arguments.pretrained, device), load_finetuned(arguments.finetuned, device, given)
@@ -63,7 +69,8 @@ def run(arguments: argparse.Namespace) -> None:
     cohort = labelled(store, taxonomy)
     zero_levels, chosen = zero_shot(pretrained, store, cohort, taxonomy)
     tuned_levels = fine_tuned(finetuned, store, cohort)
-    provenance = provenance_of(arguments, pretrained, finetuned, store, taxonomy) | {"zero_shot_settings": chosen}
+    provenance = provenance_of(arguments, pretrained, finetuned, store, taxonomy)
+    provenance |= {"zero_shot_settings": chosen, "inputs": inputs}
     methods = {
         name: score_table(name, levels, cohort, taxonomy)
         for name, levels in (("zero_shot", zero_levels), ("fine_tuned", tuned_levels))
@@ -88,10 +95,43 @@ def run(arguments: argparse.Namespace) -> None:
         example |= picture(store, example["study_id"])
     curves = training_curves({"pretraining": arguments.pretrained, "fine-tuning": arguments.finetuned})
     page = write_report(comparison, methods, arguments.out, title=arguments.title, examples=examples, curves=curves)
+    show(comparison, page)
+
+
+def show(comparison: dict[str, Any], page: Path, note: str = "") -> None:
+    """The result as a table, in words, and where the report is."""
     console = Console()
     console.print(format_table(comparison))
     console.print(answer(comparison), highlight=False)
-    print(f"\nreport: {page.resolve()}")
+    print(f"\nreport: {page.resolve()}{note}")
+
+
+def inputs_digest(arguments: argparse.Namespace) -> str:
+    """16 hex digits of everything the report depends on: weights, studies (by size and time), training logs, options, version."""
+    folders = checkpoint_folder(arguments.pretrained), checkpoint_folder(arguments.finetuned)
+    files = [*(path for folder in folders for path in sorted(folder.rglob("*.safetensors"))), *folders[1].glob("config.json")]
+    store = Store(arguments.store)
+    logs = [run / "metrics.jsonl" for run in (arguments.pretrained, arguments.finetuned)]
+    studies = [study_file(store.path, record.study_id) for split in ("val", "test") for record in store.split(split)]
+    facts = [
+        [_sha256(path) for path in (*files, store.path / "index.jsonl")],
+        [[stat.st_size, stat.st_mtime_ns] for path in (*studies, *logs) if path.is_file() and (stat := path.stat())],
+        store.spec.digest(),
+        [str(getattr(arguments, name)) for name in ("taxonomy", "resamples", "seed", "title")],
+        version("hlip-hp2l"),
+    ]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def report_of(folder: Path, inputs: str) -> dict[str, Any] | None:
+    """The comparison in `folder`, if it was made from these inputs and its page, written last, is whole."""
+    try:
+        comparison: dict[str, Any] = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+        page = (folder / "index.html").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+    whole = inputs in page and page.rstrip().endswith("</html>")
+    return comparison if whole and comparison.get("provenance", {}).get("inputs") == inputs else None
 
 
 def labelled(store: Store, taxonomy: Taxonomy) -> Cohort:

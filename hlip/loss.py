@@ -1,7 +1,8 @@
 """The dual contrastive loss, across processes.
 
 Class token 0 meets one random sentence of the report, class token 1 the whole report; each is a symmetric InfoNCE with its
-own learnable temperature, and the total is their mean (HLIP ablation, 2025-11). Across processes, local rows meet the
+own learnable temperature, and the total is their mean (HLIP ablation, 2025-11); a model built for siglip has a sigmoid for
+each pair instead. Across processes, local rows meet the
 gathered columns, and the features of both objectives are gathered in one exchange, with gradients.
 """
 
@@ -51,7 +52,8 @@ def dual_contrastive_loss(
     """The loss of one global batch, of which every process holds an equal share.
 
     Args:
-        features: `HLIP.forward`'s output: study (B, P, E), sentence and report (B, E), of unit length, and both factors (1,).
+        features: `HLIP.forward`'s output: study (B, P, E), sentence and report (B, E), of unit length, both factors (1,), and
+            with siglip both biases (1,).
         config: the objectives' weights.
         texts: the sentences and reports themselves, needed when identical texts match.
 
@@ -69,8 +71,15 @@ def dual_contrastive_loss(
         if texts is None:
             raise ValueError("identical_texts_match needs the texts")
         same = [same_text(part, study.device) for part in texts]
-    sentence = clip_loss(local[0], local[1], gathered[0], gathered[1], features["sentence_scale"], same[0])
-    report = clip_loss(local[2], local[3], gathered[2], gathered[3], features["report_scale"], same[1])
+
+    def objective(name: str, place: int) -> Tensor:
+        rows = local[place], local[place + 1], gathered[place], gathered[place + 1], features[f"{name}_scale"]
+        bias = features.get(f"{name}_bias")
+        if bias is None:
+            return clip_loss(*rows, same[place // 2])
+        return siglip_loss(rows[0], rows[3], rows[4], bias, same[place // 2])
+
+    sentence, report = objective("sentence", 0), objective("report", 2)
     return Losses(config.sentence * sentence + config.report * report, sentence.detach(), report.detach())
 
 
@@ -92,6 +101,25 @@ def clip_loss(
     to_text = F.cross_entropy(scale * image @ all_text.T, targets)
     to_image = F.cross_entropy(scale * text @ all_image.T, targets)
     return (to_text + to_image) / 2
+
+
+def siglip_loss(image: Tensor, all_text: Tensor, scale: Tensor, bias: Tensor, same: Tensor | None = None) -> Tensor:
+    """A sigmoid for each pair of local images (B, E) and all texts (N, E); row i's partner is column rank * B + i.
+
+    Args:
+        scale: (1,) factor of the cosine similarities.
+        bias: (1,) added to them; starts low, because nearly all pairs are negative.
+        same: (B, N) bool, pairs whose texts are equal: positives too.
+
+    Source:
+        Zhai et al., Sigmoid Loss for Language Image Pre-Training, arXiv 2303.15343, algorithm 1.
+    """
+    rows, columns = len(image), len(all_text)
+    positive = F.one_hot(torch.arange(rows, device=image.device) + rows * _rank(), columns).bool()
+    if same is not None:
+        positive = positive | same
+    logits = scale * image @ all_text.T + bias
+    return -F.logsigmoid(torch.where(positive, logits, -logits)).sum() / rows
 
 
 def gather(local: Tensor) -> Tensor:

@@ -71,3 +71,10 @@ def test_finetune_and_compare_from_a_pretrained_run(launch, tiny_store, tmp_path
         assert set(value) >= {"value", "low", "high"}
     assert comparison["simulated"] is True
     assert (out / "index.html").stat().st_size > 10_000
+    table = ran.stdout.partition("\nreport:")[0].partition("Held-out")[2]
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "from before" in again.stdout
+    assert again.stdout.partition("\nreport:")[0].partition("Held-out")[2] == table
+    changed = subprocess.run([*command, "--seed", "1"], capture_output=True, text=True, check=False)
+    assert changed.returncode == 0
+    assert "from before" not in changed.stdout

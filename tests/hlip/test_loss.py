@@ -7,21 +7,22 @@ from pathlib import Path
 import pytest
 import torch
 import torch.multiprocessing as mp
-from open_clip.loss import ClipLoss
+from open_clip.loss import ClipLoss, SigLipLoss
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from hlip.loss import LossConfig, clip_loss, dual_contrastive_loss
+from hlip.loss import LossConfig, clip_loss, dual_contrastive_loss, siglip_loss
 
 GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
 
 
-def features(studies: int = 6, seed: int = 0) -> dict[str, torch.Tensor]:
+def features(studies: int = 6, seed: int = 0, siglip: bool = False) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     study = F.normalize(torch.randn(studies, 2, 8, generator=generator), dim=-1)
     sentence, report = (F.normalize(torch.randn(studies, 8, generator=generator), dim=-1) for _ in range(2))
     scales = {"sentence_scale": torch.tensor([9.0]), "report_scale": torch.tensor([4.0])}
-    return {"study": study, "sentence": sentence, "report": report} | scales
+    biases = {"sentence_bias": torch.tensor([-2.0]), "report_bias": torch.tensor([-3.0])} if siglip else {}
+    return {"study": study, "sentence": sentence, "report": report} | scales | biases
 
 
 def infonce(image: torch.Tensor, text: torch.Tensor, scale: float) -> float:
@@ -49,6 +50,23 @@ def test_one_objective_equals_open_clip():
     losses = dual_contrastive_loss(parts, LossConfig(sentence=1.0, report=0.0))
     expected = ClipLoss()(parts["study"][:, 0], parts["sentence"], parts["sentence_scale"])
     torch.testing.assert_close(losses.total, expected)
+
+
+def test_siglip_equals_open_clip():
+    parts = features(siglip=True)
+    losses = dual_contrastive_loss(parts, LossConfig())
+    sentence = SigLipLoss()(parts["study"][:, 0], parts["sentence"], parts["sentence_scale"], parts["sentence_bias"])
+    report = SigLipLoss()(parts["study"][:, 1], parts["report"], parts["report_scale"], parts["report_bias"])
+    torch.testing.assert_close(losses.total, (sentence + report) / 2)
+
+
+def test_siglip_counts_identical_texts_as_positives():
+    """All four pairs positive at logit 5 - 1: 2 ln(1 + e^-4) a row; without, one of two is a wrong negative."""
+    unit = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    scale, bias = torch.tensor([5.0]), torch.tensor([-1.0])
+    shared = siglip_loss(unit, unit, scale, bias, torch.ones(2, 2, dtype=torch.bool))
+    assert shared.item() == pytest.approx(2 * 0.0181499, abs=1e-5)
+    assert siglip_loss(unit, unit, scale, bias).item() == pytest.approx(0.0181499 + 4.0181499, abs=1e-5)
 
 
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason="golden outputs of the official code are not at ../shared")
@@ -98,12 +116,12 @@ def test_weights_are_checked():
 TEXTS = (["a", "b", "a", "c", "b", "a"], ["r"] * 6)
 
 
-def _half(rank: int, port: int, folder: str) -> None:
+def _half(rank: int, port: int, folder: str, siglip: bool) -> None:
     """One of two processes, holding three of six studies; the mean gradient is what DDP makes of both."""
     torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    parts = features()
+    parts = features(siglip=siglip)
     own = slice(3 * rank, 3 * rank + 3)
-    local = {key: value[own].clone() if "scale" not in key else value.clone() for key, value in parts.items()}
+    local = {key: value[own].clone() if "_" not in key else value.clone() for key, value in parts.items()}
     for value in local.values():
         value.requires_grad_()
     config = LossConfig(identical_texts_match=True)
@@ -114,15 +132,16 @@ def _half(rank: int, port: int, folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_equal_one(tmp_path, free_port):
-    mp.spawn(_half, args=(free_port, str(tmp_path)), nprocs=2)
+@pytest.mark.parametrize("siglip", [False, True], ids=["clip", "siglip"])
+def test_two_processes_equal_one(tmp_path, free_port, siglip):
+    mp.spawn(_half, args=(free_port, str(tmp_path), siglip), nprocs=2)
     halves = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
-    parts = {key: value.requires_grad_() for key, value in features().items()}
+    parts = {key: value.requires_grad_() for key, value in features(siglip=siglip).items()}
     losses = dual_contrastive_loss(parts, LossConfig(identical_texts_match=True), TEXTS)
     losses.total.backward()
     torch.testing.assert_close(sum(half["total"] for half in halves) / 2, losses.total.detach())
     for key, value in parts.items():
-        if "scale" in key:
+        if "_" in key:  # a scale or a bias, held by both
             gathered = sum(half["grads"][key] for half in halves) / 2
         else:
             gathered = torch.cat([half["grads"][key] for half in halves]) / 2
