@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 from einops import rearrange, reduce, repeat
@@ -67,6 +68,13 @@ class Grouping:
         pairs = zip(studies, self.counts, strict=True)
         return prefix, torch.cat([rearrange(study[self.prefix :], "(n T) C -> n T C", n=count) for study, count in pairs])
 
+    def rotation(self, angles: Tensor, scope: str) -> Rotation:
+        """Angles (S, T, c / 2) of the patches -> the rotation of a scope's layout, with no turn for prefix tokens."""
+        groups = {"slice": len(angles) * self.slices, "scan": len(angles), "study": len(self.counts)}[scope]
+        still = angles.new_zeros(groups, self.prefix, angles.shape[-1])
+        packed = rearrange(self.join(still, angles, scope), "G N a -> G 1 N a")
+        return Rotation(packed.cos(), packed.sin())
+
     def move(self, prefix: Tensor, source: str, target: str) -> Tensor:
         """Prefix tokens of one scope's groups as those of another's."""
         if source == target:
@@ -83,6 +91,23 @@ class Grouping:
         return prefix
 
 
+class Rotation(NamedTuple):
+    """Cosines and sines (G, 1, N, c / 2) by which the queries and keys of a layout are turned; prefix tokens are not turned."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(G, heads, N, c) -> the same, each pair (x[i], x[i + c / 2]) turned by its angle."""
+        first, second = x.chunk(2, dim=-1)
+        cos, sin = self.cos.to(x.dtype), self.sin.to(x.dtype)
+        return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+    def rows(self, length: int) -> Rotation:
+        """Of a packed row whose stretches are all of one length, as a dense batch."""
+        return Rotation(*(rearrange(part, "1 1 (B n) a -> B 1 n a", n=length) for part in self))
+
+
 class Attention(nn.Module):
     """Multi-head self-attention within groups: rows of a dense batch, or stretches of a packed row."""
 
@@ -92,12 +117,15 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, lengths: Lengths | None = None) -> Tensor:
+    def forward(self, x: Tensor, lengths: Lengths | None = None, rotation: Rotation | None = None) -> Tensor:
         """(G, N, C) -> (G, N, C); with `lengths`, G = 1 and attention stays within each stretch."""
         if lengths is not None and lengths.equal:
             rows = rearrange(x, "1 (B n) C -> B n C", n=lengths.longest)
-            return rearrange(self.forward(rows), "B n C -> 1 (B n) C")
+            turned = self.forward(rows, None, rotation.rows(lengths.longest) if rotation else None)
+            return rearrange(turned, "B n C -> 1 (B n) C")
         q, k, v = rearrange(self.qkv(x), "G N (three h c) -> three G h N c", three=3, h=self.heads)
+        if rotation is not None:
+            q, k = rotation(q), rotation(k)
         mixed = F.scaled_dot_product_attention(q, k, v) if lengths is None else stretches_attention(q, k, v, lengths)
         return self.proj(rearrange(mixed, "G h N c -> G N (h c)"))
 
@@ -126,9 +154,9 @@ class Block(nn.Module):
         self.mlp = Mlp(width, int(width * mlp_ratio))
         self.drop_path = drop_path
 
-    def forward(self, x: Tensor, lengths: Lengths | None = None) -> Tensor:
+    def forward(self, x: Tensor, lengths: Lengths | None = None, rotation: Rotation | None = None) -> Tensor:
         """(G, N, C) -> (G, N, C)."""
-        x = x + self._drop(self.attn(self.norm1(x), lengths), lengths)
+        x = x + self._drop(self.attn(self.norm1(x), lengths, rotation), lengths)
         return x + self._drop(self.mlp(self.norm2(x)), lengths)
 
     def _drop(self, branch: Tensor, lengths: Lengths | None) -> Tensor:

@@ -24,6 +24,32 @@ def sine_cosine(positions: Tensor, channels: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1).float()
 
 
+def rotary_angles(grid: tuple[int, int, int], trained: tuple[int, int, int], pairs: int) -> Tensor:
+    """(d h w, pairs) angles of a rotary embedding over three axes, row-major.
+
+    The pairs of a head are shared by depth, height and width as evenly as may be, the remainder going to the plane. A place is counted
+    in patches of the trained grid, so that another grid spans the same angles.
+
+    Raises:
+        ValueError: fewer than three pairs cannot hold three axes.
+    """
+    if pairs < 3:
+        raise ValueError(f"{pairs} channel pairs a head cannot hold three axes: choose fewer heads or a larger width")
+    shares = (pairs // 3, pairs // 3 + (pairs % 3) // 2, pairs // 3 + (pairs % 3 + 1) // 2)
+    axes = []
+    for count, reference, share in zip(grid, trained, shares, strict=True):
+        place = (torch.arange(count, dtype=torch.float64) + 0.5) * (reference / count) - 0.5
+        frequencies = 100.0 ** -(torch.arange(share, dtype=torch.float64) / share)
+        axes.append(place[:, None] * frequencies)
+    d, h, w = grid
+    parts = [
+        repeat(axes[0], "d a -> (d h w) a", h=h, w=w),
+        repeat(axes[1], "h a -> (d h w) a", d=d, w=w),
+        repeat(axes[2], "w a -> (d h w) a", d=d, h=h),
+    ]
+    return torch.cat(parts, dim=-1).float()
+
+
 def depth_plane_table(grid: tuple[int, int, int], width: int) -> Tensor:
     """(d, h, w, C): depth over the full width, plus the plane with halves joined as [w, h] (updated version)."""
     d, h, w = grid

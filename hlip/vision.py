@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from hlip.attention import Block, Grouping
-from hlip.position import depth_plane_table, sequence_table, space_table
+from hlip.position import depth_plane_table, rotary_angles, sequence_table, space_table
 
 Scope = Literal["slice", "scan", "study"]
 
@@ -58,8 +58,9 @@ class VisionConfig:
     """Prefix tokens: 2 for the dual objective (sentence, report), 1 otherwise."""
     pool: Literal["dinotxt", "class"] = "dinotxt"
     """dinotxt joins each class token with the mean patch token (updated version); class takes it alone (paper version)."""
-    position: Literal["depth_plane", "space"] = "depth_plane"
-    """Fixed sine-cosine table: depth 1-D plus plane 2-D (updated version), or a third of the width an axis (paper version)."""
+    position: Literal["depth_plane", "space", "rotary"] = "depth_plane"
+    """Fixed sine-cosine table: depth 1-D plus plane 2-D (updated version), or a third of the width an axis (paper version). rotary: no
+    table; queries and keys are turned by their place on three axes, in every scope (after RoFormer, Su et al., arXiv 2104.09864)."""
     sequence_positions: int = 0
     """Places in the study with an embedding of their own: 40 in the paper version, 0 in the updated one."""
     patch_norm: bool = False
@@ -84,6 +85,8 @@ class VisionConfig:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         if not 0.0 <= self.patch_dropout < 1.0:
             raise ValueError(f"patch_dropout {self.patch_dropout} is not in [0, 1)")
+        if self.position == "rotary" and (self.width // self.heads) % 2:
+            raise ValueError(f"rotary positions need an even number of channels a head, not {self.width // self.heads}")
         grid_of(self.size, self.patch)
 
     @property
@@ -182,8 +185,9 @@ class StudyEncoder(nn.Module):
         width, depth = config.width, len(config.scopes)
         self.cls_token = nn.Parameter(torch.empty(1, config.class_tokens, width))
         self.patch_embed = PatchEmbed(config)
-        table = depth_plane_table if config.position == "depth_plane" else space_table
-        self.register_buffer("spatial_posemb", table(config.grid, width)[None])
+        if config.position != "rotary":
+            table = depth_plane_table if config.position == "depth_plane" else space_table
+            self.register_buffer("spatial_posemb", table(config.grid, width)[None])
         if config.sequence_positions:
             self.register_buffer("sequential_posemb", sequence_table(config.sequence_positions, width)[None])
         rates = torch.linspace(0, config.drop_path, depth).tolist()
@@ -232,11 +236,12 @@ class StudyEncoder(nn.Module):
             tissue = has_tissue(self.patch_embed.patches(volumes)) if config.drop_air_first else None
             kept = draw_kept(len(volumes), grid, config.patch_dropout, config.scopes[0] == "slice", volumes.device, tissue)
         patches = self.patch_embed(volumes, kept)
-        patches = patches + self._positions(grid, counts, kept, patches)
+        patches = self._add_positions(patches, grid, counts, kept)
         slices = grid[0] if "slice" in config.scopes else 1
         grouping = Grouping(counts, patches.shape[1], slices, config.class_tokens, patches.device)
         prefix = repeat(self.cls_token.to(patches.dtype), "1 P C -> B P C", B=len(counts))
-        prefix, patches = self._run_blocks(prefix, patches, grouping)
+        angles = self._angles(grid, kept, patches) if config.position == "rotary" else None
+        prefix, patches = self._run_blocks(prefix, patches, grouping, angles)
         return StudyTokens(self.norm(prefix), self.norm(patches), counts, kept, grid)
 
     def pool(self, tokens: StudyTokens) -> Tensor:
@@ -246,8 +251,11 @@ class StudyEncoder(nn.Module):
         mean = torch.stack([part.mean(dim=(0, 1)) for part in tokens.patches.split(tokens.scans_per_study)])
         return torch.cat([tokens.cls, repeat(mean, "B C -> B P C", P=tokens.cls.shape[1])], dim=-1)
 
-    def _run_blocks(self, prefix: Tensor, patches: Tensor, grouping: Grouping) -> tuple[Tensor, Tensor]:
+    def _run_blocks(
+        self, prefix: Tensor, patches: Tensor, grouping: Grouping, angles: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """All blocks; tokens are regrouped only where the scope changes."""
+        rotations = {s: grouping.rotation(angles, s) for s in set(self.config.scopes)} if angles is not None else {}
         scope = "study"
         packed = grouping.join(prefix, patches, scope)
         for block, target in zip(self.blocks, self.config.scopes, strict=True):
@@ -257,21 +265,28 @@ class StudyEncoder(nn.Module):
                 scope = target
             lengths = grouping.study_lengths if scope == "study" else None
             if self.config.checkpoint_blocks and self.training:
-                packed = checkpoint(block, packed, lengths, use_reentrant=False)
+                packed = checkpoint(block, packed, lengths, rotations.get(scope), use_reentrant=False)
             else:
-                packed = block(packed, lengths)
+                packed = block(packed, lengths, rotations.get(scope))
         prefix, patches = grouping.split(packed, scope)
         return grouping.move(prefix, scope, "study"), patches
 
-    def _positions(self, grid: tuple[int, int, int], counts: Sequence[int], kept: Tensor | None, like: Tensor) -> Tensor:
-        """(1 or S, T, C) position embedding of the kept patches."""
-        table = self._table(grid, like)
-        if kept is not None:
-            table = table.expand(len(kept), -1, -1).take_along_dim(kept[..., None], dim=1)
+    def _add_positions(self, patches: Tensor, grid: tuple[int, int, int], counts: Sequence[int], kept: Tensor | None) -> Tensor:
+        """(S, T, C) kept patches with the embeddings of their place in the scan and of the scan's place in the study."""
+        if self.config.position != "rotary":
+            patches = patches + _kept(self._table(grid, patches), kept)
         if self.config.sequence_positions:
-            places = torch.cat([torch.arange(count, device=like.device) for count in counts])
-            table = table + rearrange(self.sequential_posemb[0, places], "S C -> S 1 C").to(like.dtype)
-        return table
+            places = torch.cat([torch.arange(count, device=patches.device) for count in counts])
+            patches = patches + rearrange(self.sequential_posemb[0, places], "S C -> S 1 C").to(patches.dtype)
+        return patches
+
+    def _angles(self, grid: tuple[int, int, int], kept: Tensor | None, like: Tensor) -> Tensor:
+        """(S, T, c / 2) float32 rotary angles of the kept patches; cached per grid."""
+        key = (grid, like.device, "rotary")
+        if key not in self._tables:
+            pairs = self.config.width // self.config.heads // 2
+            self._tables = {key: rotary_angles(grid, self.config.grid, pairs)[None].to(like.device)}
+        return _kept(self._tables[key], kept).expand(len(like), -1, -1)
 
     def _table(self, grid: tuple[int, int, int], like: Tensor) -> Tensor:
         """The (1, d h w, C) table, trilinearly resampled when the grid differs from the trained one; cached per grid."""
@@ -284,6 +299,11 @@ class StudyEncoder(nn.Module):
                 table = rearrange(resampled, "1 C d h w -> 1 d h w C")
             self._tables = {key: rearrange(table, "1 d h w C -> 1 (d h w) C").to(like.device, like.dtype)}
         return self._tables[key]
+
+
+def _kept(table: Tensor, kept: Tensor | None) -> Tensor:
+    """(1, d h w, C) -> (1, d h w, C), or the rows of the kept patches (S, T, C)."""
+    return table if kept is None else table.expand(len(kept), -1, -1).take_along_dim(kept[..., None], dim=1)
 
 
 def has_tissue(patches: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ import torch
 from einops import rearrange
 from safetensors.torch import load_file
 
+from hlip.attention import Grouping, Rotation
 from hlip.official import vision_config, vision_state
-from hlip.position import depth_plane_table, sequence_table, space_table
+from hlip.position import depth_plane_table, rotary_angles, sequence_table, space_table
 from hlip.vision import StudyEncoder, VisionConfig, draw_kept, normalise
 
 GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
@@ -110,8 +112,9 @@ SCOPES = [["scan", "study"], ["slice", "scan", "study", "slice"], ["study", "sli
 
 @pytest.mark.parametrize("scopes", SCOPES, ids="-".join)
 @pytest.mark.parametrize("dropped", [False, True], ids=["all patches", "patch dropout"])
-def test_a_packed_batch_equals_one_study_at_a_time(scopes, dropped):
-    encoder, counts, volumes = tiny(scopes).train(), [3, 1, 5], scans(9)
+@pytest.mark.parametrize("position", ["depth_plane", "rotary"])
+def test_a_packed_batch_equals_one_study_at_a_time(scopes, dropped, position):
+    encoder, counts, volumes = tiny(scopes, position=position).train(), [3, 1, 5], scans(9)
     kept = draw_kept(9, (4, 2, 2), 0.5, scopes[0] == "slice" or "slice" in scopes, torch.device("cpu")) if dropped else None
     together = encoder(volumes, counts, kept)
     together.square().sum().backward()
@@ -126,6 +129,41 @@ def test_a_packed_batch_equals_one_study_at_a_time(scopes, dropped):
     sum(pooled.square().sum() for pooled in alone).backward()
     for key, value in encoder.named_parameters():
         torch.testing.assert_close(gradients[key], value.grad, atol=2e-4, rtol=1e-4)
+
+
+def test_rotary_attention_is_the_slow_one():
+    """Each pair of channels as a complex number, turned by its own angle; prefix tokens are not turned."""
+    encoder = tiny(["study"], position="rotary", width=24, heads=2)
+    attention, grid = encoder.blocks[0].attn, encoder.config.grid
+    x = torch.randn(1, 2 + math.prod(grid), 24)
+    angles = encoder._angles(grid, None, torch.zeros(1, math.prod(grid), 24))
+    grouping = Grouping([1], math.prod(grid), 1, 2, x.device)
+    turned = attention(x, None, grouping.rotation(angles, "scan"))
+    q, k, v = rearrange(attention.qkv(x)[0], "N (three h c) -> three h N c", three=3, h=2)
+    places = [(0.0, 0.0, 0.0)] * 2 + [(d, h, w) for d in range(grid[0]) for h in range(grid[1]) for w in range(grid[2])]
+    frequencies = [(0, 1.0), (0, 0.1), (1, 1.0), (1, 0.1), (2, 1.0), (2, 0.1)]  # axis and 100 ** -(i / 2) of each of six pairs
+    factor = torch.tensor([[place[axis] * rate for axis, rate in frequencies] for place in places])
+    factor = torch.polar(torch.ones_like(factor), factor)
+    rows = []
+    for head in range(2):
+        one, other = (torch.complex(part[head][:, :6], part[head][:, 6:]) * factor for part in (q, k))
+        weights = ((one @ other.conj().T).real / 12**0.5).softmax(dim=-1)
+        rows.append(weights @ v[head])
+    torch.testing.assert_close(turned[0], attention.proj(torch.cat(rows, dim=-1)), atol=1e-5, rtol=1e-5)
+
+
+def test_rotary_scores_depend_on_distances_alone():
+    angles = rotary_angles((4, 4, 4), (4, 4, 4), 8).view(4, 4, 4, 8)
+    query, key = torch.randn(1, 1, 1, 16), torch.randn(1, 1, 1, 16)
+
+    def score(one: tuple[int, int, int], other: tuple[int, int, int]) -> torch.Tensor:
+        turn = [Rotation(angles[place].cos(), angles[place].sin()) for place in (one, other)]
+        return (turn[0](query) * turn[1](key)).sum()
+
+    torch.testing.assert_close(score((0, 1, 2), (1, 3, 2)), score((2, 0, 1), (3, 2, 1)), atol=1e-5, rtol=1e-5)
+    assert (score((0, 1, 2), (1, 3, 2)) - score((0, 1, 2), (1, 2, 2))).abs() > 1e-3
+    finer = rotary_angles((8, 4, 4), (4, 4, 4), 8).view(8, 4, 4, 8)  # two patches where one was: the same span
+    torch.testing.assert_close((finer[0] + finer[1]) / 2, angles[0])
 
 
 def test_scope_decides_what_a_token_can_see():
@@ -237,3 +275,16 @@ def test_wrong_counts_are_refused():
         tiny(["scan"])(scans(3), [1, 1])
     with pytest.raises(ValueError, match="at least 1"):
         tiny(["scan"])(scans(3), [3, 0])
+
+
+def test_blocks_compile_without_a_graph_break():
+    from torch._dynamo.utils import counters
+
+    encoder, volumes = tiny(["slice", "scan", "study"], position="rotary"), scans(6)
+    expected = encoder(volumes, [3, 1, 2])
+    counters.clear()
+    for block in encoder.blocks:
+        block.compile(backend="aot_eager", dynamic=True)
+    torch.testing.assert_close(encoder(volumes, [3, 1, 2]), expected, atol=1e-5, rtol=1e-5)
+    assert counters["stats"]["unique_graphs"] >= 2
+    assert not counters["graph_break"]
