@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hlip.store import Store
     from hlip.study import Scan, Study, read_manifest, write_manifest
     from hlip.taxonomy import Taxonomy
+    from hlip.variants import create, list_models
     from hlip.vision import StudyEncoder, VisionConfig
     from hlip.volume import VolumeSpec
 
@@ -29,6 +30,8 @@ _HOMES = {
     "Taxonomy": "taxonomy",
     "VisionConfig": "vision",
     "VolumeSpec": "volume",
+    "create": "variants",
+    "list_models": "variants",
     "load": "model",
     "read_manifest": "study",
     "write_manifest": "study",
@@ -43,6 +46,8 @@ __all__ = [
     "Taxonomy",
     "VisionConfig",
     "VolumeSpec",
+    "create",
+    "list_models",
     "load",
     "read_manifest",
     "write_manifest",

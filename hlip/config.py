@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
@@ -31,11 +31,21 @@ def parse_config(kind: type[T], *, command: str, description: str, argv: Sequenc
         argv: arguments, those of the process by default.
     """
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(prog=f"accelerate launch {command}", description=description)
+    parser = _Parser(prog=f"accelerate launch {command}", description=description)
     parser.add_argument("--config", action="config", help=f"a YAML file, or the name of one in configs/{command}")
     parser.add_class_arguments(kind)
     values = parser.instantiate_classes(parser.parse_args(_resolve(argv, command)))
     return kind(**{field.name: getattr(values, field.name) for field in fields(kind)})  # type: ignore[arg-type]
+
+
+class _Parser(ArgumentParser):
+    """Says what is wrong without printing all options first: the last line is the one people read."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if os.environ.get("HLIP_TRACEBACK") and ex is not None:
+            raise ex
+        print(f"{self.prog}: {message} (see --help)", file=sys.stderr)
+        raise SystemExit(2)
 
 
 def _resolve(argv: Sequence[str] | None, command: str) -> list[str] | None:
@@ -60,7 +70,7 @@ def plain_errors() -> Iterator[None]:
     except (ValueError, FileNotFoundError, StoreError) as error:
         if os.environ.get("HLIP_TRACEBACK"):
             raise
-        raise SystemExit(f"{type(error).__name__}: {error}\n(HLIP_TRACEBACK=1 shows where)") from error
+        raise SystemExit(f"{error}\n(HLIP_TRACEBACK=1 shows where)") from error
 
 
 def plain(value: Any) -> Any:

@@ -23,7 +23,17 @@ def whole_folder(target: str | Path) -> Iterator[Path]:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     yield partial
+    readable(partial)
     replace_folder(partial, target)
+
+
+def readable(folder: Path) -> None:
+    """Give every file the permissions that the user's umask grants; safetensors makes its files private."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o666 & ~mask)
 
 
 def replace_folder(partial: Path, target: Path) -> None:

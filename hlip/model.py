@@ -1,6 +1,6 @@
 """HLIP: the study encoder, the text tower, and one temperature for each of the two objectives.
 
-    model = hlip.load("runs/demo/pretrain")            # a run folder or a checkpoint folder
+    model = hlip.load("runs/demo/pretrain")            # a run folder, a checkpoint folder, or an official checkpoint
     features = model.encode_study(volumes, [3, 1])     # (B, 2, E): [sentence, report] tokens, normalised
     classes = model.encode_text(["This study shows: glioma."])
 
@@ -15,7 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -30,12 +30,40 @@ from hlip.volume import VolumeSpec
 
 SENTENCE, REPORT = 0, 1  # which class token answers to which text
 INITIAL_SCALE = math.log(1 / 0.07)
+SIGLIP_SCALE, SIGLIP_BIAS = math.log(10), -10.0
 LARGEST_SCALE = math.log(100)
 FORMAT = "hlip-1"
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model")
 
 
 class CheckpointError(ValueError):
     """A checkpoint folder is missing, damaged, or of another shape; the message names the file and what differs."""
+
+
+class NoTokenizer(Tokenizer):
+    """Stands where a checkpoint came without its tokenizer: texts cannot become ids, all else works."""
+
+    def __init__(self, config: TextConfig):
+        self.context_length = config.context_length
+        self.source = config.source or "the folder or hub id of its BERT"
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Always an error that names the remedy."""
+        raise self._fault()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # copies and pickles ask for these
+            raise AttributeError(name)
+        raise self._fault()
+
+    def _fault(self) -> CheckpointError:
+        remedy = f"load it with text_source={self.source!r}, or pass token ids to encode_tokens"
+        return CheckpointError(f"this checkpoint came without a tokenizer, so texts cannot be read: {remedy}")
+
+
+def lacks_tokenizer(source: str | Path) -> bool:
+    """A folder without any tokenizer file."""
+    return Path(source).is_dir() and not any((Path(source) / name).is_file() for name in TOKENIZER_FILES)
 
 
 @dataclass
@@ -46,6 +74,8 @@ class HLIPConfig:
     """Channels E of the joint space."""
     vision: VisionConfig = field(default_factory=VisionConfig)
     text: TextConfig = field(default_factory=TextConfig)
+    objective: Literal["clip", "siglip"] = "clip"
+    """clip: InfoNCE, a softmax over the batch. siglip: a sigmoid for each pair with a learnable bias (Zhai et al., arXiv 2303.15343)."""
     prefix: str = "This study shows: "
     """Begins every text, in training and in queries."""
 
@@ -63,9 +93,16 @@ class HLIP(nn.Module):
         config: the architecture.
         text_source: folder or hub id of the text tower, `config.text.source` by default.
         pretrained_text: read the tower's weights from the source (a checkpoint brings its own instead).
+        need_tokenizer: False accepts a source without tokenizer files; then only `encode_text` is missing.
     """
 
-    def __init__(self, config: HLIPConfig, text_source: str | Path | None = None, pretrained_text: bool = False):
+    def __init__(
+        self,
+        config: HLIPConfig,
+        text_source: str | Path | None = None,
+        pretrained_text: bool = False,
+        need_tokenizer: bool = True,
+    ):
         super().__init__()
         source = text_source or config.text.source
         if source is None:
@@ -76,9 +113,14 @@ class HLIP(nn.Module):
         nn.init.normal_(self.visual_proj.weight, std=config.vision.features**-0.5)
         self.text = TextTower(config.text, config.embed_dim, source, pretrained_text)
         # shape (1,): DeepSpeed cannot partition a parameter without dimensions
-        self.logit_scale_sentence = nn.Parameter(torch.full((1,), INITIAL_SCALE))
-        self.logit_scale_report = nn.Parameter(torch.full((1,), INITIAL_SCALE))
-        self.tokenizer = Tokenizer(source, config.text.context_length)
+        start = SIGLIP_SCALE if config.objective == "siglip" else INITIAL_SCALE
+        self.logit_scale_sentence = nn.Parameter(torch.full((1,), start))
+        self.logit_scale_report = nn.Parameter(torch.full((1,), start))
+        if config.objective == "siglip":
+            self.logit_bias_sentence = nn.Parameter(torch.full((1,), SIGLIP_BIAS))
+            self.logit_bias_report = nn.Parameter(torch.full((1,), SIGLIP_BIAS))
+        absent = not need_tokenizer and lacks_tokenizer(source)
+        self.tokenizer = NoTokenizer(config.text) if absent else Tokenizer(source, config.text.context_length)
         self.volume_spec: VolumeSpec | None = None
         self.facts: dict[str, Any] = {}
 
@@ -95,17 +137,21 @@ class HLIP(nn.Module):
         return self.encode_tokens(self.tokenizer(texts).to(self.device))
 
     def forward(self, volumes: Tensor, scans_per_study: Sequence[int], sentences: Tensor, reports: Tensor) -> dict[str, Tensor]:
-        """One training batch -> `study (B, P, E)`, `sentence (B, E)`, `report (B, E)` and both temperatures' factors (1,).
+        """One training batch -> `study (B, P, E)`, `sentence (B, E)`, `report (B, E)`, both temperatures' factors (1,), and with
+        siglip both biases (1,).
 
         A single call, so that DDP and DeepSpeed see every parameter used once.
         """
-        return {
+        features = {
             "study": self.encode_study(volumes, scans_per_study),
             "sentence": self.encode_tokens(sentences),
             "report": self.encode_tokens(reports),
             "sentence_scale": self.logit_scale_sentence.exp(),
             "report_scale": self.logit_scale_report.exp(),
         }
+        if self.config.objective == "siglip":
+            features |= {"sentence_bias": self.logit_bias_sentence, "report_bias": self.logit_bias_report}
+        return features
 
     @torch.no_grad()
     def clamp_temperatures(self) -> None:
@@ -133,20 +179,42 @@ class HLIP(nn.Module):
         }
         with whole_folder(folder) as partial:
             save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
-            self.tokenizer.hf.save_pretrained(str(partial / "text"))
+            if not isinstance(self.tokenizer, NoTokenizer):
+                self.tokenizer.hf.save_pretrained(str(partial / "text"))
             self.text.encoder.config.save_pretrained(str(partial / "text"))
             (partial / "config.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 
-def load(path: str | Path, device: str | torch.device = "cpu") -> HLIP:
-    """A model from its checkpoint folder, or from the run folder that holds it, in evaluation mode.
+def load(
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    *,
+    variant: str | Path | None = None,
+    text_source: str | Path | None = None,
+) -> HLIP:
+    """A model in evaluation mode, from its checkpoint folder, the run folder that holds it, or an official checkpoint.
+
+    Args:
+        path: a folder of ours; or, of the official code, a training checkpoint (.pt), a Hugging Face snapshot folder; or the hub id
+            of either, `owner/name` or `hf-hub:owner/name`, with `@revision` if one is meant.
+        device: where the model goes.
+        variant: official checkpoints whose files do not say their attention scopes: a name of `hlip.list_models()`, a YAML file like
+            those, or the official name of the model.
+        text_source: official checkpoints without tokenizer: folder or hub id of the text tower.
 
     Raises:
         CheckpointError: no checkpoint there, or its weights do not fit its configuration.
     """
-    folder = checkpoint_folder(path)
+    from hlip import official
+
+    place = official.local(path)
+    if official.is_official(place):
+        return official.load(place, device, variant, text_source)
+    if variant or text_source:
+        raise CheckpointError(f"{path}: a checkpoint of ours brings its variant and text source; leave both out")
+    folder = checkpoint_folder(place)
     description = read_description(folder)
-    model = HLIP(HLIPConfig.from_dict(description["model"]), text_source=folder / "text")
+    model = HLIP(HLIPConfig.from_dict(description["model"]), text_source=folder / "text", need_tokenizer=False)
     load_weights(model, folder / "model.safetensors")
     if description["volume_spec"]:
         model.volume_spec = VolumeSpec.from_dict(description["volume_spec"])
@@ -165,7 +233,9 @@ def checkpoint_folder(path: str | Path) -> Path:
         recover(folder)
         if (folder / "config.json").is_file():
             return folder
-    raise CheckpointError(f"{path}: no checkpoint here (expected config.json in this folder or in its folder 'model')")
+    raise CheckpointError(
+        f"{path}: no checkpoint here (expected config.json in this folder or in its folder 'model', or an official checkpoint)"
+    )
 
 
 def read_description(folder: Path) -> dict[str, Any]:

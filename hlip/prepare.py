@@ -125,7 +125,7 @@ def prepare_study(store: Path, study: Study, spec: VolumeSpec, base: Path) -> st
             "study_id": study.study_id,
             "scan": number,
             "path": _source_path(scan.path, base),
-            "report": "yes" if study.report or study.sentences else "none",
+            "report": "yes" if study.sentences or split_sentences(study.report) else "none",
             "volumes": " ".join(str(place) for place in range(first, len(volumes))),
         }
         rows.append(row)
@@ -224,7 +224,7 @@ def _same_spec(store: Path, spec: VolumeSpec) -> bool:
 def _sources(study: Study, base: Path) -> list[list[Any]]:
     """What a study is made of, as JSON gives it back: whether it has a report (the quality rows say so), and path,
     sequence, bytes and time of change of each scan."""
-    sources: list[list[Any]] = [[bool(study.report or study.sentences)]]
+    sources: list[list[Any]] = [[bool(study.sentences or split_sentences(study.report))]]
     for scan in study.scans:
         whole = scan.path.parent if is_dicom(scan.path) else scan.path  # a DICOM file stands for its series
         try:

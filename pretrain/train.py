@@ -36,7 +36,7 @@ from hlip.engine import (
     share_cores,
 )
 from hlip.loss import LossConfig, Losses, dual_contrastive_loss
-from hlip.model import HLIP, HLIPConfig
+from hlip.model import HLIP, CheckpointError, HLIPConfig, load
 from hlip.store import Store
 from hlip.text import grow_text_source, widen_word_embeddings
 from pretrain.validate import ValidationConfig, validate
@@ -52,6 +52,8 @@ class PretrainConfig:
     """Run folder."""
     steps: int
     """Optimizer steps in all."""
+    init: Path | None = None
+    """Run or checkpoint folder (ours or official) whose weights training starts from; `model` must describe the same architecture."""
     model: HLIPConfig = field(default_factory=HLIPConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -101,7 +103,7 @@ class Run:
             self.say(f"left out, no report: {len(self.data.without_report)} studies ({_few(self.data.without_report)})")
         torch.manual_seed(config.seed)
         model = build_model(config, self.data, self.accelerator)
-        if config.model.vision.patch_norm:
+        if config.model.vision.patch_norm and config.init is None:
             model.visual.patch_embed.set_centre(some_volumes(self.data, config.centre_studies))
         optimizer = make_optimizer({model: 1.0, model.text: config.optimizer.text_lr_scale}, config.optimizer)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
@@ -137,7 +139,7 @@ class Run:
             if config.validation.every and (done % config.validation.every == 0 or done == config.steps):
                 scores = validate(accelerator, accelerator.unwrap_model(self.model), self.store, config.validation)
                 self.log.write(done, **scores)
-                self.say(f"step {done}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
+                self.say(f"step {done}: " + ", ".join(f"{name} {value:.4g}" for name, value in scores.items()))
             if done % config.save_every == 0 or done == config.steps:
                 self.save(done)
             ready = time.perf_counter()
@@ -163,6 +165,7 @@ class Run:
             model = self.accelerator.unwrap_model(self.model)
             model.volume_spec = self.store.spec
             model.facts = {"step": step, "studies": len(self.data), "simulated": self.is_simulated(), "kind": "pretrain"}
+            model.facts["prompts"] = self.config.validation.prompts
             model.save(self.config.out / "model", state)
         save_state(self.accelerator, self.config.out / "state", step)
 
@@ -236,7 +239,13 @@ def train_step(
 
 
 def build_model(config: PretrainConfig, data: StudyDataset, accelerator: Accelerator) -> HLIP:
-    """The model, its text tower grown from the training reports if the configuration names no source."""
+    """The model: that of `init`, or a new one, its text tower grown from the training reports if the configuration names no source.
+
+    Raises:
+        CheckpointError: the weights of `init` are of another architecture.
+    """
+    if config.init is not None:
+        return continued(config.init, config.model)
     if config.model.text.source is not None:
         return HLIP(config.model, pretrained_text=config.model.text.pretrained)
     source = config.out / "text"
@@ -247,6 +256,30 @@ def build_model(config: PretrainConfig, data: StudyDataset, accelerator: Acceler
     model = HLIP(config.model, text_source=source)
     widen_word_embeddings(model.text, config.model.text.embedding_std)
     return model
+
+
+def continued(path: Path, config: HLIPConfig) -> HLIP:
+    """The weights of a checkpoint under this configuration (another patch dropout, say), in training mode."""
+    start = load(path)
+    told = {
+        "vision": {"patch_dropout", "drop_air_first", "drop_path", "checkpoint_blocks"},
+        "text": {"locked", "pretrained", "source"},
+    }
+    wanted, found = plain(config), plain(start.config)
+    for part, names in told.items():
+        for name in names:  # how it is trained or where it came from, not what it is
+            wanted[part].pop(name), found[part].pop(name)
+    wrong = [f"{key}: {value}, but {path} has {found[key]}" for key, value in wanted.items() if found[key] != value]
+    if wrong:
+        raise CheckpointError("the model differs from that of init: " + "; ".join(wrong))
+    vision = start.visual.config
+    for name in told["vision"]:
+        setattr(vision, name, getattr(config.vision, name))
+    for block, rate in zip(start.visual.blocks, torch.linspace(0, vision.drop_path, len(vision.scopes)).tolist(), strict=True):
+        block.drop_path = rate
+    if config.text.locked:
+        start.text.encoder.lock()
+    return start.train()
 
 
 def some_volumes(data: StudyDataset, studies: int) -> torch.Tensor:

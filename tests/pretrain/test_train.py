@@ -122,3 +122,25 @@ def test_help_explains_every_field(capsys):
         "--config",
     ):
         assert words in shown
+
+
+def test_training_starts_from_another_run(tiny_store, tmp_path):
+    """The weights are those of the first run; what they are not is how they were trained: dropout, depth."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    main(arguments(tiny_store, first))
+    more = ("--init", str(first), "--model.vision.patch_dropout", "0.0", "--model.vision.drop_path", "0.3")
+    run = Run(parse_config(PretrainConfig, command="pretrain", description="", argv=arguments(tiny_store, second, *more)))
+    expected = load_file(first / "model" / "model.safetensors")
+    for name, value in run.model.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+    assert run.model.config.vision.patch_dropout == 0.0
+    assert run.model.visual.blocks[-1].drop_path == pytest.approx(0.3)
+    run.train()
+    assert hlip.load(second).config.vision.drop_path == 0.3
+
+
+def test_another_architecture_is_no_start(tiny_store, tmp_path):
+    first = tmp_path / "first"
+    main(arguments(tiny_store, first))
+    with pytest.raises(SystemExit, match="the model differs from that of init: .*embed_dim"):
+        main(arguments(tiny_store, tmp_path / "second", "--init", str(first), "--model.embed_dim", "20"))

@@ -1,0 +1,415 @@
+"""Official checkpoints: converted key by key, loaded from every form they come in, and written back."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import hlip
+from hlip import official
+from hlip.model import CheckpointError
+from hlip.official_names import Shapes, name_of, scopes_of, to_official, to_ours, vision_config
+from hlip.text import TextConfig, grow_text_source
+from hlip.variants import Variant
+from hlip.vision import VisionConfig
+from hlip.volume import VolumeSpec
+
+GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
+needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="golden outputs of the official code are not at ../shared")
+TEXTS = ["This study shows: acute infarction.", "This study shows: no hemorrhage, no mass."] * 2
+TINY = {"size": [8, 16, 16], "patch": [4, 8, 8], "width": 24, "heads": 2, "scopes": ["slice", "scan", "study"]}
+POSITION_IDS = "text.transformer.embeddings.position_ids"
+TIMM_NAME = "ablate_seqposemb_vit_tiny_multiscan_h2_dualdinotxt48"
+
+
+@pytest.fixture(scope="module")
+def text_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    text = TextConfig(width=48, depth=1, heads=4, vocabulary=80, context_length=24)
+    return grow_text_source(tmp_path_factory.mktemp("text"), TEXTS, text)
+
+
+def made(text_source: Path, objective: str = "clip", **vision) -> hlip.HLIP:
+    """An untrained model whose parameters all matter."""
+    torch.manual_seed(0)
+    model = hlip.create("tiny_scan_study", text_source, vision=TINY | vision, objective=objective).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    return model
+
+
+def volumes(scans: int = 4) -> torch.Tensor:
+    return torch.randint(0, 256, (scans, 1, 8, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+
+
+@torch.no_grad()
+def outputs(model: hlip.HLIP) -> list[torch.Tensor]:
+    return [model.encode_study(volumes(), [3, 1]), model.encode_text(TEXTS)]
+
+
+# --- the official code's own tiny CLIP ---
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The golden tiny CLIP in each form an official checkpoint comes in, and a text source with its BERT and vocabulary."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("official")
+    described = json.loads((GOLDEN / "i_tiny_clip_dual.json").read_text())
+    tensors = load_file(GOLDEN / "i_tiny_clip_dual.safetensors")
+    state = {key.removeprefix("w."): value for key, value in tensors.items() if key.startswith("w.")}
+    vocabulary = {token: index for index, token in enumerate(described["vocab"])}
+    raw = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    raw.normalizer, raw.pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    ids = [(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")]
+    raw.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ids)
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, **names)
+    tokenizer.save_pretrained(str(folder / "bert"))
+    BertConfig(**described["text_config"]).save_pretrained(str(folder / "bert"))
+
+    training = {"epoch": 3, "name": "run", "state_dict": {f"module.{key}": value for key, value in state.items()}}
+    old = {POSITION_IDS: torch.arange(64)[None]}
+    torch.save(training | {"optimizer": {"state": {0: {"step": torch.tensor(5.0)}}}}, folder / "module.pt")
+    torch.save(state | old, folder / "plain.pt")
+    for snapshot, weights in (("safetensors", "open_clip_model.safetensors"), ("bin", "open_clip_pytorch_model.bin")):
+        place = folder / snapshot
+        tokenizer.save_pretrained(str(place))
+        (place / "open_clip_config.json").write_text(json.dumps({"model_cfg": described["model_cfg"], "preprocess_cfg": {}}))
+        if snapshot == "bin":
+            torch.save(state, place / weights)
+        else:
+            save_file(state, place / weights)
+    return folder
+
+
+@needs_golden
+@pytest.mark.parametrize("form", ["module.pt", "plain.pt", "safetensors", "bin"])
+def test_the_official_tiny_clip_is_loaded_from_every_form(tiny, form):
+    described = json.loads((GOLDEN / "i_tiny_clip_dual.json").read_text())
+    golden = load_file(GOLDEN / "i_tiny_clip_dual.safetensors")
+    model = hlip.load(tiny / form, variant="tiny_scan_study", text_source=tiny / "bert")
+    assert not model.training
+    image = golden["in.image"]
+    with torch.no_grad():
+        study = model.encode_study(image.flatten(0, 1), [image.shape[1]] * len(image))
+        by_id = model.encode_tokens(golden["in.text_ids"])
+        by_word = model.encode_text(described["texts"])
+        classes = torch.stack(
+            [
+                torch.nn.functional.normalize(model.encode_tokens(ids).mean(dim=0), dim=0)
+                for ids in golden["zeroshot.template_ids"].split(3)
+            ]
+        )
+        logits = model.logit_scale_sentence.exp() * study[:, 0] @ classes.T
+    expected = golden["out.encode_text_normalized"]
+    torch.testing.assert_close(study, golden["out.encode_image_normalized"], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(by_id, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(classes.T, golden["zeroshot.classifier"], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits, golden["zeroshot.logits_image"], atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(by_word, expected, atol=1e-5, rtol=1e-5)
+    assert torch.equal(model.logit_scale_report.detach(), golden["w.logit_bias"].reshape(1))
+    assert torch.equal(model.logit_scale_sentence.detach(), golden["w.logit_scale"].reshape(1))
+
+
+@needs_golden
+def test_every_key_is_accounted_for(tiny):
+    _, report = official.load_with_report(tiny / "plain.pt", variant="tiny_scan_study", text_source=tiny / "bert")
+    keys = json.loads((GOLDEN / "i_tiny_clip_dual.json").read_text())["keys"]
+    assert set(report.mapped) == set(keys)
+    assert report.dropped == [POSITION_IDS]
+    assert (report.missing, report.unexpected, report.misshapen, report.started) == ([], [], [], {})
+    assert str(report).startswith(f"{len(keys)} of {len(keys) + 1} keys mapped; dropped: {POSITION_IDS}")
+
+
+@needs_golden
+def test_the_tiny_clip_goes_out_as_it_came(tiny, tmp_path):
+    model = hlip.load(tiny / "module.pt", variant="tiny_scan_study", text_source=tiny / "bert")
+    official.export(model, tmp_path / "out")
+    written, golden = (
+        load_file(tmp_path / "out" / "open_clip_model.safetensors"),
+        load_file(GOLDEN / "i_tiny_clip_dual.safetensors"),
+    )
+    assert {f"w.{key}" for key in written} == {key for key in golden if key.startswith("w.")}
+    assert all(torch.equal(value, golden[f"w.{key}"]) for key, value in written.items())
+    config = json.loads((tmp_path / "out" / "open_clip_config.json").read_text())["model_cfg"]
+    assert config["init_logit_bias"] == pytest.approx(2.659260036932778)
+    assert config["vision_cfg"]["timm_model_name"] == TIMM_NAME.replace("tiny", "w48d12")
+
+
+@needs_golden
+def test_the_true_size_key_list_maps_whole(tmp_path):
+    from transformers import BertConfig
+
+    listed = json.loads((GOLDEN / "i_base_dual_state_dict_keys.json").read_text())
+    state = {key: torch.empty(shape, device="meta") for key, shape in listed["keys"].items()}
+    source = grow_text_source(tmp_path, TEXTS, TextConfig())
+    BertConfig(vocab_size=30522).save_pretrained(str(source))
+    own = hlip.create("vit_base_scan_study", source).state_dict()
+    converted, report = to_ours(state, own)
+    report.check("the key list")
+    assert len(report.mapped) == listed["n_keys"] == 352
+    assert {key: value.shape for key, value in converted.items()} == {key: value.shape for key, value in own.items()}
+    assert {key: list(value.shape) for key, value in to_official(own).items()} == listed["keys"]
+    shapes = Shapes.of(state, "the key list")
+    assert shapes.version == "dual"
+    name = listed["open_clip_config"]["vision_cfg"]["timm_model_name"]
+    vision = shapes.vision(scopes_of(name, shapes.depth), None, "the key list")
+    assert vision == VisionConfig(
+        **(vars(Variant.load("vit_base_scan_study").config.vision) | {"patch_dropout": 0, "drop_path": 0})
+    )
+    assert official.bert_config(state, "the key list").to_dict() == BertConfig(vocab_size=30522).to_dict()
+
+
+# --- export and load again: every kind of model ---
+
+KINDS = {
+    "dual": ("clip", {}),
+    "one class token": ("clip", {"class_tokens": 1}),
+    "one class token, siglip": ("siglip", {"class_tokens": 1}),
+    "paper": ("clip", {"class_tokens": 1, "pool": "class", "position": "space", "sequence_positions": 5}),
+    "study scope alone": ("clip", {"scopes": ["study", "study"]}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_exported_model_is_the_same_model(kind, text_source, tmp_path):
+    objective, vision = KINDS[kind]
+    model = made(text_source, objective, **vision)
+    model.volume_spec, model.facts = VolumeSpec.load("demo"), {"simulated": True}
+    official.export(model, tmp_path / "out")
+    again, report = official.load_with_report(tmp_path / "out")
+    for ours, theirs in zip(outputs(model), outputs(again), strict=True):
+        assert torch.equal(ours, theirs)
+    assert again.config == model.config
+    assert again.volume_spec == model.volume_spec
+    assert again.facts == {"simulated": True}
+    keys = load_file(tmp_path / "out" / "open_clip_model.safetensors").keys()
+    assert ("logit_bias" in keys) == (kind in ("dual", "one class token, siglip", "study scope alone"))
+    assert ("visual.trunk.reg_token" in keys) == (model.config.vision.class_tokens == 2)
+    assert ("visual.trunk.sequential_posemb" in keys) == (kind == "paper")
+    started = {"one class token": 1, "paper": 1, "one class token, siglip": 2}.get(kind, 0)
+    assert len(report.started) == started
+    if kind == "one class token, siglip":
+        assert torch.equal(again.logit_bias_sentence, model.logit_bias_sentence)
+
+
+def test_what_the_official_code_has_no_place_for_is_refused(text_source, tmp_path):
+    with pytest.raises(CheckpointError, match=r"no place for visual.patch_embed.centre, visual.patch_embed.norm.weight"):
+        official.export(made(text_source, patch_norm=True), tmp_path / "out")
+    with pytest.raises(CheckpointError, match="two class tokens with a SigLIP bias"):
+        official.export(made(text_source, "siglip"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# --- recognition ---
+
+
+def state_of(model: hlip.HLIP) -> dict[str, torch.Tensor]:
+    return {key: value.detach().clone() for key, value in to_official(model.state_dict()).items()}
+
+
+def wide(text_source: Path, scopes: list[str], **vision) -> hlip.HLIP:
+    """Width 64: whole heads of the published size, so that nothing but the scopes has to be named."""
+    return made(text_source, width=64, heads=1, scopes=scopes, **vision)
+
+
+SCOPES = {
+    "multiscan_h2": ["scan", "study"] * 4,
+    "singlescan_h2": ["slice", "scan"] * 4,
+    "multiscan_h3": ["slice", "scan", "study"] * 4,
+}
+
+
+@pytest.mark.parametrize("kind", SCOPES)
+@pytest.mark.parametrize("place", ["run name", "file name", "variant"])
+def test_names_tell_the_scopes(kind, place, text_source, tmp_path):
+    model = wide(text_source, SCOPES[kind], class_tokens=1, pool="class")
+    name = f"2025_08_26-model_clip_vit_base_{kind}_token8-lr_0.0002"
+    path = tmp_path / (f"brainmri_{name}.pt" if place == "file name" else "epoch_20.pt")
+    torch.save({"state_dict": state_of(model), "name": name if place == "run name" else "run"}, path)
+    again = hlip.load(path, variant=f"clip_vit_base_{kind}_token8" if place == "variant" else None, text_source=text_source)
+    assert again.config.vision.scopes == SCOPES[kind]
+    assert again.config.vision.heads == 1
+    for ours, theirs in zip(outputs(model), outputs(again), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_weights_without_a_name_ask_for_one(text_source, tmp_path):
+    path = tmp_path / "epoch_20.pt"
+    torch.save(state_of(hlip.create("tiny_scan_study", text_source)), path)
+    with pytest.raises(CheckpointError, match=r"say variant=... \(of these shapes: tiny_scan_study, tiny_slice_scan_study\)"):
+        hlip.load(path, text_source=text_source)
+    with pytest.raises(CheckpointError, match="variant 'vit_huge' is no model"):
+        hlip.load(path, variant="vit_huge", text_source=text_source)
+    with pytest.raises(CheckpointError, match=r"not the model 'vit_large_scan_study' .*width 48, not 1024; depth 12, not 24"):
+        hlip.load(path, variant="vit_large_scan_study", text_source=text_source)
+    with pytest.raises(CheckpointError, match="48 channels are not whole heads of 64"):
+        hlip.load(path, variant="tiny_scan_study")
+    assert hlip.load(path, variant="tiny_scan_study", text_source=text_source).config.vision.heads == 3
+
+
+def test_single_scan_arguments_have_no_sequence_embedding():
+    """The official single-scan models say max_num_scans 1 and keep no such parameter."""
+    arguments = {
+        "depth": 2,
+        "img_size": (8, 16, 16),
+        "patch_size": (4, 8, 8),
+        "embed_dim": 12,
+        "num_heads": 1,
+        "max_num_scans": 1,
+    }
+    config = vision_config(arguments | {"slice_attn_indexes": (0,), "scan_attn_indexes": (1,)})
+    assert (config.scopes, config.sequence_positions, config.position) == (["slice", "scan"], 0, "space")
+    with pytest.raises(ValueError, match="in no attention list"):
+        vision_config(arguments | {"scan_attn_indexes": (1,)})
+    with pytest.raises(ValueError, match="listed as slice and as scan"):
+        vision_config(arguments | {"slice_attn_indexes": (0, 1), "scan_attn_indexes": (1,)})
+
+
+def test_names_of_scopes():
+    assert scopes_of("vit_large_multiscan_h3_x", 24) == (["slice"] * 4 + ["scan", "study"]) * 4
+    assert scopes_of("my model", 12) is None
+    with pytest.raises(CheckpointError, match="not for 8 blocks"):
+        scopes_of("vit_base_multiscan_h3", 8)
+    assert name_of(VisionConfig(scopes=["study"] * 12)) == "hlip_custom"
+
+
+# --- what is missing or wrong ---
+
+
+def test_without_a_tokenizer_all_but_texts_works(text_source, tmp_path):
+    model = wide(text_source, SCOPES["multiscan_h2"])
+    torch.save(state_of(model), tmp_path / "vit_base_multiscan_h2.pt")
+    only_bert = tmp_path / "bert"
+    only_bert.mkdir()
+    (only_bert / "config.json").write_bytes((text_source / "config.json").read_bytes())
+    again = hlip.load(tmp_path / "vit_base_multiscan_h2.pt", text_source=only_bert)
+    ids = model.tokenizer(TEXTS)
+    assert torch.equal(again.encode_study(volumes(), [4]), model.encode_study(volumes(), [4]))
+    assert torch.equal(again.encode_tokens(ids), model.encode_tokens(ids))
+    with pytest.raises(CheckpointError, match=r"came without a tokenizer.*text_source="):
+        again.encode_text(TEXTS)
+    again.save(tmp_path / "saved")  # as a checkpoint of ours, it still lacks one
+    assert torch.equal(hlip.load(tmp_path / "saved").encode_tokens(ids), model.encode_tokens(ids))
+
+
+def test_a_tokenizer_that_names_code_is_read_without_it(text_source, tmp_path):
+    """As CXR-BERT's does: its classes stand in a file of the repository, which is never run."""
+    from transformers import AutoTokenizer
+
+    model = wide(text_source, SCOPES["singlescan_h2"])
+    torch.save(state_of(model), tmp_path / "vit_base_singlescan_h2.pt")
+    source = tmp_path / "cxr"
+    source.mkdir()
+    words = AutoTokenizer.from_pretrained(str(text_source)).get_vocab()
+    (source / "vocab.txt").write_text("\n".join(sorted(words, key=words.get)) + "\n")
+    code = {"AutoTokenizer": ["configuration_cxrbert.CXRBertTokenizer", None]}
+    (source / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CXRBertTokenizer", "auto_map": code}))
+    bert = json.loads((text_source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(bert | {"model_type": "cxr-bert", "auto_map": {"AutoConfig": "x.Y"}}))
+    (source / "configuration_cxrbert.py").write_text("raise SystemExit('this must not run')")
+    with pytest.raises(CheckpointError, match="48 channels are not whole heads of 64"):  # the description needs code too
+        hlip.load(tmp_path / "vit_base_singlescan_h2.pt", text_source=source)
+    (source / "config.json").write_text(json.dumps(bert))
+    again = hlip.load(tmp_path / "vit_base_singlescan_h2.pt", text_source=source)
+    assert torch.equal(again.encode_text(TEXTS), model.encode_text(TEXTS))
+
+
+def test_missing_unexpected_and_misshapen_keys_are_all_named(text_source, tmp_path):
+    state = state_of(wide(text_source, SCOPES["multiscan_h2"]))
+    state["visual.trunk.attn_pool.latent"] = torch.zeros(1, 1, 64)
+    state["text.proj.weight"] = torch.zeros(7, 48)
+    del state["visual.trunk.norm.bias"]
+    torch.save(state, tmp_path / "multiscan_h2.pt")
+    message = (
+        r"missing: visual.norm.bias; unexpected: visual.trunk.attn_pool.latent; "
+        r"misshapen: text.encoder.proj.weight: \(7, 48\), expected \(40, 48\)"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        hlip.load(tmp_path / "multiscan_h2.pt", text_source=text_source)
+
+
+def test_nothing_is_unpickled_and_damage_is_named(tmp_path):
+    torch.save({"state_dict": {}, "args": argparse.Namespace(lr=1)}, tmp_path / "objects.pt")
+    with pytest.raises(CheckpointError, match="holds more than tensors"):
+        hlip.load(tmp_path / "objects.pt")
+    (tmp_path / "cut.pt").write_bytes(b"PK")
+    with pytest.raises(CheckpointError, match=r"cut.pt: (cannot be read|holds more)"):
+        hlip.load(tmp_path / "cut.pt")
+    (tmp_path / "cut.safetensors").write_bytes(b"cut")
+    with pytest.raises(CheckpointError, match=r"cut.safetensors: cannot be read"):
+        hlip.load(tmp_path / "cut.safetensors")
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match="not an official HLIP state dict"):
+        hlip.load(tmp_path / "other.pt")
+    torch.save(torch.zeros(2), tmp_path / "tensor.pt")
+    with pytest.raises(CheckpointError, match="holds a Tensor, not a state dict"):
+        hlip.load(tmp_path / "tensor.pt")
+    (tmp_path / "snapshot").mkdir()
+    (tmp_path / "snapshot" / "open_clip_config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="no weights here"):
+        hlip.load(tmp_path / "snapshot")
+
+
+def test_a_tokenizer_of_another_model_is_refused(text_source, tmp_path):
+    torch.save(state_of(wide(text_source, SCOPES["multiscan_h2"])), tmp_path / "multiscan_h2.pt")
+    other = grow_text_source(
+        tmp_path / "other", ["many more letters: quick brown fox jumps over a lazy dog, vexing"], TextConfig()
+    )
+    with pytest.raises(CheckpointError, match=r"a tokenizer of \d+ entries, and the text tower knows \d+"):
+        hlip.load(tmp_path / "multiscan_h2.pt", text_source=other)
+
+
+def test_our_own_checkpoints_bring_all_themselves(text_source, tmp_path):
+    made(text_source).save(tmp_path / "model")
+    with pytest.raises(CheckpointError, match="leave both out"):
+        hlip.load(tmp_path / "model", variant="tiny_scan_study")
+
+
+@pytest.mark.parametrize("place", ["hf-hub:owner/name", "owner/name", "owner/name@v1.0"])
+def test_a_hub_id_is_fetched_without_code(place, text_source, tmp_path, monkeypatch):
+    model = made(text_source)
+    official.export(model, tmp_path / "snapshot")
+    asked = []
+
+    def snapshot_download(repo_id, revision=None, allow_patterns=None):
+        asked.append((repo_id, revision, allow_patterns))
+        return str(tmp_path / "snapshot")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    monkeypatch.chdir(tmp_path)
+    again = hlip.load(place)
+    assert torch.equal(again.encode_study(volumes(), [4]), model.encode_study(volumes(), [4]))
+    assert asked == [("owner/name", "v1.0" if "@" in place else None, ["*.json", "*.txt", "*.safetensors"])]
+
+
+def test_the_hub_is_asked_for_bin_files_last_and_its_refusal_is_named(tmp_path, monkeypatch):
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    asked = []
+
+    def snapshot_download(repo_id, revision=None, allow_patterns=None):
+        asked.append(allow_patterns[-1])
+        if asked.count("*.bin"):
+            raise LocalEntryNotFoundError("the hub cannot be reached")
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        CheckpointError, match=r"owner/name: no such folder here, and not to be had from the hub \(the hub cannot"
+    ):
+        hlip.load("owner/name")
+    assert asked == ["*.safetensors", "*.bin"]
+    (tmp_path / "owner").mkdir()
+    with pytest.raises(CheckpointError, match="no checkpoint here"):  # a mistyped folder is no hub id
+        hlip.load("owner/name")
+    assert asked == ["*.safetensors", "*.bin"]
