@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import re
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,18 +52,23 @@ def ask(arguments: argparse.Namespace) -> None:
         raise ValueError("a QUERY is empty")
     if arguments.taxonomy:
         tree = Taxonomy.load(arguments.taxonomy)
-        queries += [c.prompt for c in tree.classes(tree.depth) if c.prompt not in queries]
-    prompts = PromptSet.load(arguments.templates)
-    model = load(arguments.checkpoint, _device(arguments.device))
+        queries += [c.prompt for c in tree.classes(tree.depth) if c.prompt not in (*queries, NORMAL_PHRASE)]
+    if arguments.templates:
+        PromptSet.load(arguments.templates)  # a wrong name shows before the work
+    model = load(arguments.checkpoint, pick_device(arguments.device))
+    prompts = PromptSet.load(templates_of(arguments, model))
     with tempfile.TemporaryDirectory() as scratch:
-        store, record = find_study(arguments, _spec(model, arguments.checkpoint), Path(scratch))
+        store, record = find_study(arguments, expected_spec(model, arguments.checkpoint), Path(scratch))
         features = embed_studies(model, store, [record])
         sequences, skipped = list(record.sequences), skipped_scans(store, record.study_id)
-        notes = scan_notes(store, record.study_id)
+        notes = scan_notes(store, record.study_id) + folder_notes(store, record.study_id)
+    if unknown := unknown_words(model, queries):
+        notes.append(f"words this checkpoint's vocabulary does not hold, so they say little to it: {', '.join(unknown)}")
     rows = score_queries(model, features, queries, prompts)
     warnings = [SIMULATED] if model.facts.get("simulated") else []
     if arguments.json:
-        answer = {"study": arguments.study, "scans": sequences, "skipped": skipped, "notes": notes, "scores": rows}
+        answer = {"study": arguments.study, "scans": sequences, "skipped": skipped, "notes": notes, "templates": prompts.name}
+        answer["scores"] = rows
         print(json.dumps(answer | {"meaning": MEANING, "warnings": warnings}, indent=2))
     else:
         print_scores(arguments.study, sequences, skipped, notes, rows, warnings)
@@ -74,31 +81,46 @@ def ask_cohort(arguments: argparse.Namespace) -> None:
     if arguments.json:
         raise ValueError("--json is for one STUDY; a whole cohort's scores go to --out as CSV")
     tree = Taxonomy.load(arguments.taxonomy)
-    settings = ZeroShotSettings(prompts=arguments.templates)
-    PromptSet.load(settings.prompts)  # a wrong name, or a place that cannot be written, shows before the work
+    if arguments.templates:
+        PromptSet.load(arguments.templates)  # a wrong name, or a place that cannot be written, shows before the work
     out = arguments.out or Path("scores.csv")
     out.parent.mkdir(parents=True, exist_ok=True)
-    model = load(arguments.checkpoint, _device(arguments.device))
+    model = load(arguments.checkpoint, pick_device(arguments.device))
     with tempfile.TemporaryDirectory() as scratch:
-        store = _cohort(arguments, _spec(model, arguments.checkpoint), Path(scratch))
+        store = cohort_store(arguments, expected_spec(model, arguments.checkpoint), Path(scratch))
         features = embed_studies(model, store, store.records, progress="ask")
         skipped = skipped_scans(store)
     if not store.records:
         raise ValueError("no study with a usable scan\n  " + "\n  ".join(skipped))
-    scores = score_taxonomy(model, features, tree, settings)
+    prompts = templates_of(arguments, model)
+    contrast, plain = (score_taxonomy(model, features, tree, ZeroShotSettings(prompts, contrast=c)) for c in (True, False))
     with out.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
-        table.writerow(["study_id", "patient_id", "split", "level", "class", "score"])
+        table.writerow(["study_id", "patient_id", "split", "level", "class", "score", "similarity"])
         for row, record in enumerate(store.records):
-            for level, values in enumerate(scores, start=1):
-                for name, value in zip(tree.levels[level - 1], values[row], strict=True):
-                    table.writerow([record.study_id, record.patient_id, record.split or "", level, name, f"{value:.6g}"])
+            who = [record.study_id, record.patient_id, record.split or ""]
+            for level, names in enumerate(tree.levels, start=1):
+                values = zip(names, contrast[level - 1][row], 2 * plain[level - 1][row] - 1, strict=True)
+                table.writerows([*who, level, name, f"{score:.6g}", f"{cosine:.6g}"] for name, score, cosine in values)
+    print(f"templates: {prompts}")
     print(f"{len(store.records)} studies x {sum(map(len, tree.levels))} classes: {out}")
     for scan in skipped:
         print(f"skipped: {scan}", file=sys.stderr)
     print(MEANING, file=sys.stderr)
     if model.facts.get("simulated"):
         print(SIMULATED, file=sys.stderr)
+
+
+def templates_of(arguments: argparse.Namespace, model: HLIP) -> str:
+    """The prompt set asked for, else the one the checkpoint was validated with, else HLIP's."""
+    return str(arguments.templates or model.facts.get("prompts") or "hlip")
+
+
+def unknown_words(model: HLIP, queries: Sequence[str]) -> list[str]:
+    """Words of the queries that the tokenizer can only spell letter by letter, or not at all."""
+    words = dict.fromkeys(word for query in queries for word in re.findall(r"[^\W\d_]{3,}", query))
+    pieces = {word: [piece.removeprefix("##") for piece in model.tokenizer.hf.tokenize(word)] for word in words}
+    return [word for word, parts in pieces.items() if all(len(part) == 1 or part == "[UNK]" for part in parts)]
 
 
 def score_queries(model: HLIP, features: torch.Tensor, queries: list[str], prompts: PromptSet) -> list[dict[str, Any]]:
@@ -183,7 +205,14 @@ def scan_notes(store: Store, study_id: str) -> list[str]:
     return [f"{row['path']}: {row['notes']}" for row in rows]
 
 
-def _cohort(arguments: argparse.Namespace, spec: VolumeSpec, scratch: Path) -> Store:
+def folder_notes(store: Store, study_id: str) -> list[str]:
+    """A line when scans of one study came from several folders: they may be several patients' or several visits'."""
+    rows = [row for row in store.quality if row["study_id"] == study_id and row["status"] == "ok"]
+    folders = sorted({Path(row["path"]).parent.name for row in rows if Path(row["path"]).suffix in (".gz", ".nii")})
+    return [f"taken as one study: scans of {len(folders)} folders ({', '.join(folders)})"] if len(folders) > 1 else []
+
+
+def cohort_store(arguments: argparse.Namespace, spec: VolumeSpec, scratch: Path) -> Store:
     if arguments.store:
         store = Store(arguments.store)
         _same_spec(store, spec)
@@ -205,13 +234,13 @@ def _same_spec(store: Store, spec: VolumeSpec) -> None:
     )
 
 
-def _spec(model: HLIP, checkpoint: str) -> VolumeSpec:
+def expected_spec(model: HLIP, checkpoint: str) -> VolumeSpec:
     if model.volume_spec is None:
         raise VolumeError("no_spec", f"{checkpoint}: carries no VolumeSpec, so nobody knows how its studies must be prepared")
     return model.volume_spec
 
 
-def _device(name: str) -> torch.device:
+def pick_device(name: str) -> torch.device:
     """
     Raises:
         ValueError: not a device's name, or one this machine or this torch does not have.
@@ -225,3 +254,6 @@ def _device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ValueError(f"--device {name}: cannot be used here ({reason}); cpu always can") from error
     return device
+
+
+_device, _spec, _same_spec, _cohort = pick_device, expected_spec, _same_spec, cohort_store

@@ -1,4 +1,4 @@
-"""`hlip simulate | prepare | ask`, and the commands other packages add (`compare`).
+"""`hlip simulate | prepare | ask | evaluate | explain | embed | export`, and the commands other packages add (`compare`).
 
 Every command is described here and does its work elsewhere; heavy imports wait until a command runs, so that `hlip --help`
 is quick. Expected errors (bad input, missing files) end in one plain line and exit status 2, not in a traceback.
@@ -56,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="Training: accelerate launch pretrain --help, accelerate launch finetune --help",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for add in (_simulate, _prepare, _ask):
+    for add in (_simulate, _prepare, _ask, _evaluate, _export):
         add(commands)
     for point in sorted(entry_points(group="hlip.commands"), key=lambda point: point.name):
         point.load()(commands)
@@ -136,7 +136,9 @@ def _ask(commands: Any) -> None:
     command.add_argument("--manifest", type=Path, help="manifest that holds the study or the cohort (prepared on the fly)")
     command.add_argument("--taxonomy", metavar="T", help="a YAML file or a built-in tree: its classes are the queries")
     command.add_argument(
-        "--templates", default="hlip", metavar="SET", help="prompt set: hlip (18 templates, default), plain, or a YAML file"
+        "--templates",
+        metavar="SET",
+        help="prompt set: hlip (18 templates), plain, or a YAML file (default: what the checkpoint was validated with, else hlip)",
     )
     command.add_argument("--out", type=Path, metavar="CSV", help="where a cohort's scores go (default: scores.csv)")
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -151,6 +153,66 @@ def _run_ask(arguments: argparse.Namespace) -> None:
         ask_cohort(arguments)
     else:
         ask(arguments)
+
+
+def _evaluate(commands: Any) -> None:
+    from hlip.resources import names
+
+    command = commands.add_parser(
+        "evaluate",
+        help="measure a checkpoint by a zero-shot protocol",
+        description="Score the labelled studies of a manifest or store by a zero-shot protocol (classes, phrases, templates, tasks) and write "
+        "evaluation.json and logits.csv into --out. No threshold comes from the labels; classes without a positive or a negative study are "
+        "named and left out of means.",
+    )
+    command.add_argument("checkpoint", metavar="CHECKPOINT", help="run folder or checkpoint folder")
+    command.add_argument("--protocol", required=True, metavar="P", help=f"a YAML file or one of {', '.join(names('protocol'))}")
+    command.add_argument("--manifest", type=Path, metavar="M", help="cohort, prepared on the fly")
+    command.add_argument("--store", type=Path, metavar="S", help="cohort, prepared")
+    command.add_argument(
+        "--labels",
+        type=Path,
+        metavar="CSV",
+        help="study id in the first column, then 0 or 1 in the protocol's columns (default: the labels of the manifest)",
+    )
+    command.add_argument("--split", metavar="NAME", help="only studies of this split (default: all)")
+    command.add_argument("--out", type=Path, default=Path("evaluation"), metavar="DIR", help="default: evaluation")
+    command.add_argument(
+        "--resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000; 0: no intervals)"
+    )
+    command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
+    command.set_defaults(run=_run_evaluate)
+
+
+def _run_evaluate(arguments: argparse.Namespace) -> None:
+    from hlip.evaluate import evaluate
+
+    evaluate(arguments)
+
+
+def _export(commands: Any) -> None:
+    command = commands.add_parser(
+        "export",
+        help="write a checkpoint in the official HLIP format",
+        description="Write CHECKPOINT as OUT, a folder as the official HLIP code and open_clip lay it out: open_clip_config.json, "
+        "open_clip_model.safetensors, tokenizer. It loads here again bit for bit.",
+    )
+    command.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="run folder, checkpoint folder, official checkpoint or hub id"
+    )
+    command.add_argument("out", type=Path, metavar="OUT", help="folder to write")
+    command.add_argument(
+        "--official", action="store_true", required=True, help="the official format (the only other one there is)"
+    )
+    command.set_defaults(run=_run_export)
+
+
+def _run_export(arguments: argparse.Namespace) -> None:
+    from hlip import official
+    from hlip.model import load
+
+    official.export(load(arguments.checkpoint), arguments.out)
+    print(f"written: {arguments.out}")
 
 
 def _workers(command: argparse.ArgumentParser) -> None:

@@ -197,16 +197,18 @@ def _task(
         chosen &= targets[:, places].sum(axis=1) == 1
     classes: dict[str, dict[str, Any]] = {}
     samples = []
+    used: set[int] = set()
     for name, place in zip(task.classes, places, strict=True):
         rows, score = _scores(task, columns, places, place, logits, targets, chosen)
         truth = targets[rows, place]
+        used.update(rows.tolist())
         classes[name], resampled = _class(truth, score, draws[rows], called=task.kind != "each")
         samples.append(resampled)
     areas = [entry["auc"] for entry in classes.values()]
     low, high = interval(macro(np.stack(samples))) if draws.shape[1] else (math.nan, math.nan)
     result: dict[str, Any] = {
         "auc": {"value": float(macro(np.array(areas))), "low": low, "high": high},
-        "studies": int(chosen.sum()),
+        "studies": len(used),
         "left_out": [name for name, entry in classes.items() if math.isnan(entry["auc"])],
         "balanced_accuracy": _mean(classes, "balanced_accuracy"),
         "weighted_f1": _mean(classes, "weighted_f1"),

@@ -147,6 +147,7 @@ def test_a_cohort_becomes_a_csv_of_score_taxonomys_scores(checkpoint, manifest, 
     model, store, tree = load(checkpoint), Store(tmp_path / "store"), Taxonomy.load("brain_mri")
     features = embed_studies(model, store, store.records)
     expected = score_taxonomy(model, features, tree, ZeroShotSettings(prompts="hlip"))
+    cosines = score_taxonomy(model, features, tree, ZeroShotSettings(prompts="hlip", contrast=False))
     with out.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 3 * sum(map(len, tree.levels))
@@ -157,6 +158,8 @@ def test_a_cohort_becomes_a_csv_of_score_taxonomys_scores(checkpoint, manifest, 
         level = int(row["level"]) - 1
         value = expected[level][store.study_ids.index(row["study_id"]), tree.levels[level].index(row["class"])]
         assert float(row["score"]) == pytest.approx(value, abs=2e-6)
+        half = cosines[level][store.study_ids.index(row["study_id"]), tree.levels[level].index(row["class"])]
+        assert float(row["similarity"]) == pytest.approx(2 * half - 1, abs=2e-6)
 
 
 def test_what_cannot_be_asked_is_said_in_a_line(checkpoint, study, manifest, tmp_path, capsys):
@@ -179,3 +182,21 @@ def test_what_cannot_be_asked_is_said_in_a_line(checkpoint, study, manifest, tmp
     assert "another VolumeSpec than the checkpoint was trained on (size:" in refused(
         capsys, checkpoint, "s0", "glioma", "--store", tmp_path / "other"
     )
+
+
+def test_unknown_words_and_scattered_scans_are_noted(checkpoint, tmp_path, capsys):
+    for name in ("a", "b"):
+        head(tmp_path / "both" / name / "t1.nii.gz", 1)
+    notes = answer(capsys, checkpoint, tmp_path / "both", "glioma", "qwzx flurb")["notes"]
+    assert any("2 folders (a, b)" in note for note in notes)
+    assert any(note.endswith("qwzx, flurb") for note in notes)
+    assert answer(capsys, checkpoint, tmp_path / "both" / "a", "acute infarction")["notes"] == []
+
+
+def test_templates_are_those_of_the_checkpoint_s_validation(checkpoint, study, capsys):
+    assert answer(capsys, checkpoint, study, "glioma")["templates"] == "hlip"
+    model = load(checkpoint)
+    model.facts = model.facts | {"prompts": "plain"}
+    model.save(checkpoint / "model")
+    assert answer(capsys, checkpoint, study, "glioma")["templates"] == "plain"
+    assert answer(capsys, checkpoint, study, "glioma", "--templates", "hlip")["templates"] == "hlip"

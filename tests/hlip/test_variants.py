@@ -36,7 +36,11 @@ def text_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_all_models_are_listed():
-    assert set(hlip.list_models()) == set(PUBLISHED) | {"tiny_scan_study", "tiny_slice_scan_study"}
+    assert set(hlip.list_models()) == set(PUBLISHED) | {
+        "vit_base_scan_study_rotary",
+        "tiny_scan_study",
+        "tiny_slice_scan_study",
+    }
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -142,5 +142,5 @@ def test_training_starts_from_another_run(tiny_store, tmp_path):
 def test_another_architecture_is_no_start(tiny_store, tmp_path):
     first = tmp_path / "first"
     main(arguments(tiny_store, first))
-    with pytest.raises(SystemExit, match="the model differs from that of init: .*embed_dim"):
+    with pytest.raises(SystemExit, match=r"the model differs from that of init: .*embed_dim"):
         main(arguments(tiny_store, tmp_path / "second", "--init", str(first), "--model.embed_dim", "20"))
