@@ -240,7 +240,7 @@ def training_curves(runs: dict[str, Path]) -> list[dict[str, Any]]:
             names = sorted({key for row in rows for key in row if key.startswith(prefix)})
             part = [row for row in rows if any(name in row for name in names)]
             if part:
-                series = {name: [row.get(name) for row in part] for name in names}
+                series = {series_name(name): [row.get(name) for row in part] for name in names}
                 curves.append(
                     {
                         "title": f"{title}: {label}",
@@ -251,6 +251,12 @@ def training_curves(runs: dict[str, Path]) -> list[dict[str, Any]]:
                     }
                 )
     return curves
+
+
+def series_name(key: str) -> str:
+    """A key of metrics.jsonl in words: loss_report -> report, val_auc_level_1 -> level 1, bare loss -> total."""
+    words = key.removeprefix("loss").removeprefix("val_auc").replace("_", " ").strip()
+    return words or ("total" if key == "loss" else "all classes")
 
 
 def provenance_of(

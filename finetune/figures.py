@@ -326,7 +326,7 @@ def _reliability(axis: Axes, comparison: Mapping[str, Any]) -> None:
 
 def training_curves(panels: Sequence[Mapping[str, Any]], narrow: bool = False) -> Figure:
     """Lines over steps: each panel {title, xlabel, ylabel, x, series: {name: y}}; None in y is a gap."""
-    columns = 1 if narrow else min(len(panels), 3)
+    columns = 1 if narrow else 2 if len(panels) in (2, 4) else min(len(panels), 3)
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(NARROW, 2.5 * rows) if narrow else (WIDE, 2.9 * rows))
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -336,7 +336,9 @@ def training_curves(panels: Sequence[Mapping[str, Any]], narrow: bool = False) -
         for i, (name, line) in enumerate(panel["series"].items()):
             points = zip(panel.get("x", range(len(line))), line, strict=True)
             known = np.array([point for point in points if point[1] is not None], dtype=float).reshape(-1, 2)
-            axis.plot(known[:, 0], known[:, 1], color=colour(i + 1), linewidth=1.6, linestyle=DASHES[i % 5], label=name)
+            mark = "o" if len(known) <= 12 else ""  # few points: show them, a line alone would claim more
+            style = {"linestyle": DASHES[i % 5], "marker": mark, "markersize": 3.5}
+            axis.plot(known[:, 0], known[:, 1], color=colour(i + 1), linewidth=1.6, label=name, **style)
         axis.set_title(panel.get("title", ""))
         axis.set(xlabel=panel.get("xlabel", ""), ylabel=panel.get("ylabel", ""))
         if len(panel["series"]) > 1:

@@ -206,7 +206,23 @@ def methods_paragraph(comparison: Comparison) -> str:
     text += f"95 % intervals are percentile intervals of {settings['resamples']} bootstrap resamples of patients, the same "
     text += "for all methods, with thresholds held fixed; a class without a positive in a resample is left out of the macro "
     text += "mean of that resample. P-values of paired differences are two-sided, from the same resamples, "
-    text += "2 min(P(d ≤ 0), P(d ≥ 0)), and Holm-corrected over the classes of a level where marked."
+    text += "2 min(P(d ≤ 0), P(d ≥ 0)), and Holm-corrected over the classes of a level where marked. "
+    text += "Average precision gains from positives that a resample repeats, so its intervals lean upwards."
+    return text + chosen_on_validation(comparison.get("provenance") or {})
+
+
+def chosen_on_validation(provenance: Mapping[str, Any]) -> str:
+    """What else the validation split decided, in words; empty where the provenance does not say."""
+    text = ""
+    if chosen := provenance.get("zero_shot_settings"):
+        kind = "held against the phrase of a normal study" if chosen.get("contrast") else "by plain similarity"
+        words = "with synonyms" if chosen.get("synonyms") else "with the class's own prompt alone"
+        text += f" The zero-shot setting is the best of {chosen['candidates']} by mean validation AUC over the levels: "
+        text += f"templates '{chosen['prompts']}', {words}, scored {kind}, inner classes by their {chosen['parents']}"
+        text += " prompt." if chosen["parents"] == "own" else "."
+    facts = provenance.get("fine_tuned_facts") or {}
+    if "step" in facts:
+        text += f" The fine-tuned checkpoint is the one of step {facts['step']}, the best on validation."
     return text
 
 
