@@ -1,5 +1,6 @@
 # make demo   the whole journey on a simulated cohort, ending in a report
 # make test   lint, type check, tests
+# make bench  what the encoder costs, and what packing saves
 PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= runs/demo
@@ -7,7 +8,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-all lint format clean-demo
+.PHONY: demo test test-all bench lint format clean-demo
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python >= 3.10 is needed, this is " + sys.version) if sys.version_info < (3, 10) else None'
@@ -35,6 +36,9 @@ test: $(VENV)/.ready
 
 test-all: $(VENV)/.ready
 	$(BIN)/python -m pytest
+
+bench: $(VENV)/.ready
+	$(BIN)/python benchmarks/encoder.py
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

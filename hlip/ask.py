@@ -167,7 +167,7 @@ def find_study(arguments: argparse.Namespace, spec: VolumeSpec, scratch: Path) -
     name = arguments.study
     if arguments.store and not Path(name).exists():
         store = Store(arguments.store)
-        _same_spec(store, spec)
+        check_spec(store, spec)
         return store, store.record(name)
     if arguments.manifest and not Path(name).exists():
         studies = [study for study in read_manifest(arguments.manifest) if study.study_id == name]
@@ -215,13 +215,13 @@ def folder_notes(store: Store, study_id: str) -> list[str]:
 def cohort_store(arguments: argparse.Namespace, spec: VolumeSpec, scratch: Path) -> Store:
     if arguments.store:
         store = Store(arguments.store)
-        _same_spec(store, spec)
+        check_spec(store, spec)
         return store
     prepare(arguments.manifest, scratch / "store", spec, workers=None)
     return Store(scratch / "store")
 
 
-def _same_spec(store: Store, spec: VolumeSpec) -> None:
+def check_spec(store: Store, spec: VolumeSpec) -> None:
     if store.spec.digest() == spec.digest():
         return
     ours, theirs = store.spec.as_dict(), spec.as_dict()
@@ -254,6 +254,3 @@ def pick_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ValueError(f"--device {name}: cannot be used here ({reason}); cpu always can") from error
     return device
-
-
-_device, _spec, _same_spec, _cohort = pick_device, expected_spec, _same_spec, cohort_store

@@ -56,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="Training: accelerate launch pretrain --help, accelerate launch finetune --help",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for add in (_simulate, _prepare, _ask, _evaluate, _export):
+    for add in (_simulate, _prepare, _ask, _evaluate, _embed, _export):
         add(commands)
     for point in sorted(entry_points(group="hlip.commands"), key=lambda point: point.name):
         point.load()(commands)
@@ -188,6 +188,31 @@ def _run_evaluate(arguments: argparse.Namespace) -> None:
     from hlip.evaluate import evaluate
 
     evaluate(arguments)
+
+
+def _embed(commands: Any) -> None:
+    command = commands.add_parser(
+        "embed",
+        help="write the features of every study of a cohort",
+        description="Encode every study of SOURCE with CHECKPOINT and write features as safetensors shards with an index into OUT. Started "
+        "again, it goes on where it was.",
+    )
+    command.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="run folder, checkpoint folder, official checkpoint or hub id"
+    )
+    command.add_argument("source", metavar="SOURCE", help="a manifest (prepared on the fly) or a prepared store")
+    command.add_argument("out", type=Path, metavar="OUT", help="folder to write")
+    command.add_argument("--tokens", action="store_true", help="also every patch token and its place in mm (large)")
+    command.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="studies encoded at once (default: 16)")
+    command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
+    _workers(command)
+    command.set_defaults(run=_run_embed)
+
+
+def _run_embed(arguments: argparse.Namespace) -> None:
+    from hlip.embed import embed_command
+
+    embed_command(arguments)
 
 
 def _export(commands: Any) -> None:
