@@ -15,7 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from safetensors import SafetensorError
@@ -27,6 +27,11 @@ from hlip.folders import recover, whole_folder
 from hlip.text import TextConfig, TextTower, Tokenizer
 from hlip.vision import StudyEncoder, VisionConfig
 from hlip.volume import VolumeSpec
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from hlip.features import StudyFeatures
 
 SENTENCE, REPORT = 0, 1  # which class token answers to which text
 INITIAL_SCALE = math.log(1 / 0.07)
@@ -124,8 +129,31 @@ class HLIP(nn.Module):
         self.volume_spec: VolumeSpec | None = None
         self.facts: dict[str, Any] = {}
 
-    def encode_study(self, volumes: Tensor, scans_per_study: Sequence[int]) -> Tensor:
-        """(S, 1, D, H, W) uint8 of all scans, B counts on the host -> (B, P, E), unit length."""
+    @overload
+    def encode_study(self, volumes: Tensor, scans_per_study: Sequence[int]) -> Tensor: ...
+
+    @overload
+    def encode_study(
+        self, volumes: Tensor, scans_per_study: Sequence[int], *, return_tokens: bool, affines: ArrayLike | None = None
+    ) -> StudyFeatures: ...
+
+    def encode_study(
+        self,
+        volumes: Tensor,
+        scans_per_study: Sequence[int],
+        *,
+        return_tokens: bool = False,
+        affines: ArrayLike | None = None,
+    ) -> Tensor | StudyFeatures:
+        """(S, 1, D, H, W) uint8 of all scans, B counts on the host -> (B, P, E), unit length.
+
+        With `return_tokens`: study, scan and patch features (`hlip.features.StudyFeatures`), and where each patch lies in RAS mm if
+        `affines` (S, 4, 4) of the prepared volumes are given.
+        """
+        if return_tokens:
+            from hlip.features import study_features
+
+            return study_features(self, volumes, affines, scans_per_study)
         return F.normalize(self.visual_proj(self.visual(volumes, scans_per_study)), dim=-1)
 
     def encode_tokens(self, ids: Tensor) -> Tensor:

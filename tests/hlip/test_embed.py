@@ -103,6 +103,15 @@ def test_features_are_those_of_the_model_and_each_studys_own(model):
         torch.testing.assert_close(packed[1:], own, atol=1e-5, rtol=0)
 
 
+def test_encode_study_returns_them_on_request(model):
+    volumes = torch.from_numpy(volumes_of(1, 3))[:, None]
+    affines = np.stack([TILTED] * 3)
+    features = model.encode_study(volumes, [1, 2], return_tokens=True, affines=affines)
+    torch.testing.assert_close(features.study, model.encode_study(volumes, [1, 2]))
+    torch.testing.assert_close(features.place, patch_centres(affines, model.config.vision.grid, PATCH))
+    assert features.patch.shape[:2] == features.place.shape[:2]
+
+
 def test_places_are_those_of_the_kept_patches(tmp_path):
     model = build(tmp_path, patch_dropout=0.5).train()
     volumes = torch.from_numpy(volumes_of(0, 2))[:, None]
