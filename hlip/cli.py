@@ -56,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="Training: accelerate launch pretrain --help, accelerate launch finetune --help",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for add in (_simulate, _prepare, _ask, _evaluate, _embed, _export):
+    for add in (_simulate, _prepare, _ask, _explain, _evaluate, _embed, _export):
         add(commands)
     for point in sorted(entry_points(group="hlip.commands"), key=lambda point: point.name):
         point.load()(commands)
@@ -153,6 +153,42 @@ def _run_ask(arguments: argparse.Namespace) -> None:
         ask_cohort(arguments)
     else:
         ask(arguments)
+
+
+def _explain(commands: Any) -> None:
+    command = commands.add_parser(
+        "explain",
+        help="show where in a study the evidence for a query lies",
+        description="Write, for each scan of STUDY, a NIfTI map that opens on top of the scan, and one picture: what each patch adds to the "
+        "score of QUERY. A map says what moved this model's score, not where a disease is.",
+    )
+    command.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="run folder, checkpoint folder, official checkpoint or hub id"
+    )
+    command.add_argument("study", metavar="STUDY", help="folder, file, or study id of --store or --manifest")
+    command.add_argument("query", metavar="QUERY", help='plain words, e.g. "glioma"')
+    command.add_argument("--out", type=Path, metavar="DIR", help="folder to write (default: explanation)")
+    command.add_argument(
+        "--reference",
+        choices=("mirror", "air"),
+        default="mirror",
+        help="what the study is held against: mirror, itself with left and right exchanged (default), or air, an empty study",
+    )
+    command.add_argument("--store", type=Path, help="prepared store that holds the study")
+    command.add_argument(
+        "--manifest", type=Path, help="manifest that holds the study; with --store it tells where the scans lie"
+    )
+    command.add_argument(
+        "--templates", metavar="SET", help="prompt set (default: what the checkpoint was validated with, else hlip)"
+    )
+    command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
+    command.set_defaults(run=_run_explain)
+
+
+def _run_explain(arguments: argparse.Namespace) -> None:
+    from hlip.explain import explain_command
+
+    explain_command(arguments)
 
 
 def _evaluate(commands: Any) -> None:

@@ -1,0 +1,151 @@
+"""Evidence maps drawn: a PNG montage to look at, and NIfTI files that open on top of the scans.
+
+A map has one number a patch. Between patch centres it is read trilinearly, in millimetres, so that it lands at the right place
+of a scan however that scan was tilted or flipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from hlip.resample import tilted
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLOURS = ("cyan", "royalblue", "black", "red", "yellow")  # from against the query to for it
+TISSUE = 25  # of 255: darker is air
+
+
+@dataclass(frozen=True)
+class ScanEvidence:
+    """One prepared volume and where its evidence lies."""
+
+    name: str
+    """Caption, e.g. FLAIR."""
+    voxels: NDArray[np.uint8]
+    """(D, H, W)."""
+    evidence: NDArray[np.float32]
+    """(d, h, w), one number a patch (or voxel): above 0 speaks for the query, below 0 against it."""
+    affine: NDArray[np.float64]
+    """(4, 4), voxel index (D, H, W) -> RAS mm."""
+
+    @property
+    def patch_affine(self) -> NDArray[np.float64]:
+        """(4, 4), patch index (d, h, w) -> RAS mm of the patch's centre."""
+        to_voxel = np.eye(4)
+        for axis, (voxels, patches) in enumerate(zip(self.voxels.shape, self.evidence.shape, strict=True)):
+            step = voxels / patches
+            to_voxel[axis, axis], to_voxel[axis, 3] = step, (step - 1) / 2
+        return self.affine @ to_voxel
+
+    def on_grid(self, shape: tuple[int, int, int], affine: NDArray[np.float64]) -> NDArray[np.float32]:
+        """The map on another grid, float32: trilinear between patch centres, level from the outermost centres to the volume's
+        faces, 0 outside of what the model saw.
+
+        Args:
+            shape: voxels of the grid.
+            affine: (4, 4), its index -> RAS mm.
+        """
+        to_patch = np.linalg.inv(self.patch_affine) @ affine
+        return tilted(np.asarray(self.evidence, np.float32), to_patch, shape, 0.0)
+
+    def on_voxels(self) -> NDArray[np.float32]:
+        """The map on the prepared volume itself, (D, H, W)."""
+        depth, height, width = self.voxels.shape
+        return self.on_grid((depth, height, width), self.affine)
+
+
+def all_scans(scans: Sequence[ScanEvidence]) -> ScanEvidence:
+    """What all scans of one study say of each place together: the mean of their maps, by millimetres, on the first scan's volume.
+
+    One lesion lies at one place in every scan, so the mean finds it better than any scan alone.
+    """
+    first = scans[0]
+    depth, height, width = first.voxels.shape
+    mean = np.mean([scan.on_grid((depth, height, width), first.affine) for scan in scans], axis=0)
+    return ScanEvidence(f"all scans, on {first.name}", first.voxels, mean, first.affine)
+
+
+def write_nifti(scan: ScanEvidence, path: Path, like: nib.Nifti1Image | None = None) -> None:
+    """Write the map as NIfTI, float32, gzipped.
+
+    Args:
+        like: the original image: the map takes its first three axes, its affine, and both of the header's transforms, so that every
+            viewer lays it over the original whichever transform it reads. None: the prepared volume's own grid.
+    """
+    if like is None:
+        nib.save(nib.Nifti1Image(scan.on_voxels(), scan.affine), path)
+        return
+    x, y, z = (int(n) for n in like.shape[:3])
+    image = nib.Nifti1Image(scan.on_grid((x, y, z), like.affine), like.affine)
+    image.set_qform(*like.get_qform(coded=True), update_affine=False)
+    image.set_sform(*like.get_sform(coded=True), update_affine=False)
+    image.header.set_xyzt_units("mm")
+    nib.save(image, path)
+
+
+def montage(scans: Sequence[ScanEvidence], path: Path, title: str, warning: str = "", slices: int = 5) -> None:
+    """Draw a row a scan: its slice with the most evidence plain, then coloured among its neighbours.
+
+    Args:
+        scans: of one study; they share one colour scale, so that scans can be compared.
+        path: of the PNG.
+        title: stands above all.
+        warning: stands below the title, in a warning colour.
+        slices: coloured slices a scan.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
+    from matplotlib.figure import Figure
+
+    colours = LinearSegmentedColormap.from_list("evidence", COLOURS)
+    maps = [scan.on_voxels() for scan in scans]
+    limit = max(max(float(np.abs(_in_tissue(scan, values)).max()) for scan, values in zip(scans, maps, strict=True)), 1e-12)
+    width, height = 1.7 * (slices + 1) + 1.0, 1.9 * len(scans)
+    figure = Figure(figsize=(width, height + 0.8), facecolor="black")
+    head, body = figure.subfigures(2, 1, squeeze=False, height_ratios=[0.8, height])[:, 0]
+    head.text(0.5, 0.72, title, color="white", fontsize=10, ha="center", va="center")
+    head.text(0.5, 0.3, warning, color="orange", fontsize=9, ha="center", va="center")
+    panels = body.subplots(len(scans), slices + 1, squeeze=False)
+    body.subplots_adjust(left=0.005, right=0.9, bottom=0.01, top=1 - 0.2 / height, wspace=0.03, hspace=0.13)
+    for scan, values, row in zip(scans, maps, panels, strict=True):
+        depth = len(values)
+        peak = int(_in_tissue(scan, values).clip(min=0).sum(axis=(1, 2)).argmax())
+        first = max(0, min(peak - slices // 2, depth - slices))
+        _slice(row[0], scan, peak, f"{scan.name}, slice {peak + 1} of {depth}")
+        for panel, place in zip(row[1:], range(first, first + slices), strict=True):
+            panel.axis("off")
+            if place < depth:
+                _slice(panel, scan, place, f"slice {place + 1}" + ": most evidence" * (place == peak))
+                opacity = np.clip(1.2 * np.abs(values[place]) / limit, 0, 0.6)
+                panel.imshow(values[place], cmap=colours, vmin=-limit, vmax=limit, alpha=opacity, aspect=_aspect(scan))
+    bar = figure.colorbar(ScalarMappable(Normalize(-limit, limit), colours), cax=body.add_axes((0.925, 0.1, 0.012, 0.8)))
+    bar.set_label("against the query   |   for the query", color="white", fontsize=8)
+    bar.ax.tick_params(colors="white", labelsize=7)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, facecolor="black")
+
+
+def _in_tissue(scan: ScanEvidence, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(D, H, W) with 0 in air: the slices to look at are those with something in them."""
+    return np.where(scan.voxels > TISSUE, values, np.float32(0))
+
+
+def _slice(panel: Axes, scan: ScanEvidence, place: int, caption: str) -> None:
+    panel.imshow(scan.voxels[place], cmap="gray", vmin=0, vmax=255, aspect=_aspect(scan), interpolation="bilinear")
+    panel.set_title(caption, color="white", fontsize=7, loc="left", pad=2)
+    panel.axis("off")
+
+
+def _aspect(scan: ScanEvidence) -> float:
+    """Millimetres in proportion: a row's height over a column's width."""
+    _, row, column = np.linalg.norm(scan.affine[:3, :3], axis=0)
+    return float(row / column)
