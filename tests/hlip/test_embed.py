@@ -158,23 +158,12 @@ def test_a_cohort(model, store, tmp_path, tokens):
     ("name", "call"),
     [("study_features", 1), ("study_features", 4), ("write_atomically", 1), ("write_atomically", 3), ("_index", 1)],
 )
-def test_stopped_and_resumed_equals_never_stopped(model, store, tmp_path, monkeypatch, name, call):
+def test_stopped_and_resumed_equals_never_stopped(model, store, tmp_path, stopped_at, name, call):
     def run(out: str) -> embed.EmbedSummary:
         return embed_cohort(model, store, tmp_path / out, tokens=True, batch_size=1, shard_scans=4, progress=False)
 
     run("never")
-    function, calls = getattr(embed, name), []
-
-    def stopping(*arguments):
-        calls.append(1)
-        if len(calls) == call:
-            raise KeyboardInterrupt
-        return function(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(embed, name, stopping)
-        with pytest.raises(KeyboardInterrupt):
-            run("stopped")
+    stopped_at(embed, name, call, lambda: run("stopped"))
     with pytest.raises(EmbeddingsError, match="run `hlip embed` again"):
         load_embeddings(tmp_path / "stopped")
     (tmp_path / "stopped").mkdir(exist_ok=True)
