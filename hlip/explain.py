@@ -57,8 +57,8 @@ SCANS_AT_ONCE = 32
 """Scans of all the path's points that are in memory together."""
 READING = {
     "mirror": "evidence: what each patch adds to (similarity to query - similarity to normal) against the study with left and right "
-    "exchanged; a finding in the midline, or alike on both sides, cannot be seen (then --reference air)",
-    "air": "evidence: what each patch adds to (similarity to query - similarity to normal) against an empty study; any tissue adds some",
+    "exchanged. The mirrored place of a finding speaks against; a finding in the midline, or alike on both sides, cannot be seen.",
+    "air": "evidence: what each patch adds to (similarity to query - similarity to normal) against an empty study. Any tissue adds some.",
 }
 
 

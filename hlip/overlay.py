@@ -71,7 +71,7 @@ def all_scans(scans: Sequence[ScanEvidence]) -> ScanEvidence:
     first = scans[0]
     depth, height, width = first.voxels.shape
     mean = np.mean([scan.on_grid((depth, height, width), first.affine) for scan in scans], axis=0)
-    return ScanEvidence(f"all scans, on {first.name}", first.voxels, mean, first.affine)
+    return ScanEvidence(f"all ({first.name})", first.voxels, mean, first.affine)
 
 
 def write_nifti(scan: ScanEvidence, path: Path, like: nib.Nifti1Image | None = None) -> None:
@@ -120,15 +120,17 @@ def montage(scans: Sequence[ScanEvidence], path: Path, title: str, warning: str 
         depth = len(values)
         peak = int(_in_tissue(scan, values).clip(min=0).sum(axis=(1, 2)).argmax())
         first = max(0, min(peak - slices // 2, depth - slices))
-        _slice(row[0], scan, peak, f"{scan.name}, slice {peak + 1} of {depth}")
+        _slice(row[0], scan, peak, f"{scan.name}, slice {peak + 1}/{depth}")
         for panel, place in zip(row[1:], range(first, first + slices), strict=True):
             panel.axis("off")
             if place < depth:
                 _slice(panel, scan, place, f"slice {place + 1}" + ": most evidence" * (place == peak))
                 opacity = np.clip(1.2 * np.abs(values[place]) / limit, 0, 0.6)
+                opacity[scan.voxels[place] <= TISSUE] *= 0.4  # shown, for the model may lean on it, but not in front
                 panel.imshow(values[place], cmap=colours, vmin=-limit, vmax=limit, alpha=opacity, aspect=_aspect(scan))
     bar = figure.colorbar(ScalarMappable(Normalize(-limit, limit), colours), cax=body.add_axes((0.925, 0.1, 0.012, 0.8)))
-    bar.set_label("against the query   |   for the query", color="white", fontsize=8)
+    for height, text, anchor in ((1.02, "for", "bottom"), (-0.02, "against", "top")):
+        bar.ax.text(0.5, height, text, transform=bar.ax.transAxes, color="white", fontsize=8, ha="center", va=anchor)
     bar.ax.tick_params(colors="white", labelsize=7)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, facecolor="black")

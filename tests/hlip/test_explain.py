@@ -246,7 +246,7 @@ def test_the_montage_starts_at_the_slice_with_most_evidence_in_tissue(tmp_path, 
     voxels[:, 8:] = 200
     evidence[0, 0, 0], evidence[3, 3, 3] = 9.0, 1.0  # the stronger one lies in air
     montage([ScanEvidence("T1", voxels, evidence, np.diag([6.0, 5, 5, 1]))], tmp_path / "new" / "x.png", "t", "w", slices=3)
-    assert drawn[0] == "T1, slice 8 of 8"
+    assert drawn[0] == "T1, slice 8/8"
     assert drawn[1:] == ["slice 6", "slice 7", "slice 8: most evidence"]
     assert (tmp_path / "new" / "x.png").stat().st_size > 5000
 
