@@ -25,6 +25,7 @@ from rich.console import Console
 
 from finetune.report import answer, choose_examples, format_table, write_report
 from finetune.tokens import encode
+from hlip.inputs import check_spec, pick_device
 from hlip.metrics import class_aucs
 from hlip.model import HLIP, checkpoint_folder
 from hlip.model import load as load_pretrained
@@ -59,13 +60,13 @@ def run(arguments: argparse.Namespace) -> None:
             made, arguments.out / "index.html", note=" (from before: nothing it depends on has changed; --again makes it anew)"
         )
         return
-    device = arguments.device if arguments.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    device = pick_device(arguments.device)
     given = Taxonomy.load(arguments.taxonomy) if arguments.taxonomy else None
     pretrained, finetuned = load_pretrained(arguments.pretrained, device), load_finetuned(arguments.finetuned, device, given)
     store, taxonomy = Store(arguments.store), finetuned.taxonomy
-    for name, spec in (("pretrained", pretrained.volume_spec), ("fine-tuned", finetuned.encoder.volume_spec)):
-        if spec is not None and spec.digest() != store.spec.digest():
-            raise ValueError(f"{arguments.store}: prepared with another VolumeSpec than the {name} model was trained on")
+    for spec in (pretrained.volume_spec, finetuned.encoder.volume_spec):
+        if spec is not None:
+            check_spec(store, spec)
     cohort = labelled(store, taxonomy)
     zero_levels, chosen = zero_shot(pretrained, store, cohort, taxonomy)
     tuned_levels = fine_tuned(finetuned, store, cohort)

@@ -9,12 +9,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
-
-Add = Callable[[Any], argparse.ArgumentParser]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -129,7 +127,7 @@ def _ask(commands: Any) -> None:
         "--store or --manifest. With --manifest (or --store) and --taxonomy but no STUDY, every study is scored against every class "
         "and written to --out as CSV. Scores rank; they are not probabilities of disease.",
     )
-    command.add_argument("checkpoint", metavar="CHECKPOINT", help="run folder or checkpoint folder")
+    _checkpoint(command)
     command.add_argument("study", nargs="?", metavar="STUDY", help="folder, file, or study id")
     command.add_argument("queries", nargs="*", metavar="QUERY", help='plain words, e.g. "acute ischemic stroke"')
     command.add_argument("--store", type=Path, help="prepared store that holds the study or the cohort")
@@ -142,7 +140,7 @@ def _ask(commands: Any) -> None:
     )
     command.add_argument("--out", type=Path, metavar="CSV", help="where a cohort's scores go (default: scores.csv)")
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
+    _device(command)
     command.set_defaults(run=_run_ask)
 
 
@@ -162,12 +160,10 @@ def _explain(commands: Any) -> None:
         description="Write, for each scan of STUDY, a NIfTI map that opens on top of the scan, and one picture: what each patch adds to the "
         "score of QUERY. A map says what moved this model's score, not where a disease is.",
     )
-    command.add_argument(
-        "checkpoint", metavar="CHECKPOINT", help="run folder, checkpoint folder, official checkpoint or hub id"
-    )
+    _checkpoint(command)
     command.add_argument("study", metavar="STUDY", help="folder, file, or study id of --store or --manifest")
     command.add_argument("query", metavar="QUERY", help='plain words, e.g. "glioma"')
-    command.add_argument("--out", type=Path, metavar="DIR", help="folder to write (default: explanation)")
+    command.add_argument("--out", type=Path, default=Path("explanation"), metavar="DIR", help="default: explanation")
     command.add_argument(
         "--reference",
         choices=("mirror", "air"),
@@ -181,7 +177,7 @@ def _explain(commands: Any) -> None:
     command.add_argument(
         "--templates", metavar="SET", help="prompt set (default: what the checkpoint was validated with, else hlip)"
     )
-    command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
+    _device(command)
     command.set_defaults(run=_run_explain)
 
 
@@ -201,7 +197,7 @@ def _evaluate(commands: Any) -> None:
         "evaluation.json and logits.csv into --out. No threshold comes from the labels; classes without a positive or a negative study are "
         "named and left out of means.",
     )
-    command.add_argument("checkpoint", metavar="CHECKPOINT", help="run folder or checkpoint folder")
+    _checkpoint(command)
     command.add_argument("--protocol", required=True, metavar="P", help=f"a YAML file or one of {', '.join(names('protocol'))}")
     command.add_argument("--manifest", type=Path, metavar="M", help="cohort, prepared on the fly")
     command.add_argument("--store", type=Path, metavar="S", help="cohort, prepared")
@@ -216,7 +212,7 @@ def _evaluate(commands: Any) -> None:
     command.add_argument(
         "--resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000; 0: no intervals)"
     )
-    command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
+    _device(command)
     command.set_defaults(run=_run_evaluate)
 
 
@@ -233,14 +229,12 @@ def _embed(commands: Any) -> None:
         description="Encode every study of SOURCE with CHECKPOINT and write features as safetensors shards with an index into OUT. Started "
         "again, it goes on where it was.",
     )
-    command.add_argument(
-        "checkpoint", metavar="CHECKPOINT", help="run folder, checkpoint folder, official checkpoint or hub id"
-    )
+    _checkpoint(command)
     command.add_argument("source", metavar="SOURCE", help="a manifest (prepared on the fly) or a prepared store")
     command.add_argument("out", type=Path, metavar="OUT", help="folder to write")
     command.add_argument("--tokens", action="store_true", help="also every patch token and its place in mm (large)")
     command.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="studies encoded at once (default: 16)")
-    command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
+    _device(command)
     _workers(command)
     command.set_defaults(run=_run_embed)
 
@@ -258,9 +252,7 @@ def _export(commands: Any) -> None:
         description="Write CHECKPOINT as OUT, a folder as the official HLIP code and open_clip lay it out: open_clip_config.json, "
         "open_clip_model.safetensors, tokenizer. It loads here again bit for bit.",
     )
-    command.add_argument(
-        "checkpoint", metavar="CHECKPOINT", help="run folder, checkpoint folder, official checkpoint or hub id"
-    )
+    _checkpoint(command)
     command.add_argument("out", type=Path, metavar="OUT", help="folder to write")
     command.add_argument(
         "--official", action="store_true", required=True, help="the official format (the only other one there is)"
@@ -274,6 +266,15 @@ def _run_export(arguments: argparse.Namespace) -> None:
 
     official.export(load(arguments.checkpoint), arguments.out)
     print(f"written: {arguments.out}")
+
+
+def _checkpoint(command: argparse.ArgumentParser) -> None:
+    told = "run folder, checkpoint folder, official checkpoint or hub id"
+    command.add_argument("checkpoint", metavar="CHECKPOINT", help=told)
+
+
+def _device(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
 
 
 def _workers(command: argparse.ArgumentParser) -> None:

@@ -35,9 +35,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hlip import __version__
-from hlip.ask import SIMULATED, check_spec, expected_spec, pick_device, skipped_scans
 from hlip.data import evaluation_batches
 from hlip.features import StudyFeatures, patch_centres, study_features
+from hlip.inputs import SIMULATED, check_spec, expected_spec, pick_device, skipped_scans
 from hlip.model import HLIP, load
 from hlip.prepare import prepare
 from hlip.store import Store, StudyRecord, read_metadata, study_file, write_atomically

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from hlip.ask import SIMULATED, cohort_store, expected_spec, pick_device, skipped_scans
+from hlip.inputs import SIMULATED, cohort_store, expected_spec, pick_device, skipped_scans
+from hlip.jsonable import jsonable
 from hlip.model import SENTENCE, load
 from hlip.protocol import Protocol, ProtocolError, evaluate_protocol, protocol_logits
 from hlip.store import StudyRecord
@@ -54,7 +55,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     }
     out = arguments.out
     out.mkdir(parents=True, exist_ok=True)
-    (out / "evaluation.json").write_text(json.dumps(finite(result), indent=2) + "\n", encoding="utf-8")
+    (out / "evaluation.json").write_text(json.dumps(jsonable(result), indent=2) + "\n", encoding="utf-8")
     write_logits(out / "logits.csv", protocol, logits, targets, records)
     print_result(protocol, tasks, counts)
     if simulated:
@@ -176,12 +177,3 @@ def print_result(protocol: Protocol, tasks: Mapping[str, Mapping[str, Any]], cou
 
 def _number(value: float | None) -> str:
     return "" if value is None or math.isnan(value) else f"{value:.3f}"
-
-
-def finite(value: Any) -> Any:
-    """NaN as null: JSON has no NaN."""
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -31,8 +31,8 @@ from einops import rearrange, repeat
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hlip.ask import (
-    MEANING,
+from hlip.ask import MEANING
+from hlip.inputs import (
     SIMULATED,
     expected_spec,
     find_study,
@@ -41,7 +41,7 @@ from hlip.ask import (
     scan_notes,
     skipped_scans,
     templates_of,
-    unknown_words,
+    vocabulary_notes,
 )
 from hlip.model import HLIP, SENTENCE, load
 from hlip.overlay import ScanEvidence, all_scans, montage, write_nifti
@@ -166,16 +166,13 @@ def explain_command(arguments: argparse.Namespace) -> None:
     """Explain one study's score for one query: a NIfTI map a scan and a montage, written to `arguments.out`.
 
     Args:
-        arguments: checkpoint, study, query, out (folder or None), store, manifest, templates, device as in `hlip ask`; reference
-            (mirror or air, mirror where there is none).
+        arguments: checkpoint, study, query, out (folder), store, manifest, templates, device as in `hlip ask`; reference (mirror or
+            air).
     """
     query = arguments.query.strip()
     if not query:
         raise ValueError("the QUERY is empty")
-    if arguments.templates:
-        PromptSet.load(arguments.templates)  # a wrong name, or a place that cannot be written, shows before the work
-    reference = getattr(arguments, "reference", None) or "mirror"
-    out = Path(arguments.out or "explanation")
+    out = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     model = load(arguments.checkpoint, pick_device(arguments.device))
     prompts = PromptSet.load(templates_of(arguments, model))
@@ -183,13 +180,12 @@ def explain_command(arguments: argparse.Namespace) -> None:
         store, record = find_study(arguments, expected_spec(model, arguments.checkpoint), Path(scratch))
         base = Path(scratch) if store.path.is_relative_to(scratch) else _folder(arguments.manifest)
         volumes = store.volumes(record.study_id)
-        explained = explain(model, volumes, store.affines(record.study_id), query, prompts, reference)
+        explained = explain(model, volumes, store.affines(record.study_id), query, prompts, arguments.reference)
         scans = scan_evidence(store, record, volumes, explained.evidence)
         notes = scan_notes(store, record.study_id) + folder_notes(store, record.study_id)
         notes += [f"skipped: {line}" for line in skipped_scans(store, record.study_id)]
         notes += write_maps(scans, originals(store, record, base), out)
-    if unknown := unknown_words(model, [query]):
-        notes.append(f"words this checkpoint's vocabulary does not hold, so they say little to it: {', '.join(unknown)}")
+    notes += vocabulary_notes(model, [query])
     warning = SIMULATED if model.facts.get("simulated") else ""
     numbers = f"score {explained.score:.3f}, similarity {explained.similarity:+.3f} (normal {explained.normal:+.3f})"
     rows = [all_scans(scans), *scans] if len(scans) > 1 else scans
@@ -197,7 +193,7 @@ def explain_command(arguments: argparse.Namespace) -> None:
     print(f'{arguments.study}: "{query}": {numbers}')
     for note in notes:
         print(f"  note: {note}")
-    print(f"{len(scans)} maps and evidence.png in {out}\n{READING[reference]}\n{MEANING}")
+    print(f"{len(scans)} maps and evidence.png in {out}\n{READING[arguments.reference]}\n{MEANING}")
     if warning:
         print(warning)
 

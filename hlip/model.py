@@ -237,7 +237,7 @@ def load(
 
     place = official.local(path)
     if official.is_official(place):
-        return official.load(place, device, variant, text_source)
+        return official.load_with_report(place, device, variant, text_source)[0]
     if variant or text_source:
         raise CheckpointError(f"{path}: a checkpoint of ours brings its variant and text source; leave both out")
     folder = checkpoint_folder(place)

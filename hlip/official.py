@@ -43,7 +43,6 @@ __all__ = [
     "Official",
     "export",
     "is_official",
-    "load",
     "load_with_report",
     "local",
     "read",
@@ -115,27 +114,19 @@ def is_official(path: Path) -> bool:
     return (path.is_file() and path.suffix in SUFFIXES) or (path / CONFIG).is_file()
 
 
-def load(
-    path: str | Path,
-    device: str | torch.device = "cpu",
-    variant: str | Path | None = None,
-    text_source: str | Path | None = None,
-) -> HLIP:
-    """An official model in evaluation mode; arguments as in `hlip.load`.
-
-    Raises:
-        CheckpointError: unreadable, of unknown scopes, or with keys that are missing, unexpected or of another shape.
-    """
-    return load_with_report(path, device, variant, text_source)[0]
-
-
 def load_with_report(
     path: str | Path,
     device: str | torch.device = "cpu",
     variant: str | Path | None = None,
     text_source: str | Path | None = None,
 ) -> tuple[HLIP, KeyReport]:
-    """As `load`, and what became of each key; the summary also stands in the model's `facts`."""
+    """An official model in evaluation mode, and what became of each key; the summary also stands in the model's `facts`.
+
+    Arguments as in `hlip.load`.
+
+    Raises:
+        CheckpointError: unreadable, of unknown scopes, or with keys that are missing, unexpected or of another shape.
+    """
     found = read(local(path))
     config, known = _config(found, variant)
     with tempfile.TemporaryDirectory() as scratch:

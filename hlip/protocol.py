@@ -127,10 +127,6 @@ class Protocol:
                 faults.append(f"task {task.name}: kind presence needs an absent phrase for each class")
         return faults
 
-    def vocabulary_size(self) -> int:
-        """Texts that are embedded."""
-        return sum(1 + bool(c.absent) for c in self.classes) * len(self.prompts.templates)
-
 
 @torch.no_grad()
 def protocol_logits(model: HLIP, protocol: Protocol, study: Tensor) -> Floats:

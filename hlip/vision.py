@@ -190,8 +190,8 @@ class StudyEncoder(nn.Module):
             self.register_buffer("spatial_posemb", table(config.grid, width)[None])
         if config.sequence_positions:
             self.register_buffer("sequential_posemb", sequence_table(config.sequence_positions, width)[None])
-        rates = torch.linspace(0, config.drop_path, depth).tolist()
-        self.blocks = nn.ModuleList(Block(width, config.heads, config.mlp_ratio, rate) for rate in rates)
+        self.blocks = nn.ModuleList(Block(width, config.heads, config.mlp_ratio) for _ in range(depth))
+        self.spread_drop_path()
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self._tables: dict[tuple, Tensor] = {}
         self.reset_parameters()
@@ -205,6 +205,12 @@ class StudyEncoder(nn.Module):
                 nn.init.xavier_uniform_(module.weight.view(len(module.weight), -1))
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+
+    def spread_drop_path(self) -> None:
+        """Give each block its rate of stochastic depth, as the configuration now says."""
+        rates = torch.linspace(0, self.config.drop_path, len(self.blocks)).tolist()
+        for block, rate in zip(self.blocks, rates, strict=True):
+            block.drop_path = rate
 
     def forward(self, volumes: Tensor, scans_per_study: Sequence[int], kept: Tensor | None = None) -> Tensor:
         """Pooled features.

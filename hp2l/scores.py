@@ -9,8 +9,7 @@ Shapes: N studies, K_l classes of level l.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from hlip.jsonable import jsonable
 
 _COLUMNS = ("study_id", "patient_id", "split", "level", "class", "score", "label")
 
@@ -129,16 +130,3 @@ class Scores:
 
 def _sidecar(path: str | Path) -> Path:
     return Path(path).with_suffix(".provenance.json")
-
-
-def jsonable(value: Any) -> Any:
-    """NumPy numbers and arrays to Python's, NaN and infinity to None, keys to strings."""
-    if isinstance(value, Mapping):
-        return {str(key): jsonable(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple, set, np.ndarray)):
-        return [jsonable(entry) for entry in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, (bool, int, str)) else str(value)

@@ -261,22 +261,21 @@ def build_model(config: PretrainConfig, data: StudyDataset, accelerator: Acceler
 def continued(path: Path, config: HLIPConfig) -> HLIP:
     """The weights of a checkpoint under this configuration (another patch dropout, say), in training mode."""
     start = load(path)
-    told = {
+    free = {  # how it is trained or where it came from, not what it is
         "vision": {"patch_dropout", "drop_air_first", "drop_path", "checkpoint_blocks"},
         "text": {"locked", "pretrained", "source"},
     }
     wanted, found = plain(config), plain(start.config)
-    for part, names in told.items():
-        for name in names:  # how it is trained or where it came from, not what it is
-            wanted[part].pop(name), found[part].pop(name)
+    for part, names in free.items():
+        for side in (wanted, found):
+            side[part] = {key: value for key, value in side[part].items() if key not in names}
     wrong = [f"{key}: {value}, but {path} has {found[key]}" for key, value in wanted.items() if found[key] != value]
     if wrong:
         raise CheckpointError("the model differs from that of init: " + "; ".join(wrong))
     vision = start.visual.config
-    for name in told["vision"]:
+    for name in free["vision"]:
         setattr(vision, name, getattr(config.vision, name))
-    for block, rate in zip(start.visual.blocks, torch.linspace(0, vision.drop_path, len(vision.scopes)).tolist(), strict=True):
-        block.drop_path = rate
+    start.visual.spread_drop_path()
     if config.text.locked:
         start.text.encoder.lock()
     return start.train()

@@ -276,7 +276,7 @@ def asked(tmp_path: Path, model: HLIP, monkeypatch: pytest.MonkeyPatch) -> argpa
     head(tmp_path / "study" / "flair.nii.gz", AFFINES["flipped"], (60, 56, 44))
     return argparse.Namespace(
         checkpoint=str(tmp_path / "model"), study=str(tmp_path / "study"), query="glioma", out=tmp_path / "out",
-        store=None, manifest=None, templates=None, device="cpu",
+        store=None, manifest=None, templates=None, device="cpu", reference="mirror",
     )  # fmt: skip
 
 
