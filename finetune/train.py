@@ -22,23 +22,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from finetune.tokens import encode_once, weights_digest
+from hlip.batches import GlobalBatches
 from hlip.config import parse_config, plain, plain_errors
-from hlip.data import GlobalBatches
-from hlip.engine import (
-    OptimizerConfig,
-    Precision,
-    RunLog,
-    learning_rate,
-    make_accelerator,
-    make_optimizer,
-    restore_state,
-    save_state,
-    set_learning_rate,
-    share_cores,
-)
+from hlip.engine import Precision, make_accelerator, share_cores
 from hlip.folders import recover
 from hlip.metrics import class_aucs, macro
 from hlip.model import CheckpointError, load
+from hlip.optimizer import OptimizerConfig, learning_rate, make_optimizer, set_learning_rate
+from hlip.runs import RunLog, restore_state, save_state
 from hlip.store import Store, StudyRecord
 from hlip.taxonomy import Taxonomy, TaxonomyError
 from hp2l.baselines import FlatHead
@@ -170,7 +161,7 @@ class Run:
             rate = learning_rate(step, config.steps, config.optimizer)
             set_learning_rate(self.optimizer, rate)
             torch.manual_seed(hash((config.seed, step, self.accelerator.process_index)) % 2**63)
-            parts = self.step(torch.tensor([index for _, index in places]))
+            parts = self.step(torch.tensor([place.study for place in places]))
             done = step + 1
             bar.update()
             if done % config.log_every == 0 or done == config.steps:

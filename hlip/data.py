@@ -1,23 +1,29 @@
 """Prepared studies as training samples, and their packed batches.
 
-Every draw (which scans, which sentence, the order of the report) comes from a generator seeded by (seed, epoch, index), and
-the order of an epoch from (seed, epoch): any number of workers and processes gives the same samples. A study without a
-report cannot be contrasted and is left out by name.
+Every draw (which scans, which sentence, the order of the report, which patches are kept, augmentation) comes from generators
+seeded by (seed, epoch, index): any number of workers and processes gives the same samples. A study without a report cannot be
+contrasted and is left out by name; one whose file is damaged is replaced by another draw, and the batch says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
+from hlip.augment import AugmentConfig, augment
+from hlip.batches import Place
 from hlip.reports import split_sentences
-from hlip.store import Store, StudyRecord
+from hlip.store import Store, StoreError, StudyRecord
+from hlip.vision import VisionConfig, draw_study_patches
+
+REPLACEMENTS = 10  # other studies tried where one cannot be read
 
 
 @dataclass
@@ -40,6 +46,12 @@ class Sample(NamedTuple):
     """(n, 1, D, H, W) uint8."""
     sentence: str
     report: str
+    kept: Tensor | None = None
+    """(n, T) int64 patches that patch dropout keeps."""
+    chunk: int = 0
+    """Which forward pass of its step it belongs to."""
+    faults: tuple[tuple[str, str], ...] = ()
+    """Studies that should have stood here and could not be read, each with the reason."""
 
 
 class Batch(NamedTuple):
@@ -52,13 +64,41 @@ class Batch(NamedTuple):
     """B counts on the host, so that no step waits for the device to learn them."""
     sentences: list[str]
     reports: list[str]
+    kept: Tensor | None = None
+    """(S, T) int64 patches that patch dropout keeps."""
+    sentence_ids: Tensor | None = None
+    """(B, t) int64, when a tokenizer was at hand."""
+    report_ids: Tensor | None = None
+    """(B, t) int64."""
+    faults: tuple[tuple[str, str], ...] = ()
+    """As of `Sample`."""
 
 
 class StudyDataset(Dataset[Sample]):
-    """Studies of one split; `dataset[epoch, index]` is a random draw, the same wherever and whenever it is made."""
+    """Studies of one split; `dataset[epoch, index]` is a random draw, the same wherever and whenever it is made.
 
-    def __init__(self, store: Store, split: str, sampling: SamplingConfig, seed: int, prefix: str):
+    Args:
+        store: where the studies are.
+        split: which of them.
+        sampling: what is drawn.
+        seed: of every draw.
+        prefix: begins every text.
+        vision: the encoder that will see the volumes; its patch dropout is drawn here, study by study. None keeps every patch.
+        augmentation: of the voxels; none by default.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        split: str,
+        sampling: SamplingConfig,
+        seed: int,
+        prefix: str,
+        vision: VisionConfig | None = None,
+        augmentation: AugmentConfig | None = None,
+    ):
         self.store, self.sampling, self.seed, self.prefix = store, sampling, seed, prefix
+        self.vision, self.augmentation = vision, augmentation
         self.records: list[StudyRecord] = []
         self.sentences: list[list[str]] = []
         self.without_report: list[str] = []
@@ -74,17 +114,43 @@ class StudyDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, place: tuple[int, int]) -> Sample:
-        """The draw of one epoch and index."""
-        epoch, index = place
-        generator = np.random.default_rng([self.seed, epoch, index])
-        record, sentences = self.records[index], self.sentences[index]
+    @property
+    def sizes(self) -> list[int]:
+        """Scans that a draw of each study has."""
+        return [min(len(record.sequences), self.sampling.max_scans) for record in self.records]
+
+    def __getitem__(self, place: Place | tuple[int, int]) -> Sample:
+        """The draw of one epoch and index; where its file is damaged, that of another study.
+
+        Raises:
+            StoreError: the studies tried instead could not be read either.
+        """
+        place = Place(*place)
+        faults: list[tuple[str, str]] = []
+        while len(faults) <= REPLACEMENTS:
+            try:
+                return self.draw(place)._replace(faults=tuple(faults))
+            except (StoreError, OSError) as error:
+                faults.append((self.records[place.study].study_id, str(error)))
+                other = np.random.default_rng([self.seed, place.epoch, place.study, len(faults)]).integers(len(self))
+                place = place._replace(study=int(other))
+        raise StoreError(f"{len(faults)} studies one after another could not be read, the last: {faults[-1][1]}")
+
+    def draw(self, place: Place) -> Sample:
+        """One draw of a study that can be read."""
+        key = [self.seed, place.epoch, place.study]
+        generator = np.random.default_rng(key)
+        record, sentences = self.records[place.study], self.sentences[place.study]
         scans = generator.permutation(len(record.sequences))[: self.sampling.max_scans]
         order = generator.permutation(len(sentences))
         report = self.prefix + " ".join(sentences[place] for place in order)
-        drawn = sentences[generator.choice(len(sentences), p=self.chances[index])]
+        drawn = sentences[generator.choice(len(sentences), p=self.chances[place.study])]
         sentence = self.prefix + drawn if self.sampling.sentence_dropout else report
-        return Sample(record.study_id, self.store.volumes(record.study_id, scans.tolist()), sentence, report)
+        volumes = self.store.volumes(record.study_id, scans.tolist())
+        if self.augmentation is not None:
+            volumes = augment(volumes, self.augmentation, np.random.default_rng([*key, 1]))
+        kept = draw_study_patches(volumes, self.vision, [*key, 2]) if self.vision is not None else None
+        return Sample(record.study_id, volumes, sentence, report, kept, place.chunk)
 
 
 def sentence_chances(reports: Sequence[Sequence[str]], rarity: float) -> list[np.ndarray]:
@@ -97,44 +163,32 @@ def sentence_chances(reports: Sequence[Sequence[str]], rarity: float) -> list[np
     return [weight / weight.sum() for weight in weights]
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Pack samples: no scan repeated, no padding."""
+def collate(samples: Sequence[Sample], tokenizer: Callable[[Sequence[str]], Tensor] | None = None) -> Batch:
+    """Pack samples: no scan repeated, no padding of volumes. With a tokenizer the texts' ids come along."""
+    kept = [sample.kept for sample in samples if sample.kept is not None]
+    sentences, reports = [sample.sentence for sample in samples], [sample.report for sample in samples]
     return Batch(
         study_ids=[sample.study_id for sample in samples],
         volumes=torch.cat([sample.volumes for sample in samples]),
         scans_per_study=[len(sample.volumes) for sample in samples],
-        sentences=[sample.sentence for sample in samples],
-        reports=[sample.report for sample in samples],
+        sentences=sentences,
+        reports=reports,
+        kept=torch.cat(kept) if kept else None,
+        sentence_ids=tokenizer(sentences) if tokenizer else None,
+        report_ids=tokenizer(reports) if tokenizer else None,
+        faults=tuple(fault for sample in samples for fault in sample.faults),
     )
 
 
-class GlobalBatches(Sampler[list[tuple[int, int]]]):
-    """This process's share of each global batch, endlessly from `start`; an epoch's remainder that fills no batch is left out.
+class Chunks:
+    """The samples of a step as one packed batch a forward pass; done by the loader's processes, tokenizing included."""
 
-    Step s of any number of processes sees the same global batch, so one process equals two, and a resumed run continues
-    where it was.
-    """
+    def __init__(self, tokenizer: Callable[[Sequence[str]], Tensor] | None = None):
+        self.tokenizer = tokenizer
 
-    def __init__(self, length: int, batch_size: int, *, seed: int, steps: int, start: int = 0, rank: int = 0, world: int = 1):
-        if batch_size % world:
-            raise ValueError(f"batch_size {batch_size} (all processes together) is not a multiple of {world} processes")
-        if length < batch_size:
-            raise ValueError(f"{length} training studies do not fill one batch of {batch_size}: choose a smaller batch_size")
-        self.length, self.batch_size, self.seed = length, batch_size, seed
-        self.steps, self.start, self.rank, self.world = steps, start, rank, world
-
-    def __len__(self) -> int:
-        return self.steps - self.start
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        in_epoch, share = self.length // self.batch_size, self.batch_size // self.world
-        current, order = -1, np.empty(0, int)
-        for step in range(self.start, self.steps):
-            epoch, place = divmod(step, in_epoch)
-            if epoch != current:
-                current, order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.length)
-            first = place * self.batch_size + self.rank * share
-            yield [(epoch, int(index)) for index in order[first : first + share]]
+    def __call__(self, samples: Sequence[Sample]) -> list[Batch]:
+        """Samples in the order of their chunks -> a batch a chunk."""
+        return [collate(list(part), self.tokenizer) for _, part in groupby(samples, key=lambda sample: sample.chunk)]
 
 
 def evaluation_batches(store: Store, records: Sequence[StudyRecord], batch_size: int) -> Iterator[Batch]:

@@ -2,8 +2,9 @@
 
 Class token 0 meets one random sentence of the report, class token 1 the whole report; each is a symmetric InfoNCE with its
 own learnable temperature, and the total is their mean (HLIP ablation, 2025-11); a model built for siglip has a sigmoid for
-each pair instead. Across processes, local rows meet the
-gathered columns, and the features of both objectives are gathered in one exchange, with gradients.
+each pair instead. Across processes, InfoNCE holds local
+rows against gathered columns; the features of both objectives are gathered in one exchange, with gradients. The sigmoid form gathers
+nothing: texts are passed round from neighbour to neighbour, and only B x B pairs are held at a time.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
+from open_clip.loss import neighbour_exchange_with_grad
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather
 from torch.nn import functional as F
 
 from hlip.model import REPORT, SENTENCE
@@ -62,24 +63,20 @@ def dual_contrastive_loss(
         DeepSpeed's averaging of gradients gives.
     """
     study = features["study"]
-    local = torch.stack(
-        [study[:, SENTENCE], features["sentence"], study[:, min(REPORT, study.shape[1] - 1)], features["report"]]
-    )
-    gathered = gather(local)
-    same: list[Tensor | None] = [None, None]
+    images = torch.stack([study[:, SENTENCE], study[:, min(REPORT, study.shape[1] - 1)]])
+    words = torch.stack([features["sentence"], features["report"]])
+    same: tuple[Tensor | None, ...] = (None, None)
     if config.identical_texts_match:
         if texts is None:
             raise ValueError("identical_texts_match needs the texts")
-        same = [same_text(part, study.device) for part in texts]
-
-    def objective(name: str, place: int) -> Tensor:
-        rows = local[place], local[place + 1], gathered[place], gathered[place + 1], features[f"{name}_scale"]
-        bias = features.get(f"{name}_bias")
-        if bias is None:
-            return clip_loss(*rows, same[place // 2])
-        return siglip_loss(rows[0], rows[3], rows[4], bias, same[place // 2])
-
-    sentence, report = objective("sentence", 0), objective("report", 2)
+        same = tuple(same_text(part, study.device) for part in texts)
+    scales = features["sentence_scale"], features["report_scale"]
+    if "sentence_bias" in features:
+        biases = features["sentence_bias"], features["report_bias"]
+        sentence, report = siglip_losses(images, words, scales, biases, same)
+    else:
+        all_images, all_words = gather(torch.cat([images, words])).chunk(2)
+        sentence, report = (clip_loss(*parts) for parts in zip(images, words, all_images, all_words, scales, same, strict=True))
     return Losses(config.sentence * sentence + config.report * report, sentence.detach(), report.detach())
 
 
@@ -103,30 +100,62 @@ def clip_loss(
     return (to_text + to_image) / 2
 
 
-def siglip_loss(image: Tensor, all_text: Tensor, scale: Tensor, bias: Tensor, same: Tensor | None = None) -> Tensor:
-    """A sigmoid for each pair of local images (B, E) and all texts (N, E); row i's partner is column rank * B + i.
+def siglip_losses(
+    images: Tensor,
+    texts: Tensor,
+    scales: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    same: Sequence[Tensor | None] = (None, None),
+) -> list[Tensor]:
+    """A sigmoid for each pair of an image and a text, both objectives at once; both are passed round in one exchange.
 
     Args:
-        scale: (1,) factor of the cosine similarities.
-        bias: (1,) added to them; starts low, because nearly all pairs are negative.
-        same: (B, N) bool, pairs whose texts are equal: positives too.
+        images: (k, B, E) of this process, an objective each.
+        texts: (k, B, E) of this process.
+        scales: k factors (1,) of the cosine similarities.
+        biases: k terms (1,) added to them; they start low, because nearly all pairs are negative.
+        same: k times (B, N) bool, pairs whose texts are equal: positives too.
 
     Source:
-        Zhai et al., Sigmoid Loss for Language Image Pre-Training, arXiv 2303.15343, algorithm 1.
+        Zhai et al., Sigmoid Loss for Language Image Pre-Training, arXiv 2303.15343, algorithm 1 and section 3.3.
     """
-    rows, columns = len(image), len(all_text)
-    positive = F.one_hot(torch.arange(rows, device=image.device) + rows * _rank(), columns).bool()
-    if same is not None:
-        positive = positive | same
-    logits = scale * image @ all_text.T + bias
-    return -F.logsigmoid(torch.where(positive, logits, -logits)).sum() / rows
+    rank, world = _rank(), dist.get_world_size() if _several() else 1
+    rows = images.shape[1]
+    own = torch.eye(rows, dtype=torch.bool, device=images.device)
+    totals = [images.new_zeros(()) for _ in images]
+    for hop in range(world):
+        if hop:
+            texts = neighbour_exchange_with_grad((rank - 1) % world, (rank + 1) % world, texts)
+        holder = (rank - hop) % world  # whose texts these are
+        for place, (image, text) in enumerate(zip(images, texts, strict=True)):
+            positive = own if hop == 0 else torch.zeros_like(own)
+            equal = same[place]
+            if equal is not None:
+                positive = positive | equal[:, holder * rows : (holder + 1) * rows]
+            logits = scales[place] * image @ text.T + biases[place]
+            totals[place] = totals[place] - F.logsigmoid(torch.where(positive, logits, -logits)).sum() / rows
+    return totals
+
+
+class _Gather(torch.autograd.Function):
+    """Every process's tensor side by side; the backward pass brings each its own gradient, summed over processes."""
+
+    @staticmethod
+    def forward(ctx: Any, local: Tensor) -> Tensor:
+        parts = [torch.empty_like(local) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, local)
+        return torch.cat(parts, dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous()
+        dist.all_reduce(total)
+        return total.chunk(dist.get_world_size(), dim=1)[dist.get_rank()]
 
 
 def gather(local: Tensor) -> Tensor:
     """(k, B, E) of this process -> (k, N, E) of all, in the order of ranks, with gradients to each owner."""
-    if not _several():
-        return local
-    return torch.cat(all_gather(local.contiguous()), dim=1)
+    return _Gather.apply(local.contiguous()) if _several() else local
 
 
 def same_text(texts: Sequence[str], device: torch.device) -> Tensor:

@@ -5,7 +5,7 @@
     classes = model.encode_text(["This study shows: glioma."])
 
 A checkpoint is a folder: `config.json` (model, VolumeSpec, what it has seen), `model.safetensors`, `text/` (the tower's
-configuration and tokenizer). It needs nothing else to rebuild itself.
+configuration and tokenizer), `README.md` (the model card). It needs nothing else to rebuild itself.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
 import torch
 from safetensors import SafetensorError
@@ -23,7 +23,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hlip.card import model_card
 from hlip.folders import recover, whole_folder
+from hlip.hub import HubCheckpoint, local
 from hlip.text import TextConfig, TextTower, Tokenizer
 from hlip.vision import StudyEncoder, VisionConfig
 from hlip.volume import VolumeSpec
@@ -91,7 +93,7 @@ class HLIPConfig:
         return cls(**(values | parts))
 
 
-class HLIP(nn.Module):
+class HLIP(nn.Module, HubCheckpoint):
     """Studies and texts in one space.
 
     Args:
@@ -100,6 +102,8 @@ class HLIP(nn.Module):
         pretrained_text: read the tower's weights from the source (a checkpoint brings its own instead).
         need_tokenizer: False accepts a source without tokenizer files; then only `encode_text` is missing.
     """
+
+    files: ClassVar[frozenset[str]] = frozenset({"config.json", "model.safetensors", "text", "README.md"})
 
     def __init__(
         self,
@@ -164,14 +168,22 @@ class HLIP(nn.Module):
         """Full texts, prefix included -> (N, E), unit length."""
         return self.encode_tokens(self.tokenizer(texts).to(self.device))
 
-    def forward(self, volumes: Tensor, scans_per_study: Sequence[int], sentences: Tensor, reports: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self,
+        volumes: Tensor,
+        scans_per_study: Sequence[int],
+        sentences: Tensor,
+        reports: Tensor,
+        kept: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """One training batch -> `study (B, P, E)`, `sentence (B, E)`, `report (B, E)`, both temperatures' factors (1,), and with
         siglip both biases (1,).
 
-        A single call, so that DDP and DeepSpeed see every parameter used once.
+        A single call, so that DDP and DeepSpeed see every parameter used once. `kept` (S, T) are the patches that patch dropout keeps,
+        drawn here if it is not given.
         """
         features = {
-            "study": self.encode_study(volumes, scans_per_study),
+            "study": F.normalize(self.visual_proj(self.visual(volumes, scans_per_study, kept)), dim=-1),
             "sentence": self.encode_tokens(sentences),
             "report": self.encode_tokens(reports),
             "sentence_scale": self.logit_scale_sentence.exp(),
@@ -191,6 +203,23 @@ class HLIP(nn.Module):
     def device(self) -> torch.device:
         return self.logit_scale_sentence.device
 
+    def describe(self) -> dict[str, Any]:
+        """What config.json holds."""
+        return {
+            "format": FORMAT,
+            "model": asdict(self.config),
+            "volume_spec": self.volume_spec.as_dict() if self.volume_spec else None,
+            "facts": self.facts,
+        }
+
+    def card(self) -> str:
+        """The model card (`hlip.card`)."""
+        return model_card(self.describe())
+
+    @classmethod
+    def _open(cls, path: str | Path, device: str | torch.device, **settings: Any) -> HLIP:
+        return load(path, device, **settings)
+
     def save(self, folder: str | Path, state: dict[str, Tensor] | None = None) -> None:
         """Write a checkpoint folder atomically.
 
@@ -199,18 +228,13 @@ class HLIP(nn.Module):
             state: weights gathered by an engine; the module's own by default.
         """
         tensors = {key: value.detach().contiguous().cpu() for key, value in (state or self.state_dict()).items()}
-        description = {
-            "format": FORMAT,
-            "model": asdict(self.config),
-            "volume_spec": self.volume_spec.as_dict() if self.volume_spec else None,
-            "facts": self.facts,
-        }
         with whole_folder(folder) as partial:
             save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
             if not isinstance(self.tokenizer, NoTokenizer):
                 self.tokenizer.hf.save_pretrained(str(partial / "text"))
             self.text.encoder.config.save_pretrained(str(partial / "text"))
-            (partial / "config.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+            (partial / "config.json").write_text(json.dumps(self.describe(), indent=2) + "\n", encoding="utf-8")
+            (partial / "README.md").write_text(self.card(), encoding="utf-8")
 
 
 def load(
@@ -235,7 +259,7 @@ def load(
     """
     from hlip import official
 
-    place = official.local(path)
+    place = local(path)
     if official.is_official(place):
         return official.load_with_report(place, device, variant, text_source)[0]
     if variant or text_source:

@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hlip.folders import recover, whole_folder
+from hlip.hub import local
 from hlip.model import HLIP, INITIAL_SCALE, SIGLIP_BIAS, CheckpointError, HLIPConfig, NoTokenizer, lacks_tokenizer
 from hlip.official_names import KeyReport, Shapes, name_of, scopes_of, to_official, to_ours, vision_config, vision_state
 from hlip.text import TextConfig
@@ -44,7 +45,6 @@ __all__ = [
     "export",
     "is_official",
     "load_with_report",
-    "local",
     "read",
     "vision_config",
     "vision_state",
@@ -77,35 +77,6 @@ class Official:
     def text(self) -> dict[str, Any]:
         """open_clip's `text_cfg`."""
         return self.config.get("text_cfg", {})
-
-
-def local(path: str | Path) -> Path:
-    """`path` as it is, or the folder that the hub's files of `owner/name[@revision]` were downloaded to.
-
-    Only json, txt, safetensors and, failing those, bin files are fetched.
-
-    Raises:
-        CheckpointError: the hub was meant and does not answer, or has no such repository.
-    """
-    found = re.fullmatch(r"(hf-hub:)?([\w.-]+/[\w.-]+?)(@[\w./-]+)?", str(path))
-    here = Path(path)
-    if not found or (
-        not found[1] and (here.exists() or here.parent.exists() or here.with_name(f".{here.name}.previous").exists())
-    ):
-        return here
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    patterns = ["*.json", "*.txt", "*.safetensors"]
-    revision = found[3][1:] if found[3] else None
-    try:
-        folder = Path(snapshot_download(found[2], revision=revision, allow_patterns=patterns))
-        if not any(folder.glob("*.safetensors")):
-            folder = Path(snapshot_download(found[2], revision=revision, allow_patterns=[*patterns, "*.bin"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{path}: no such folder here, and not to be had from the hub ({reason})") from error
-    return folder
 
 
 def is_official(path: Path) -> bool:

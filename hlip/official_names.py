@@ -7,6 +7,7 @@ Attention scopes have no weights, so only a name can tell them.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from hlip.model import CheckpointError
 from hlip.vision import VisionConfig
 
 TRUNK = "visual.trunk."
+NORM_EPS = 1e-6
 LEVELS = {"multiscan_h2": ("scan", "study"), "multiscan_h3": ("slice", "scan", "study"), "singlescan_h2": ("slice", "scan")}
 """Scopes that a part of the official model names stands for, from narrow to wide."""
 _BLOCK = r"blocks\.\d+\.(norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)"
@@ -178,8 +180,10 @@ def vision_config(arguments: Mapping[str, Any]) -> VisionConfig:
     """The trunk's constructor arguments -> `VisionConfig`.
 
     Raises:
-        ValueError: the block lists leave a block without a scope or name one twice.
+        ValueError: the block lists leave a block without a scope or name one twice; or the norms' epsilon is not ours.
     """
+    if not math.isclose(arguments.get("norm_eps") or NORM_EPS, NORM_EPS):
+        raise ValueError(f"norm_eps {arguments['norm_eps']}: the layer norms here have {NORM_EPS}")
     scopes: list[str | None] = [None] * arguments["depth"]
     for scope in ("slice", "scan", "study"):
         for index in arguments.get(f"{scope}_attn_indexes") or ():
@@ -190,6 +194,7 @@ def vision_config(arguments: Mapping[str, Any]) -> VisionConfig:
     if gaps:
         raise ValueError(f"blocks {gaps} are in no attention list")
     places = arguments.get("max_num_scans") or 0
+    in_thirds = arguments["embed_dim"] % 6 == 0  # else no table of three axes can be built; the weights bring their own
     return VisionConfig(
         size=tuple(arguments["img_size"]),
         patch=tuple(arguments["patch_size"]),
@@ -199,7 +204,7 @@ def vision_config(arguments: Mapping[str, Any]) -> VisionConfig:
         scopes=[scope for scope in scopes if scope],
         class_tokens=1 + (arguments.get("reg_tokens") or 0),
         pool="dinotxt" if arguments.get("global_pool_dinotxt") else "class",
-        position="space" if places else "depth_plane",
+        position="space" if places and in_thirds else "depth_plane",
         sequence_positions=places if places > 1 else 0,  # single-scan models say 1 and have no such embedding
     )
 

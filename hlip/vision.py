@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
@@ -152,8 +153,7 @@ class PatchEmbed(nn.Module):
 
     def patches(self, volumes: Tensor) -> Tensor:
         """(S, 1, D, H, W) -> (S, T, voxels of a patch)."""
-        p, q, r = self.patch
-        return rearrange(volumes, "S 1 (d p) (h q) (w r) -> S (d h w) (p q r)", p=p, q=q, r=r)
+        return patches_of(volumes, self.patch)
 
     @staticmethod
     def standardise(patches: Tensor) -> Tensor:
@@ -164,6 +164,12 @@ class PatchEmbed(nn.Module):
     def set_centre(self, volumes: Tensor) -> None:
         """Take the mean of these volumes' standardised patches, place by place, as what is subtracted from now on."""
         self.centre.copy_(self.standardise(normalise(self.patches(volumes))).mean(dim=0, keepdim=True))
+
+
+def patches_of(volumes: Tensor, patch: tuple[int, int, int]) -> Tensor:
+    """(S, 1, D, H, W) -> (S, T, voxels of a patch), row-major in the grid."""
+    p, q, r = patch
+    return rearrange(volumes, "S 1 (d p) (h q) (w r) -> S (d h w) (p q r)", p=p, q=q, r=r)
 
 
 def normalise(voxels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -239,8 +245,7 @@ class StudyEncoder(nn.Module):
         if config.patch_norm and grid != config.grid:
             raise ValueError(f"with patch_norm the grid is fixed: volumes of {config.size}, not {tuple(volumes.shape[2:])}")
         if kept is None and self.training and config.patch_dropout:
-            tissue = has_tissue(self.patch_embed.patches(volumes)) if config.drop_air_first else None
-            kept = draw_kept(len(volumes), grid, config.patch_dropout, config.scopes[0] == "slice", volumes.device, tissue)
+            kept = draw_patches(volumes, config)
         patches = self.patch_embed(volumes, kept)
         patches = self._add_positions(patches, grid, counts, kept)
         slices = grid[0] if "slice" in config.scopes else 1
@@ -318,6 +323,22 @@ def has_tissue(patches: Tensor) -> Tensor:
     return (patches > level).float().mean(dim=-1) > 0.1
 
 
+def draw_study_patches(volumes: Tensor, config: VisionConfig, key: Sequence[int]) -> Tensor | None:
+    """The patches (n, T) that patch dropout keeps of one study's scans (n, 1, D, H, W), drawn from a generator with this key;
+    None where nothing is dropped."""
+    if not config.patch_dropout:
+        return None
+    seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    return draw_patches(volumes, config, torch.Generator(volumes.device).manual_seed(seed))
+
+
+def draw_patches(volumes: Tensor, config: VisionConfig, generator: torch.Generator | None = None) -> Tensor:
+    """(S, 1, D, H, W) -> (S, T) random patches to keep, as the configuration's patch dropout says."""
+    tissue = has_tissue(patches_of(volumes, config.patch)) if config.drop_air_first else None
+    grid, by_slice = grid_of(volumes.shape[2:], config.patch), config.scopes[0] == "slice"
+    return draw_kept(len(volumes), grid, config.patch_dropout, by_slice, volumes.device, tissue, generator)
+
+
 def draw_kept(
     scans: int,
     grid: tuple[int, int, int],
@@ -325,6 +346,7 @@ def draw_kept(
     by_slice: bool,
     device: torch.device,
     tissue: Tensor | None = None,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     """(S, T) random patches to keep, the same number in every scan, or in every slice.
 
@@ -333,7 +355,7 @@ def draw_kept(
     depth, plane = grid[0], grid[1] * grid[2]
     groups, size = (scans * depth, plane) if by_slice else (scans, depth * plane)
     keep = max(1, int(size * (1 - dropout)))
-    order = torch.rand(groups, size, device=device)
+    order = torch.rand(groups, size, device=device, generator=generator)
     if tissue is not None:
         order = order + (~tissue.reshape(groups, size)).float()
     kept = order.argsort(dim=1)[:, :keep]

@@ -2,44 +2,39 @@
 
     accelerate launch pretrain --config configs/pretrain/demo.yaml --store STORE --out RUN
 
-RUN gets `config.yaml`, `metrics.jsonl`, `model/` (a checkpoint that `hlip.load` opens) and `state/` (all that is needed to
-go on). Started again with the same RUN, it continues from the last saved step; a finished run says so and ends.
+RUN gets `config.yaml`, `metrics.jsonl`, `training.png`, `model/` (the last weights, which `hlip.load` opens), `best/` (those that
+did best on the validation split) and `checkpoints/` (all that is needed to go on). Started again with the same RUN, it continues
+from the last checkpoint; a finished run says so and ends. Told to stop (SIGTERM of a scheduler, Ctrl-C), it saves first.
 """
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
-from accelerate import Accelerator
-from torch import nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
+from hlip.augment import AugmentConfig
+from hlip.batches import GlobalBatches
 from hlip.config import parse_config, plain, plain_errors
-from hlip.data import Batch, GlobalBatches, SamplingConfig, StudyDataset, collate
-from hlip.engine import (
-    OptimizerConfig,
-    Precision,
-    RunLog,
-    clamp_temperatures,
-    full_state,
-    learning_rate,
-    make_accelerator,
-    make_optimizer,
-    restore_state,
-    save_state,
-    set_learning_rate,
-    share_cores,
-)
-from hlip.loss import LossConfig, Losses, dual_contrastive_loss
-from hlip.model import HLIP, CheckpointError, HLIPConfig, load
+from hlip.data import Batch, Chunks, SamplingConfig, StudyDataset
+from hlip.engine import Precision, full_state, make_accelerator, share_cores, whole_weights
+from hlip.loss import LossConfig
+from hlip.model import HLIP, HLIPConfig
+from hlip.optimizer import OptimizerConfig, WeightAverage, learning_rate, make_optimizer, set_learning_rate
+from hlip.runs import Checkpoints, StopSignal
 from hlip.store import Store
-from hlip.text import grow_text_source, widen_word_embeddings
+from pretrain.figure import draw_run
+from pretrain.start import build_model
+from pretrain.step import BadStepError, Step, train_step
 from pretrain.validate import ValidationConfig, validate
+from pretrain.watch import Watch
 
 
 @dataclass
@@ -50,19 +45,31 @@ class PretrainConfig:
     """Prepared store (made by `hlip prepare`); its `train` split is learnt from, its `val` split watched."""
     out: Path
     """Run folder."""
-    steps: int
-    """Optimizer steps in all."""
+    steps: int | None = None
+    """Optimizer steps in all; or give `epochs`."""
+    epochs: float | None = None
+    """Times every training study is seen; or give `steps`."""
     init: Path | None = None
     """Run or checkpoint folder (ours or official) whose weights training starts from; `model` must describe the same architecture."""
+    init_vision: str | None = None
+    """2-D ViT from which the vision tower starts, as the published models do: a timm name (vit_base_patch16_224.mae) or a file."""
     model: HLIPConfig = field(default_factory=HLIPConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    augmentation: AugmentConfig = field(default_factory=AugmentConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
+    ema: float = 0.0
+    """Share of the averaged weights that stays at each step (0.999, say); they are then what is watched and saved. 0: the last weights."""
     centre_studies: int = 500
     """Training studies whose mean is subtracted when `model.vision.patch_norm` is on."""
     batch_size: int = 384
-    """Studies a step, all processes together."""
+    """Studies a step, all processes together: what each study is contrasted with."""
+    chunk_studies: int = 0
+    """Studies a forward pass of a process at most; more are taken one after another, with the same loss (gradient caching): a batch
+    larger than the memory, for about a third more time. 0: no limit."""
+    chunk_scans: int = 0
+    """Scans a forward pass of a process at most, which bounds its memory. 0: no limit."""
     precision: Precision = "no"
     """Mixed precision: no | fp16 | bf16; what `accelerate launch --mixed_precision` says is taken when this is no."""
     seed: int = 0
@@ -71,10 +78,20 @@ class PretrainConfig:
     """Loader processes of each training process; the samples do not depend on it."""
     threads: int = 0
     """CPU threads of each training process; 0 shares the cores evenly when training runs on the CPU."""
+    compile: bool = False
+    """torch.compile each block."""
+    damaged_share: float = 0.01
+    """Share of the training studies that may be unreadable; each is replaced by another draw, more of them stop the run."""
+    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
+    """accelerate's names: tensorboard (RUN/tensorboard), wandb, mlflow, ...; [] for none."""
     log_every: int = 10
     """Steps between two lines of metrics.jsonl."""
     save_every: int = 500
-    """Steps between two saves of model and state; the end is always saved."""
+    """Steps between two checkpoints; the end is always saved."""
+    keep: int = 2
+    """Checkpoints left on disk."""
+    resume: str = "auto"
+    """auto: go on after the last checkpoint in `out`, if there is one. never: refuse if there is. Or the path of one."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -89,107 +106,219 @@ class Run:
 
     def __init__(self, config: PretrainConfig):
         self.config = config
-        store = Store(config.store)
-        check_sizes(config, store)
+        self.store = Store(config.store)
+        check_sizes(config, self.store)
         share_cores(config.threads)
-        self.accelerator = make_accelerator(config.precision, config.optimizer.clip_norm, self._local_batch())
+        local = max(1, config.batch_size // int(os.environ.get("WORLD_SIZE", "1")))
+        local = min(local, config.chunk_studies or local)
+        self.accelerator = make_accelerator(config.precision, config.optimizer.clip_norm, local, config.trackers, config.out)
         self.main = self.accelerator.is_main_process
+        vision, augmentation = config.model.vision, None if config.augmentation.off else config.augmentation
+        prefix = config.model.prefix
+        self.data = StudyDataset(self.store, "train", config.sampling, config.seed, prefix, vision, augmentation)
+        self.steps = total_steps(config, len(self.data))
         if self.main:
             config.out.mkdir(parents=True, exist_ok=True)
             (config.out / "config.yaml").write_text(yaml.safe_dump(plain(config), sort_keys=False), encoding="utf-8")
-        self.store = store
-        self.data = StudyDataset(store, "train", config.sampling, config.seed, config.model.prefix)
-        if self.data.without_report:
-            self.say(f"left out, no report: {len(self.data.without_report)} studies ({_few(self.data.without_report)})")
         torch.manual_seed(config.seed)
-        model = build_model(config, self.data, self.accelerator)
-        if config.model.vision.patch_norm and config.init is None:
-            model.visual.patch_embed.set_centre(some_volumes(self.data, config.centre_studies))
-        optimizer = make_optimizer({model: 1.0, model.text: config.optimizer.text_lr_scale}, config.optimizer)
+        model = self.build()
+        self.tokenizer = model.tokenizer
+        optimizer = make_optimizer(
+            {model: 1.0, model.visual: config.optimizer.vision_lr_scale, model.text: config.optimizer.text_lr_scale},
+            config.optimizer,
+        )
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        self.start = restore_state(self.accelerator, config.out / "state")
-        self.log = RunLog(config.out, self.main, self.start)
+        if self.average:
+            self.accelerator.register_for_checkpointing(self.average)
+        self.checkpoints = Checkpoints(config.out / "checkpoints", config.keep)
+        self.start = self.checkpoints.restore(self.accelerator, config.resume)
+        if config.trackers:
+            self.accelerator.init_trackers("pretrain", config=flat(plain(config)))
+        self.watch = Watch(self.accelerator, config.out, self.start, self.steps)
+        self.best = self.watch.log.best(config.validation.best)
+        self.measures: dict[str, float] = {}
+        self.faults: list[tuple[str, str]] = []
+
+    def build(self) -> HLIP:
+        """The model before the engine takes it, and its averaged copy."""
+        config = self.config
+        model = build_model(
+            config.model, self.data, self.accelerator, config.out, config.init, config.init_vision, config.centre_studies
+        )
+        if config.compile:
+            for block in model.visual.blocks:
+                block.compile()
+        self.average = WeightAverage(model.to(self.accelerator.device), config.ema) if config.ema else None
+        return model
 
     def train(self) -> None:
         """Every step from where the run stands to its end."""
-        config, accelerator = self.config, self.accelerator
-        if self.start >= config.steps:
-            self.say(f"{config.out} is finished ({self.start} steps)")
+        config, watch = self.config, self.watch
+        if self.start >= self.steps:
+            watch.say(f"{config.out} is finished ({self.start} steps)")
             return
-        self.say(self.introduction())
-        waited, began, since = 0.0, time.perf_counter(), self.start
-        bar = tqdm(total=config.steps, initial=self.start, desc="pretrain", unit="step", mininterval=1.0, disable=not self.main)
-        batches, ready = iter(self.loader()), time.perf_counter()
-        for step in range(self.start, config.steps):
-            batch = next(batches)
-            waited += time.perf_counter() - ready
-            rate = learning_rate(step, config.steps, config.optimizer)
-            set_learning_rate(self.optimizer, rate)
-            torch.manual_seed(hash((config.seed, step, accelerator.process_index)) % 2**63)  # a resumed step draws the same
-            losses, norm = train_step(accelerator, self.model, self.optimizer, batch, config)
-            done = step + 1
-            bar.update()
-            if done % config.log_every == 0 or done == config.steps:
-                elapsed = time.perf_counter() - began
-                values = self.watch(losses, norm)
-                shown = {key: f"{values[key]:.3f}" for key in ("loss", "loss_sentence", "loss_report")}
-                bar.set_postfix(shown | {"studies/s": f"{(done - since) * config.batch_size / elapsed:.1f}"})
-                self.log.write(done, **values, lr=rate, wait_share=waited / elapsed)
-                waited, began, since = 0.0, time.perf_counter(), done
-            if config.validation.every and (done % config.validation.every == 0 or done == config.steps):
-                scores = validate(accelerator, accelerator.unwrap_model(self.model), self.store, config.validation)
-                self.log.write(done, **scores)
-                self.say(f"step {done}: " + ", ".join(f"{name} {value:.4g}" for name, value in scores.items()))
-            if done % config.save_every == 0 or done == config.steps:
-                self.save(done)
-            ready = time.perf_counter()
-        bar.close()
-        self.say(f"checkpoint: {config.out / 'model'}")
+        watch.say(self.introduction())
+        if self.data.without_report:
+            watch.say(f"left out, no report: {len(self.data.without_report)} studies ({_few(self.data.without_report)})")
+        chunks = iter(self.loader())
+        with StopSignal() as stop:
+            for step in range(self.start, self.steps):
+                asked = time.perf_counter()
+                batch = next(chunks)
+                watch.pace.waited += time.perf_counter() - asked
+                self.step(step, batch)
+                done, end = step + 1, step + 1 == self.steps
+                if config.validation.every and (done % config.validation.every == 0 or end):
+                    self.validate(done)
+                reason = stop.asked(self.accelerator)
+                if done % config.save_every == 0 or end or reason:
+                    self.save(done)
+                if reason and not end:
+                    watch.close()
+                    watch.say(f"stopped after step {done} ({reason}); the same command goes on from there")
+                    return
+        watch.close()
+        watch.say(f"checkpoint: {config.out / 'model'}")
+        self.accelerator.end_training()
 
-    def watch(self, losses: Losses, norm: float) -> dict[str, float]:
-        """Numbers of a step, averaged over processes."""
-        named = {"loss": losses.total, "loss_sentence": losses.sentence, "loss_report": losses.report}
-        means = self.accelerator.reduce(torch.stack([value.detach().float() for value in named.values()]), "mean")
-        values = dict(zip(named, means.tolist(), strict=True))
-        model = self.accelerator.unwrap_model(self.model)
-        scales = {"scale_sentence": model.logit_scale_sentence, "scale_report": model.logit_scale_report}
-        values |= {name: scale.detach().float().exp().item() for name, scale in scales.items()}
-        if not all(map(_finite, values.values())):
-            raise FloatingPointError(f"the loss is {values['loss']}; the last good checkpoint is in {self.config.out}")
-        return values | {"grad_norm": norm}
+    def step(self, step: int, chunks: list[Batch]) -> None:
+        """One optimizer step (0-based), and what is told of it.
+
+        Raises:
+            FloatingPointError: the loss is not finite or has exploded; the message names studies and the last good checkpoint.
+        """
+        config, done = self.config, step + 1
+        rate = learning_rate(step, self.steps, config.optimizer)
+        set_learning_rate(self.optimizer, rate)
+        norm, seed = config.optimizer.clip_norm, [config.seed, step]
+        try:
+            taken = train_step(self.accelerator, self.model, self.optimizer, chunks, config.loss, norm, seed)
+            self.check_explosion(taken)
+        except BadStepError as error:
+            studies = [study for chunk in chunks for study in chunk.study_ids]
+            saved = self.checkpoints.all()
+            last = str(saved[-1]) if saved else "none: nothing was saved yet"
+            raise FloatingPointError(self.watch.bad_step(done, error, studies, last)) from error
+        if self.average:
+            self.average.update(self.accelerator.unwrap_model(self.model))
+        pace = self.watch.pace
+        pace.studies += sum(len(chunk.study_ids) for chunk in chunks)
+        pace.scans += sum(len(chunk.volumes) for chunk in chunks)
+        self.faults += [fault for chunk in chunks for fault in chunk.faults]
+        self.watch.bar.update()
+        if done % config.log_every == 0 or done == self.steps:
+            self.watch.report(done, taken, self.accelerator.unwrap_model(self.model), rate)
+            self.watch.damaged(self.faults, len(self.data), config.damaged_share)
+            self.faults.clear()
+
+    def check_explosion(self, taken: Step) -> None:
+        """
+        Raises:
+            BadStepError: the loss is five times what guessing costs.
+        """
+        guessing = math.log(self.config.batch_size) if self.config.model.objective == "clip" else 10.0
+        mean = float(self.accelerator.reduce(taken.losses.total.detach().float(), "mean"))
+        if mean > 5 * max(1.0, guessing) * (self.config.loss.sentence + self.config.loss.report):
+            raise BadStepError(f"the loss has exploded to {mean:.4g}")
+
+    def validate(self, done: int) -> None:
+        """Measures on the validation split; the best model so far is kept."""
+        validation = self.config.validation
+        values = validate(self.accelerator, self.watched(), self.store, validation)
+        if not values:
+            return
+        if self.main:
+            self.watch.write(done, values)
+        self.watch.say(f"step {done}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
+        measure = validation.best if validation.best in values else next(iter(values))
+        if values[measure] > self.best:
+            self.best = values[measure]
+            self.save_model(self.config.out / "best", done, values, chosen_by=measure)
+        self.measures = values
+
+    def watched(self) -> HLIP:
+        """The model that is watched and saved: with averaged weights, if there are any."""
+        if self.average:
+            assert isinstance(self.average.model, HLIP)
+            return self.average.model
+        return self.accelerator.unwrap_model(self.model)
 
     def save(self, step: int) -> None:
-        """The model as a checkpoint folder, and the state to continue from; both appear whole or not at all."""
-        state = full_state(self.accelerator, self.model)
+        """The state to continue from, the weights as a checkpoint folder, the figure; each appears whole or not at all."""
+        self.checkpoints.save(self.accelerator, step)
+        self.save_model(self.config.out / "model", step, self.measures)
+        if self.main:
+            draw_run(self.config.out)
+
+    def save_model(self, folder: Path, step: int, measures: dict[str, float], **more: str) -> None:
+        """Weights that `hlip.load` opens, with what they have seen; all processes call it."""
+        state = self.average.model.state_dict() if self.average else full_state(self.accelerator, self.model)
         if self.main:
             model = self.accelerator.unwrap_model(self.model)
             model.volume_spec = self.store.spec
-            model.facts = {"step": step, "studies": len(self.data), "simulated": self.is_simulated(), "kind": "pretrain"}
-            model.facts["prompts"] = self.config.validation.prompts
-            model.save(self.config.out / "model", state)
-        save_state(self.accelerator, self.config.out / "state", step)
+            model.facts = self.facts(step) | {"metrics": measures} | more
+            model.save(folder, state)
+        self.accelerator.wait_for_everyone()
 
-    def is_simulated(self) -> bool:
-        """Whether every training study says of itself that it is simulated."""
-        return all(record.extra.get("simulated") is True for record in self.data.records)
+    def facts(self, step: int) -> dict[str, object]:
+        """What a checkpoint says of itself."""
+        config, records = self.config, self.data.records
+        sequences: dict[str, int] = {}
+        for record in records:
+            for name in record.sequences:
+                sequences[name] = sequences.get(name, 0) + 1
+        kept = (
+            "steps",
+            "epochs",
+            "batch_size",
+            "precision",
+            "seed",
+            "ema",
+            "sampling",
+            "augmentation",
+            "loss",
+            "optimizer",
+            "init_vision",
+        )
+        data = {
+            "split": "train",
+            "studies": len(records),
+            "scans": sum(sequences.values()),
+            "patients": len({record.patient_id for record in records}),
+            "sequences": dict(sorted(sequences.items(), key=lambda item: -item[1])[:20]),
+        }
+        return {
+            "kind": "pretrain",
+            "step": step,
+            "studies": len(records),
+            "simulated": all(record.extra.get("simulated") is True for record in records),
+            "prompts": config.validation.prompts,
+            "weights": "averaged" if config.ema else "last",
+            "training": {name: plain(getattr(config, name)) for name in kept} | {"steps": self.steps},
+            "data": data,
+        }
 
-    def loader(self) -> DataLoader[Batch]:
-        """This process's share of the remaining global batches."""
+    def loader(self) -> DataLoader[list[Batch]]:
+        """This process's share of the remaining global batches, in chunks."""
         config, accelerator = self.config, self.accelerator
         batches = GlobalBatches(
             len(self.data),
             config.batch_size,
             seed=config.seed,
-            steps=config.steps,
+            steps=self.steps,
             start=self.start,
             rank=accelerator.process_index,
             world=accelerator.num_processes,
+            sizes=self.data.sizes,
+            chunk_studies=config.chunk_studies,
+            chunk_scans=config.chunk_scans,
         )
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the loader's processes are forked
         return DataLoader(
-            self.data,  # type: ignore[arg-type]  # the sampler gives (epoch, index)
+            self.data,  # type: ignore[arg-type]  # the sampler gives places
             batch_sampler=batches,
             num_workers=config.workers,
-            collate_fn=collate,
+            collate_fn=Chunks(self.tokenizer),
             pin_memory=accelerator.device.type == "cuda",
             prefetch_factor=4 if config.workers else None,
         )
@@ -197,94 +326,25 @@ class Run:
     def introduction(self) -> str:
         """One line of what is about to happen."""
         config = self.config
-        millions = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
+        with whole_weights(self.accelerator, self.accelerator.unwrap_model(self.model)):
+            millions = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
         return (
-            f"{len(self.data)} training studies, {millions:.1f} M parameters, {config.steps} steps of {config.batch_size} studies, "
+            f"{len(self.data)} training studies, {millions:.1f} M parameters, {self.steps} steps of {config.batch_size} studies "
+            f"({self.steps * config.batch_size / len(self.data):.1f} epochs), "
             f"{self.accelerator.num_processes} process(es) on {self.accelerator.device.type}"
             + (f", continuing after step {self.start}" if self.start else "")
         )
 
-    def say(self, text: str) -> None:
-        """Print on the main process, above the bar."""
-        if self.main:
-            tqdm.write(text)
 
-    def _local_batch(self) -> int:
-        import os
-
-        return max(1, self.config.batch_size // int(os.environ.get("WORLD_SIZE", "1")))
-
-
-def train_step(
-    accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, config: PretrainConfig
-) -> tuple[Losses, float]:
-    """One step on this process's share of a global batch; returns the losses and the gradient norm before clipping."""
-    tokenizer = accelerator.unwrap_model(model).tokenizer
-    device = accelerator.device
-    with accelerator.autocast():
-        features = model(
-            batch.volumes.to(device, non_blocking=True),
-            batch.scans_per_study,
-            tokenizer(batch.sentences).to(device, non_blocking=True),
-            tokenizer(batch.reports).to(device, non_blocking=True),
-        )
-    features = {name: value.float() for name, value in features.items()}
-    losses = dual_contrastive_loss(features, config.loss, (batch.sentences, batch.reports))
-    accelerator.backward(losses.total)
-    norm = accelerator.clip_grad_norm_(model.parameters(), config.optimizer.clip_norm)
-    optimizer.step()
-    optimizer.zero_grad()
-    clamp_temperatures(accelerator, model)
-    return losses, float(norm) if norm is not None else float("nan")
-
-
-def build_model(config: PretrainConfig, data: StudyDataset, accelerator: Accelerator) -> HLIP:
-    """The model: that of `init`, or a new one, its text tower grown from the training reports if the configuration names no source.
+def total_steps(config: PretrainConfig, studies: int) -> int:
+    """Optimizer steps of the whole run.
 
     Raises:
-        CheckpointError: the weights of `init` are of another architecture.
+        ValueError: neither or both of steps and epochs are given.
     """
-    if config.init is not None:
-        return continued(config.init, config.model)
-    if config.model.text.source is not None:
-        return HLIP(config.model, pretrained_text=config.model.text.pretrained)
-    source = config.out / "text"
-    texts = [config.model.prefix + sentence for sentences in data.sentences for sentence in sentences]
-    if accelerator.is_main_process and not (source / "config.json").exists():
-        grow_text_source(source, texts, config.model.text)
-    accelerator.wait_for_everyone()
-    model = HLIP(config.model, text_source=source)
-    widen_word_embeddings(model.text, config.model.text.embedding_std)
-    return model
-
-
-def continued(path: Path, config: HLIPConfig) -> HLIP:
-    """The weights of a checkpoint under this configuration (another patch dropout, say), in training mode."""
-    start = load(path)
-    free = {  # how it is trained or where it came from, not what it is
-        "vision": {"patch_dropout", "drop_air_first", "drop_path", "checkpoint_blocks"},
-        "text": {"locked", "pretrained", "source"},
-    }
-    wanted, found = plain(config), plain(start.config)
-    for part, names in free.items():
-        for side in (wanted, found):
-            side[part] = {key: value for key, value in side[part].items() if key not in names}
-    wrong = [f"{key}: {value}, but {path} has {found[key]}" for key, value in wanted.items() if found[key] != value]
-    if wrong:
-        raise CheckpointError("the model differs from that of init: " + "; ".join(wrong))
-    vision = start.visual.config
-    for name in free["vision"]:
-        setattr(vision, name, getattr(config.vision, name))
-    start.visual.spread_drop_path()
-    if config.text.locked:
-        start.text.encoder.lock()
-    return start.train()
-
-
-def some_volumes(data: StudyDataset, studies: int) -> torch.Tensor:
-    """(S, 1, D, H, W) uint8: the drawn scans of training studies spread over the split."""
-    step = max(1, len(data) // studies)
-    return torch.cat([data[0, index].volumes for index in range(0, len(data), step)])
+    if (config.steps is None) == (config.epochs is None):
+        raise ValueError("give either steps or epochs")
+    return config.steps if config.steps is not None else math.ceil((config.epochs or 0) * studies / config.batch_size)
 
 
 def check_sizes(config: PretrainConfig, store: Store) -> None:
@@ -300,8 +360,15 @@ def check_sizes(config: PretrainConfig, store: Store) -> None:
         )
 
 
-def _finite(value: float) -> bool:
-    return value == value and abs(value) != float("inf")
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, str | float]:
+    """A nested configuration as one level of dotted names, for trackers."""
+    rows: dict[str, str | float] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            rows |= flat(value, f"{prefix}{name}.")
+        else:
+            rows[prefix + name] = value if isinstance(value, int | float) else str(value)
+    return rows
 
 
 def _few(names: list[str], most: int = 3) -> str:

@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from hlip.data import GlobalBatches, SamplingConfig, StudyDataset, collate, evaluation_batches, sentence_chances
-from hlip.store import Store, StudyRecord, write_index, write_spec, write_study
+from hlip.batches import GlobalBatches, Place
+from hlip.data import Chunks, SamplingConfig, StudyDataset, collate, evaluation_batches, sentence_chances
+from hlip.store import Store, StoreError, StudyRecord, write_index, write_spec, write_study
+from hlip.vision import VisionConfig
 from hlip.volume import VolumeSpec
 
 
@@ -94,23 +96,41 @@ def test_a_batch_packs_studies(store):
     assert sorted(batch.volumes[1:, 0, 0, 0, 0].tolist()) == [30, 31, 32, 33]
 
 
-def test_an_epoch_sees_every_study_once_on_any_number_of_processes():
-    steps, size, length = 6, 4, 12
-    whole = list(GlobalBatches(length, size, seed=1, steps=steps))
-    for epoch in range(2):
-        places = [place for batch in whole[3 * epoch : 3 * epoch + 3] for place in batch]
-        assert sorted(places) == [(epoch, index) for index in range(length)]
-    assert whole[:3] != [[(0, index) for _, index in batch] for batch in whole[3:]]
-    halves = [list(GlobalBatches(length, size, seed=1, steps=steps, rank=rank, world=2)) for rank in range(2)]
-    assert [one + other for one, other in zip(*halves, strict=True)] == whole
-    assert list(GlobalBatches(length, size, seed=1, steps=steps, start=4)) == whole[4:]
+def test_patch_dropout_is_drawn_study_by_study(store):
+    """The same patches whatever batch a study stands in; as many in every scan."""
+    vision = VisionConfig(size=(24, 64, 64), patch=(6, 16, 16), width=24, heads=2, scopes=["scan"], patch_dropout=0.5)
+    data = StudyDataset(store, "train", SamplingConfig(), seed=5, prefix="", vision=vision)
+    kept = data[0, 3].kept
+    assert kept.shape == (4, 32)
+    assert all(len(set(scan.tolist())) == 32 for scan in kept)
+    assert not torch.equal(kept, data[1, 3].kept)
+    batch = collate([data[0, 1], data[0, 3]])
+    assert torch.equal(batch.kept[2:], kept)
 
 
-def test_impossible_batches_are_refused():
-    with pytest.raises(ValueError, match="not a multiple of 2 processes"):
-        GlobalBatches(12, 3, seed=0, steps=1, world=2)
-    with pytest.raises(ValueError, match="do not fill one batch"):
-        GlobalBatches(3, 4, seed=0, steps=1)
+def test_a_damaged_study_is_replaced_and_named(store):
+    (store.path / "studies" / "s2.safetensors").write_bytes(b"no tensors here")
+    data = dataset(store)
+    sample = data[0, 2]
+    assert sample.study_id != "s2"
+    assert [study for study, _ in sample.faults] == ["s2"]
+    assert "damaged" in sample.faults[0][1]
+    assert data[0, 2].study_id == sample.study_id  # the same replacement for whoever draws
+    batch = collate([data[0, 0], sample, data[0, 1]])
+    assert [study for study, _ in batch.faults] == ["s2"]
+    for study in range(6):
+        (store.path / "studies" / f"s{study}.safetensors").unlink(missing_ok=True)
+    with pytest.raises(StoreError, match="one after another"):
+        data[0, 0]
+
+
+def test_chunks_of_a_step_come_as_batches_with_their_ids(store):
+    data = dataset(store)
+    chunks = Chunks(lambda texts: torch.tensor([[len(text)] for text in texts]))
+    batches = chunks([data[Place(0, 4, 0)], data[Place(0, 1, 0)], data[Place(0, 2, 1)]])
+    assert [batch.study_ids for batch in batches] == [["s4", "s1"], ["s2"]]
+    assert [batch.report_ids.shape for batch in batches] == [(2, 1), (1, 1)]
+    assert batches[1].sentence_ids.item() == len(batches[1].sentences[0])
 
 
 def test_loader_processes_change_nothing(store):
