@@ -1,4 +1,4 @@
-"""HLIP as a whole: texts, checkpoints, and the official tiny CLIP."""
+"""HLIP as a whole: texts and checkpoints."""
 
 from __future__ import annotations
 
@@ -134,38 +134,3 @@ def test_a_grown_vocabulary_is_the_same_every_time(tmp_path):
 def test_a_vocabulary_needs_texts(tmp_path):
     with pytest.raises(ValueError, match="no report"):
         grow_text_source(tmp_path, [" ", ""], TextConfig())
-
-
-GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
-
-
-@pytest.mark.skipif(not GOLDEN.is_dir(), reason="golden outputs of the official code are not at ../shared")
-def test_the_text_tower_equals_the_official_tiny_clip(tmp_path):
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-    from transformers import BertConfig, PreTrainedTokenizerFast
-
-    from hlip.text import TextTower
-    from hlip.text import Tokenizer as OurTokenizer
-
-    described = json.loads((GOLDEN / "i_tiny_clip_dual.json").read_text())
-    golden = load_file(GOLDEN / "i_tiny_clip_dual.safetensors")
-    vocabulary = {token: index for index, token in enumerate(described["vocab"])}
-    raw = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    raw.normalizer, raw.pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
-    raw.decoder = decoders.WordPiece()
-    raw.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])]
-    )
-    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
-    PreTrainedTokenizerFast(tokenizer_object=raw, **names).save_pretrained(str(tmp_path))
-    BertConfig(**described["text_config"]).save_pretrained(str(tmp_path))
-
-    ids = OurTokenizer(tmp_path, described["model_cfg"]["text_cfg"]["context_length"])(described["texts"])
-    assert ids.tolist() == [row[: ids.shape[1]] for row in described["ids"]]
-    tower = TextTower(TextConfig(), described["model_cfg"]["embed_dim"], tmp_path, pretrained=False).eval()
-    weights = {key.removeprefix("w.text."): value for key, value in golden.items() if key.startswith("w.text.")}
-    tower.encoder.load_state_dict(weights)
-    embedded = tower(ids)
-    torch.testing.assert_close(embedded, golden["out.encode_text"], atol=1e-5, rtol=1e-5)
-    unit = torch.nn.functional.normalize(embedded, dim=-1)
-    torch.testing.assert_close(unit, golden["out.encode_text_normalized"], atol=1e-5, rtol=1e-5)

@@ -1,67 +1,12 @@
-"""Zero-shot protocols: the official metrics on golden logits, and protocols that are refused."""
+"""Zero-shot protocols: numbers by hand, and protocols that are refused."""
 
 from __future__ import annotations
 
-import json
-import math
-from pathlib import Path
-
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from hlip.protocol import Protocol, ProtocolError, evaluate_protocol
 from hlip.resources import names
-
-GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden" / "l_zeroshot_metrics.json"
-needs_golden = pytest.mark.skipif(not GOLDEN.is_file(), reason="golden outputs of the official code are not at ../shared")
-
-
-def golden(case: str) -> tuple[np.ndarray, np.ndarray, dict[str, float | None]]:
-    arrays = load_file(GOLDEN.with_suffix(".safetensors"))
-    return arrays[f"{case}.logits"], arrays[f"{case}.target"], json.loads(GOLDEN.read_text())[case]
-
-
-@needs_golden
-@pytest.mark.parametrize("case", ["random400", "small60", "ties120", "noglioma"])
-def test_pub_brain_5_equals_the_official_metrics(case):
-    logits, targets, expected = golden(case)
-    ids = [f"study{n}" for n in range(len(logits))]
-    found = evaluate_protocol(Protocol.load("pub_brain_5"), logits, targets, ids, resamples=0)
-    checked = 0
-    for key, value in expected.items():
-        metric, _, where = key.rstrip(")").partition(" (pubbrain5_")
-        task, _, name = where.partition("_")
-        metric = {"balanced_acc": "balanced_accuracy"}.get(metric, metric)
-        if name:
-            actual = found[task]["classes"][name.capitalize()][metric]
-        else:
-            actual = found[task]["auc"]["value"] if metric == "auc" else found[task][metric]
-        if value is None:  # a class without a study: the official mean is hidden or lost, ours says which class is left out
-            assert "Glioma" in found[task]["left_out"]
-            continue
-        assert actual == pytest.approx(value, abs=1e-5), key
-        checked += 1
-    assert checked >= 40
-    assert found["brats"]["studies"] == 0
-    assert math.isnan(found["brats"]["auc"]["value"])
-
-
-@needs_golden
-@pytest.mark.parametrize(("case", "protocol"), [("rsna", "rsna"), ("mri", "mri_74"), ("ct", "head_ct_82")])
-def test_lists_of_findings_equal_the_official_metrics(case, protocol):
-    logits, targets, expected = golden(case)
-    found = evaluate_protocol(Protocol.load(protocol), logits, targets, [str(n) for n in range(len(logits))], resamples=20)[
-        "all"
-    ]
-    for key, value in expected.items():
-        name = key.removeprefix("auc (").rstrip(")")
-        if name == case:
-            assert found["auc"]["value"] == pytest.approx(value, abs=1e-9)
-            assert found["auc"]["low"] < value < found["auc"]["high"]
-        else:
-            phrases = {c.phrase: c.name for c in Protocol.load(protocol).classes}
-            assert found["classes"][phrases[name.lower()]]["auc"] == pytest.approx(value, abs=1e-9)
 
 
 def test_every_built_in_protocol_loads_and_counts():
