@@ -74,7 +74,7 @@ def train_step(
     else:
         with torch.no_grad():
             features = joined([encode(number) for number in range(len(chunks))])
-        leaves = {name: value.requires_grad_() for name, value in features.items()}
+        leaves = {name: value.detach().requires_grad_() for name, value in features.items()}  # a bias is the parameter itself
         losses = checked(dual_contrastive_loss(leaves, loss, texts), features, chunks)
         losses.total.backward()
         for number in range(len(chunks)):

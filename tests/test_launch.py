@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import hlip
 
@@ -16,8 +17,25 @@ TINY = ROOT / "tests" / "pretrain" / "tiny.yaml"
 CPU = {"ACCELERATE_USE_CPU": "true"}
 
 
-def arguments(store: Path, out: Path) -> list[str]:
-    return ["--config", str(TINY), "--store", str(store), "--out", str(out), "--steps", "3"]
+def arguments(store: Path, out: Path, *more: str) -> list[str]:
+    """Twenty steps with everything that draws: scans, sentences, patches, branches."""
+    drops = ["--model.vision.patch_dropout", "0.5", "--model.vision.drop_path", "0.2"]
+    rare = ["--save_every", "20", "--validation.every", "20"]
+    return [
+        "--config",
+        str(TINY),
+        "--store",
+        str(store),
+        "--out",
+        str(out),
+        "--steps",
+        "20",
+        *drops,
+        *rare,
+        "--chunk_studies",
+        "4",
+        *more,
+    ]
 
 
 def losses(run: Path) -> list[float]:
@@ -26,37 +44,62 @@ def losses(run: Path) -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def alone(launch, tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
-    """Losses of one process, launched as a folder."""
+def alone(launch, tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process, launched as a folder: each batch of 8 in two chunks."""
     out = tmp_path_factory.mktemp("alone") / "run"
     printed = launch(["pretrain", *arguments(tiny_store, out)], **CPU)
     assert "1 process(es)" in printed
-    return losses(out)
+    assert len(losses(out)) == 20
+    return out
+
+
+def same_run(run: Path, alone: Path) -> None:
+    """Losses of all steps to 1e-5, the measures on validation, and the weights."""
+    assert losses(run) == pytest.approx(losses(alone), abs=1e-5)
+    one, other = (json.loads((path / "metrics.jsonl").read_text().splitlines()[-1]) for path in (run, alone))
+    names = [name for name in other if name.startswith("val_")]
+    assert names
+    assert [one[name] for name in names] == pytest.approx([other[name] for name in names], abs=1e-5)
+    expected = hlip.load(alone).state_dict()
+    for name, value in hlip.load(run).state_dict().items():
+        torch.testing.assert_close(value, expected[name], atol=1e-4, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def test_as_a_module(launch, tiny_store, tmp_path, alone):
     launch(["-m", "pretrain", *arguments(tiny_store, tmp_path / "run")], **CPU)
-    assert losses(tmp_path / "run") == alone
+    assert losses(tmp_path / "run") == losses(alone)
 
 
 def test_two_processes_equal_one(launch, tiny_store, tmp_path, alone):
     printed = launch(["--multi_gpu", "--num_processes", "2", "pretrain", *arguments(tiny_store, tmp_path / "run")], **CPU)
     assert "2 process(es)" in printed
-    assert losses(tmp_path / "run") == pytest.approx(alone, abs=1e-5)
+    same_run(tmp_path / "run", alone)
 
 
 def test_deepspeed_zero_2_on_two_processes_equals_one(launch, tiny_store, tmp_path, alone):
     file = ROOT / "configs" / "accelerate" / "cpu_2_zero2.yaml"
     printed = launch(["--config_file", str(file), "pretrain", *arguments(tiny_store, tmp_path / "run")])
     assert "2 process(es)" in printed
-    assert losses(tmp_path / "run") == pytest.approx(alone, abs=1e-4)
-    assert hlip.load(tmp_path / "run").facts["step"] == 3
+    same_run(tmp_path / "run", alone)
+
+
+@pytest.mark.parametrize("engine", ["ddp", "zero2"])
+def test_chunks_on_two_processes_equal_one_pass(launch, tiny_store, tmp_path, alone, engine):
+    """Two chunks a process against whole batches; without stochastic depth, whose draws belong to a chunk."""
+    plain = ["--model.vision.drop_path", "0.0"]
+    launch(["pretrain", *arguments(tiny_store, tmp_path / "whole", *plain, "--chunk_studies", "0")], **CPU)
+    cut = ["pretrain", *arguments(tiny_store, tmp_path / "cut", *plain, "--chunk_studies", "2")]
+    if engine == "ddp":
+        launch(["--multi_gpu", "--num_processes", "2", *cut], **CPU)
+    else:
+        launch(["--config_file", str(ROOT / "configs" / "accelerate" / "cpu_2_zero2.yaml"), *cut])
+    same_run(tmp_path / "cut", tmp_path / "whole")
 
 
 def test_finetune_and_compare_from_a_pretrained_run(launch, tiny_store, tmp_path):
     """The second half of the journey, as commands."""
     pretrained, tuned, out = tmp_path / "pretrained", tmp_path / "tuned", tmp_path / "report"
-    launch(["pretrain", *arguments(tiny_store, pretrained)], **CPU)
+    launch(["pretrain", *arguments(tiny_store, pretrained, "--steps", "3")], **CPU)
     tiny = ROOT / "tests" / "finetune" / "tiny.yaml"
     more = ["--config", str(tiny), "--store", str(tiny_store), "--encoder", str(pretrained), "--out", str(tuned)]
     launch(["finetune", *more], **CPU)
