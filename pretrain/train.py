@@ -168,11 +168,12 @@ class Run:
                 watch.pace.waited += time.perf_counter() - asked
                 self.step(step, batch)
                 done, end = step + 1, step + 1 == self.steps
-                if config.validation.every and (done % config.validation.every == 0 or end):
-                    self.validate(done)
                 reason = stop.asked(self.accelerator)
-                if done % config.save_every == 0 or end or reason:
-                    self.save(done)
+                with watch.pace.paused():
+                    if config.validation.every and (done % config.validation.every == 0 or end):
+                        self.validate(done)
+                    if done % config.save_every == 0 or end or reason:
+                        self.save(done)
                 if reason and not end:
                     watch.close()
                     watch.say(f"stopped after step {done} ({reason}); the same command goes on from there")
@@ -197,7 +198,7 @@ class Run:
         except BadStepError as error:
             studies = [study for chunk in chunks for study in chunk.study_ids]
             saved = self.checkpoints.all()
-            last = str(saved[-1]) if saved else "none: nothing was saved yet"
+            last = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint was saved yet"
             raise FloatingPointError(self.watch.bad_step(done, error, studies, last)) from error
         if self.average:
             self.average.update(self.accelerator.unwrap_model(self.model))
@@ -244,11 +245,11 @@ class Run:
         return self.accelerator.unwrap_model(self.model)
 
     def save(self, step: int) -> None:
-        """The state to continue from, the weights as a checkpoint folder, the figure; each appears whole or not at all."""
-        self.checkpoints.save(self.accelerator, step)
-        self.save_model(self.config.out / "model", step, self.measures)
+        """The figure, the weights as a checkpoint folder, and last the state to continue from: once it is there, all is."""
         if self.main:
             draw_run(self.config.out)
+        self.save_model(self.config.out / "model", step, self.measures)
+        self.checkpoints.save(self.accelerator, step)
 
     def save_model(self, folder: Path, step: int, measures: dict[str, float], **more: str) -> None:
         """Weights that `hlip.load` opens, with what they have seen; all processes call it."""

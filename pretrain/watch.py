@@ -10,7 +10,8 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -71,8 +72,7 @@ class Watch:
         self.write(done, values)
         self.bar.set_postfix({name: f"{values[name]:.3g}" for name in SHOWN})
         if self.lines:
-            numbers = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-            tqdm.write(f"step {done} of {self.steps}: {numbers}, {clock(left)} left")
+            tqdm.write(f"step {done} of {self.steps}: {line(values)}, {clock(left)} left")
         self.pace = Pace(done)
 
     def write(self, done: int, values: dict[str, float]) -> None:
@@ -114,7 +114,7 @@ class Watch:
             else "though every study's features are finite"
         )
         return (
-            f"step {step}: {error}, {named}. The last good checkpoint is {last}; the step's studies are in {self.out / 'bad_step.json'}. "
+            f"step {step}: {error}, {named}; {last}; the step's studies are in {self.out / 'bad_step.json'}. "
             "Leave out a damaged study, or lower optimizer.lr, and start again"
         )
 
@@ -128,11 +128,18 @@ class Watch:
 
 
 class Pace:
-    """What was done, and waited for, since the last report."""
+    """What was done, and waited for, since the last report; validating and saving are not counted."""
 
     def __init__(self, since: int):
         self.since, self.began = since, time.perf_counter()
         self.studies, self.scans, self.waited = 0.0, 0.0, 0.0
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time that is not training."""
+        stopped = time.perf_counter()
+        yield
+        self.began += time.perf_counter() - stopped
 
 
 def known_faults(out: Path) -> dict[str, str]:
@@ -147,6 +154,15 @@ def peak_memory(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
+def line(values: dict[str, float]) -> str:
+    """A report's numbers, for people."""
+    return (
+        "loss {loss:.3f} (sentence {loss_sentence:.3f}, report {loss_report:.3f}), {studies_per_second:.3g} studies/s, "
+        "waited for data {wait_share:.0%}, gradient {grad_norm:.3g}, rate {lr:.2g}, factors {scale_sentence:.3g} and "
+        "{scale_report:.3g}, {memory_gb:.1f} GB"
+    ).format(**values)
 
 
 def clock(seconds: float) -> str:

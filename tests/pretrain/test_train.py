@@ -51,6 +51,20 @@ def test_a_run_learns_and_leaves_a_checkpoint_that_loads(tiny_store, tmp_path):
     assert model.facts["simulated"] is True
     assert model.volume_spec == hlip.Store(tiny_store).spec
     assert (out / "config.yaml").exists()
+    assert (out / "training.png").stat().st_size > 10_000
+    assert list((out / "tensorboard").rglob("events.out.*"))
+    best = hlip.load(out / "best")
+    assert best.facts["chosen_by"] == "val_auc"
+    assert best.facts["metrics"]["val_auc"] == max(row["val_auc"] for row in areas)
+    for row in areas:
+        assert 0 < row["val_recall_1"] <= row["val_recall_5"] <= 1
+    assert (
+        areas[-1]["val_recall_1"] > areas[0]["val_recall_1"]
+    )  # 28 different reports among 24 studies: it learns which is whose
+    reported = [row for row in rows if "loss" in row]
+    for name in ("studies_per_second", "scans_per_second", "wait_share", "memory_gb", "grad_norm", "lr", "scale_sentence"):
+        assert all(row[name] >= 0 for row in reported), name
+    assert "val_auc" in (out / "model" / "README.md").read_text()
 
 
 def test_stopped_and_resumed_equals_never_stopped(tiny_store, tmp_path, stopped_at):
@@ -97,12 +111,23 @@ def test_temperatures_are_clamped_after_each_step(tiny_store, tmp_path):
     [
         (("--model.vision.size", "[8,32,32]"), r"volumes of \(8, 16, 16\)"),
         (("--batch_size", "4000"), "do not fill one batch"),
+        (("--chunk_scans", "2"), "chunk_scans 2 is less than the 3 scans"),
+        (("--resume", "nowhere"), "--resume nowhere: no checkpoint there"),
+        (("--ema", "1.5"), "ema 1.5 is not between 0 and 1"),
         (("--store", "absent"), "no prepared store here"),
     ],
 )
 def test_what_cannot_work_is_said_in_one_line(tiny_store, tmp_path, more, words):
     with pytest.raises(SystemExit, match=words):
         main(arguments(tiny_store, tmp_path / "run", *more))
+
+
+def test_epochs_instead_of_steps(tiny_store, tmp_path):
+    """24 training studies in batches of 8: 5 epochs are 15 steps; the tiny configuration's 6 steps are taken back."""
+    main(arguments(tiny_store, tmp_path / "run", "--steps", "null", "--epochs", "5", "--validation.every", "0"))
+    assert metrics(tmp_path / "run")[-1]["step"] == 15
+    with pytest.raises(SystemExit, match="either steps or epochs"):
+        main(arguments(tiny_store, tmp_path / "run", "--epochs", "5"))
 
 
 def test_an_unknown_key_is_refused(tiny_store, tmp_path, capsys):
