@@ -20,7 +20,7 @@ CPU = {"ACCELERATE_USE_CPU": "true"}
 def arguments(store: Path, out: Path, *more: str) -> list[str]:
     """Twenty steps with everything that draws: scans, sentences, patches, branches."""
     drops = ["--model.vision.patch_dropout", "0.5", "--model.vision.drop_path", "0.2"]
-    rare = ["--save_every", "20", "--validation.every", "20"]
+    rare = ["--save_every", "10", "--validation.every", "20"]
     return [
         "--config",
         str(TINY),
@@ -81,6 +81,14 @@ def test_deepspeed_zero_2_on_two_processes_equals_one(launch, tiny_store, tmp_pa
     printed = launch(["--config_file", str(file), "pretrain", *arguments(tiny_store, tmp_path / "run")])
     assert "2 process(es)" in printed
     same_run(tmp_path / "run", alone)
+
+
+def test_a_checkpoint_of_one_process_goes_on_with_two(launch, tiny_store, tmp_path, alone):
+    state = alone / "checkpoints" / "step-000000010"
+    run = ["pretrain", *arguments(tiny_store, tmp_path / "run", "--resume", str(state), "--log_every", "1")]
+    printed = launch(["--multi_gpu", "--num_processes", "2", *run], **CPU)
+    assert "continuing after step 10" in printed
+    assert losses(tmp_path / "run") == pytest.approx(losses(alone)[10:], abs=1e-5)
 
 
 @pytest.mark.parametrize("engine", ["ddp", "zero2"])

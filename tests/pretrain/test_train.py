@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import hlip
 import pretrain.train
@@ -162,6 +162,42 @@ def test_training_starts_from_another_run(tiny_store, tmp_path):
     assert run.model.visual.blocks[-1].drop_path == pytest.approx(0.3)
     run.train()
     assert hlip.load(second).config.vision.drop_path == 0.3
+
+
+def test_the_vision_tower_starts_from_a_2d_vit(tiny_store, tmp_path):
+    """Blocks as they are; the kernel's colours summed and spread over the patch's depth."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    flat = VisionTransformer(img_size=16, patch_size=8, embed_dim=24, depth=3, num_heads=2, num_classes=0)
+    save_file(flat.state_dict(), tmp_path / "vit.safetensors")
+    more = (
+        "--init_vision",
+        str(tmp_path / "vit.safetensors"),
+        "--optimizer.layer_decay",
+        "0.5",
+        "--optimizer.text_lr_scale",
+        "0.1",
+    )
+    run = Run(
+        parse_config(PretrainConfig, command="pretrain", description="", argv=arguments(tiny_store, tmp_path / "run", *more))
+    )
+    state = run.model.visual.state_dict()
+    assert torch.equal(state["blocks.1.attn.qkv.weight"], flat.state_dict()["blocks.1.attn.qkv.weight"])
+    kernel = flat.state_dict()["patch_embed.proj.weight"].sum(dim=1) / 2
+    torch.testing.assert_close(state["patch_embed.proj.weight"][:, 0, 0], kernel)
+    scales = {group["lr_scale"] for group in run.optimizer.param_groups}
+    # vision: norm 1, three blocks and the embeddings; text: one layer, embeddings and projection at a tenth
+    assert sorted(scales) == pytest.approx(sorted({1.0, 0.5, 0.25, 0.125, 0.0625, 0.1, 0.05, 0.025}))
+
+
+def test_half_precision_learns_the_same(tiny_store, tmp_path):
+    main(arguments(tiny_store, tmp_path / "whole"))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    main(arguments(tiny_store, tmp_path / "half", "--precision", "bf16"))
+    one, other = ([row["loss"] for row in metrics(tmp_path / name) if "loss" in row] for name in ("whole", "half"))
+    assert one != other
+    assert one == pytest.approx(other, abs=0.03)
+    assert {value.dtype for value in load_file(tmp_path / "half" / "model" / "model.safetensors").values()} == {torch.float32}
 
 
 def test_another_architecture_is_no_start(tiny_store, tmp_path):
