@@ -39,6 +39,7 @@ test-all: $(VENV)/.ready
 
 bench: $(VENV)/.ready
 	$(BIN)/python benchmarks/encoder.py
+	$(BIN)/python benchmarks/pretrain_step.py
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -17,19 +17,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
+from measure import Machine, chosen_device, describe, fresh, model_flops, peak_bytes, peak_flops
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -44,8 +42,6 @@ SIZES = {
     "base": VisionConfig(),
     "tiny": VisionConfig(size=(8, 32, 32), patch=(2, 8, 8), width=48, heads=4, scopes=["scan", "scan", "study"]),
 }
-# dense bf16 of the tensor cores, FLOP/s, from the makers' data sheets (SXM forms)
-PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12}
 
 
 @dataclass(frozen=True)
@@ -61,16 +57,6 @@ class Case:
     """Recompute each block in the backward pass."""
     repeated: tuple[int, ...] = ()
     """The studies' own counts, where scans were repeated to reach `counts`."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where and how to measure."""
-
-    size: str
-    device: str
-    threads: int
-    compiled: bool = False
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -95,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"mixed batch {'+'.join(map(str, MIXED))}, {kind}: packed {values['packed']:.3g} studies/s, repeated "
             f"{values['repeated']:.3g}, [bold]{values['ratio']:.2f} x[/bold] (by CPU seconds {values['cpu_ratio']:.2f} x)"
         )
-    if machine.device.startswith("cuda"):
+    if machine.cuda:
         report["utilisation"] = utilisation(machine, arguments.batch_sizes, arguments.repeats)
         console.print(utilisation_table(report["utilisation"]))
     report["load_after"] = os.getloadavg()
@@ -125,8 +111,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every number here")
     arguments = parser.parse_args(argv)
-    if arguments.device == "auto":
-        arguments.device = "cuda" if torch.cuda.is_available() else "cpu"
+    arguments.device = chosen_device(arguments.device)
     return arguments
 
 
@@ -184,19 +169,15 @@ def measure(case: Case, machine: Machine) -> tuple[float, float, float]:
     torch.set_num_threads(machine.threads)
     encoder = build(machine, case.dropout, case.checkpoint).train(case.backward or case.dropout > 0)
     volumes = scans(machine, case.counts, case.repeated)
-    cuda = machine.device.startswith("cuda")
-    if cuda:
+    if machine.cuda:
         torch.cuda.reset_peak_memory_stats()
     for _ in range(4):
         busy = time.process_time()
         seconds = one_pass(encoder, volumes, case.counts, case.backward, machine.device)
         busy = time.process_time() - busy
-        if seconds > LONG and not cuda:
+        if seconds > LONG and not machine.cuda:
             break
-    if cuda:
-        return seconds, busy, float(torch.cuda.max_memory_allocated())
-    unit = 1 if sys.platform == "darwin" else 1024
-    return seconds, busy, float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    return seconds, busy, peak_bytes(machine.cuda)
 
 
 def one_pass(encoder: StudyEncoder, volumes: Tensor, counts: Sequence[int], backward: bool, device: str) -> float:
@@ -213,16 +194,6 @@ def one_pass(encoder: StudyEncoder, volumes: Tensor, counts: Sequence[int], back
     if cuda:
         torch.cuda.synchronize()
     return time.perf_counter() - started
-
-
-def fresh(machine: Machine, function: Any, *arguments: Any) -> Any:
-    """Call in a process of its own (on a CPU: memory freed is not given back), forked from one that has only imported."""
-    if machine.device.startswith("cuda"):
-        return function(*arguments)
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["hlip.vision", "rich.table"])
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(function, *arguments).result()
 
 
 def measure_all(all_cases: Sequence[Case], machine: Machine, repeats: int) -> list[dict[str, Any]]:
@@ -267,29 +238,9 @@ def packing(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     return answer
 
 
-def model_flops(config: VisionConfig, counts: Sequence[int]) -> float:
-    """Multiplications and additions of one forward pass: patch embedding, linear layers, attention (no norms, no recomputing)."""
-    d, h, w = config.grid
-    tokens = max(1, int(d * h * w * (1 - config.patch_dropout)))
-    scans, width, prefix = sum(counts), config.width, config.class_tokens
-    voxels = config.patch[0] * config.patch[1] * config.patch[2]
-    total = 2.0 * scans * tokens * voxels * width
-    linear = 2 * width * width * (4 + 2 * config.mlp_ratio)  # a token: qkv and projection, both layers of the MLP
-    groups: dict[str, list[float]] = {
-        "slice": [prefix + tokens / d] * (scans * d),
-        "scan": [prefix + tokens] * scans,
-        "study": [prefix + count * tokens for count in counts],
-    }
-    for scope in config.scopes:
-        total += sum(size * linear + 4 * size * size * width for size in groups[scope])
-    return total
-
-
 def utilisation(machine: Machine, batch_sizes: Sequence[int], repeats: int) -> list[dict[str, Any]]:
     """Forward + backward of training steps: model FLOPs (backward counts twice the forward) over what the device could do."""
-    name = torch.cuda.get_device_name(machine.device)
-    peak = next((flops for key, flops in PEAKS.items() if key in name), None)
-    rows = []
+    peak, rows = peak_flops(machine.device), []
     for studies in batch_sizes:
         for dropout in (0.0, 0.5):
             row: dict[str, Any] = {"studies": studies, "scans": 4 * studies, "dropout": dropout}
@@ -312,13 +263,6 @@ def step_cost(machine: Machine, counts: Sequence[int], dropout: float, repeats: 
     seconds = statistics.median(one_pass(encoder, volumes, counts, True, machine.device) for _ in range(max(5, repeats)))
     peak = torch.cuda.max_memory_allocated() / 1e9
     return {"seconds": seconds, "peak_gb": peak, "flops_per_second": 3 * model_flops(encoder.config, counts) / seconds}
-
-
-def describe(machine: Machine) -> dict[str, str]:
-    """What the numbers were measured on."""
-    if machine.device.startswith("cuda"):
-        return {"name": torch.cuda.get_device_name(machine.device), "torch": torch.__version__}
-    return {"name": f"CPU, {machine.threads} of {os.cpu_count()} threads", "torch": torch.__version__}
 
 
 def cost_table(rows: Sequence[dict[str, Any]]) -> Table:

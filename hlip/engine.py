@@ -14,7 +14,14 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs, ProjectConfiguration
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    InitProcessGroupKwargs,
+    LoggerType,
+    ProjectConfiguration,
+)
 from torch import nn
 
 from hlip.model import LARGEST_SCALE
@@ -37,7 +44,11 @@ def make_accelerator(
         local_batch: studies a process and forward pass, which DeepSpeed wants to know.
         trackers: accelerate's names: tensorboard, wandb, ...
         out: run folder, where trackers that write files do so.
+
+    Raises:
+        ValueError: a tracker that accelerate does not know, or whose package is not installed.
     """
+    check_trackers(trackers)
     # buffers are constant; sending them round at every forward pass would only cost
     handlers: list[Any] = [DistributedDataParallelKwargs(broadcast_buffers=False)]
     if not torch.cuda.is_available() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -61,6 +72,17 @@ def make_accelerator(
     return accelerator
 
 
+def check_trackers(names: Sequence[str]) -> None:
+    """accelerate leaves out what is not installed without a word; a week later is too late to notice."""
+    there = {str(tracker) for tracker in get_available_trackers()}
+    known = {str(kind) for kind in LoggerType} - {"all"}
+    for name in names:
+        if name not in known:
+            raise ValueError(f"tracker '{name}' is not known; choose from {', '.join(sorted(known))}")
+        if name not in there:
+            raise ValueError(f"tracker '{name}' is not installed; `pip install {name}`, or leave it out of --trackers")
+
+
 @contextmanager
 def whole_weights(accelerator: Accelerator, model: nn.Module | None = None) -> Iterator[None]:
     """Where a model is built, or used outside its engine: no parameter is cut over processes (DeepSpeed ZeRO-3)."""
@@ -68,8 +90,13 @@ def whole_weights(accelerator: Accelerator, model: nn.Module | None = None) -> I
     if plugin is None or plugin.zero_stage < 3:
         yield
     elif model is None:
-        with plugin.zero3_init_context_manager(enable=False):
+        from transformers.integrations import unset_hf_deepspeed_config
+
+        unset_hf_deepspeed_config()  # while it is set, transformers cuts what it builds, whatever accelerate's own flag says
+        try:
             yield
+        finally:
+            plugin.set_deepspeed_weakref()
     else:
         import deepspeed
 

@@ -76,6 +76,8 @@ class PretrainConfig:
     """Of weights, order, draws and dropout."""
     workers: int = 2
     """Loader processes of each training process; the samples do not depend on it."""
+    prefetch: int = 2
+    """Steps that each loader process holds ready; memory: workers x prefetch x a process's share of the batch."""
     threads: int = 0
     """CPU threads of each training process; 0 shares the cores evenly when training runs on the CPU."""
     compile: bool = False
@@ -321,7 +323,7 @@ class Run:
             num_workers=config.workers,
             collate_fn=Chunks(self.tokenizer),
             pin_memory=accelerator.device.type == "cuda",
-            prefetch_factor=4 if config.workers else None,
+            prefetch_factor=config.prefetch if config.workers else None,
         )
 
     def introduction(self) -> str:

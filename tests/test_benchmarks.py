@@ -1,4 +1,4 @@
-"""The encoder benchmark runs, counts FLOPs rightly, and refuses to time wrong results."""
+"""The benchmarks run, count FLOPs rightly, and refuse to time wrong results; the language ablation can be resumed and adds up."""
 
 from __future__ import annotations
 
@@ -7,21 +7,28 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
+import yaml
+from sklearn.metrics import roc_auc_score
 from torch.utils.flop_counter import FlopCounterMode
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "encoder.py"
+from hlip.text import TextTower, grow_text_source
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "benchmarks"
 
 
-@pytest.fixture(scope="module")
-def encoder() -> ModuleType:
-    """The script as a module."""
-    spec = importlib.util.spec_from_file_location("benchmark_encoder", SCRIPT)
+def script(name: str) -> ModuleType:
+    """A script as a module."""
+    if str(FOLDER) not in sys.path:
+        sys.path.append(str(FOLDER))  # where scripts find `measure`
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -30,14 +37,32 @@ def encoder() -> ModuleType:
     return module
 
 
-def test_the_script_as_a_user_runs_it(tmp_path):
-    options = ["--size", "tiny", "--repeats", "1", "--threads", "1", "--device", "cpu", "--json", str(tmp_path / "out.json")]
+@pytest.fixture(scope="module")
+def encoder() -> ModuleType:
+    return script("encoder")
+
+
+@pytest.fixture(scope="module")
+def pretrain_step() -> ModuleType:
+    return script("pretrain_step")
+
+
+@pytest.fixture(scope="module")
+def ablation() -> ModuleType:
+    return script("language_ablation")
+
+
+def as_a_user(name: str, options: list[str], report: Path) -> tuple[dict, str]:
+    """Run a script; its report and what it printed."""
+    command = [sys.executable, str(FOLDER / f"{name}.py"), *options, "--threads", "1", "--device", "cpu", "--json", str(report)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    ran = subprocess.run(
-        [sys.executable, str(SCRIPT), *options], env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    report = json.loads((tmp_path / "out.json").read_text())
+    return json.loads(report.read_text()), ran.stdout
+
+
+def test_the_script_as_a_user_runs_it(tmp_path):
+    report, printed = as_a_user("encoder", ["--size", "tiny", "--repeats", "1"], tmp_path / "out.json")
     assert report["packed_equals_alone"] <= 1e-5
     assert [sum(case["counts"]) for case in report["cases"]] == [2] * 4 + [17, 32] * 2
     for case in report["cases"]:
@@ -46,7 +71,7 @@ def test_the_script_as_a_user_runs_it(tmp_path):
     mixed = report["cases"][4:6]
     ratio = mixed[1]["seconds"] / mixed[0]["seconds"]
     assert report["packing"]["forward"]["ratio"] == pytest.approx(ratio)
-    assert f"{ratio:.2f} x" in ran.stdout
+    assert f"{ratio:.2f} x" in printed
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
@@ -87,3 +112,128 @@ def test_the_largest_difference_sees_attention_across_studies(encoder, monkeypat
         "hlip.attention.stretches_attention", lambda q, k, v, _: torch.nn.functional.scaled_dot_product_attention(q, k, v)
     )
     assert encoder.largest_difference(machine) > 1e-3
+
+
+def test_the_training_step_as_a_user_runs_it(tmp_path):
+    options = ["--size", "tiny", "--repeats", "1", "--steps", "2", "--warmup", "1", "--workers", "0", "1"]
+    report, printed = as_a_user("pretrain_step", options, tmp_path / "out.json")
+    rows = report["cases"]
+    assert [(row["workers"], row["chunk"], row["repeated"]) for row in rows] == [
+        (0, 0, False),
+        (1, 0, False),
+        (0, 2, False),
+        (0, 0, False),
+        (0, 0, True),
+    ]
+    for row in rows:
+        assert len(row["all_step_seconds"]) == 2
+        assert min(row["all_step_seconds"]) <= row["step_seconds"] <= max(row["all_step_seconds"])
+        assert row["wait_seconds"] > 0
+        assert row["studies_per_second"] == pytest.approx(8 / (row["step_seconds"] + row["wait_seconds"]))
+        assert row["patch_tokens_per_second"] / row["studies_per_second"] == pytest.approx(
+            8 * row["scans"] / 8
+        )  # half of 16 a scan
+        assert 0.05 < row["peak_gb"] < 4
+    # 8 studies of 1 to 8 scans: 2 drawn at most, all, each repeated to 8
+    assert [row["scans"] for row in rows] == [15, 15, 15, 36, 64]
+    assert report["chunks_equal_whole"] < 1e-5
+    assert rows[2]["first_loss"] == pytest.approx(rows[0]["first_loss"], rel=1e-5)
+    for text, row, base in (("chunks of 2, against whole", rows[2], rows[0]), ("scans repeated", rows[4], rows[3])):
+        (ratio,) = (values for name, values in report["ratios"].items() if text in name)
+        assert ratio["seconds"] == pytest.approx(row["step_seconds"] / base["step_seconds"])
+        assert f"{ratio['seconds']:.2f} x" in printed
+
+
+def test_chunks_that_change_the_loss_are_seen(pretrain_step):
+    plain = asdict(pretrain_step.Case("whole", 8)) | {"first_loss": 2.0}
+    chunked = asdict(pretrain_step.Case("chunks", 8, chunk=2)) | {"first_loss": 2.1}
+    assert pretrain_step.largest_gap([plain, chunked]) == pytest.approx(0.05)
+    assert pretrain_step.largest_gap([plain]) is None
+    assert pretrain_step.largest_gap([plain, chunked | {"error": "out of memory"}]) is None
+
+
+def test_on_a_gpu_large_batches_are_taken_whole_and_in_chunks(pretrain_step, tmp_path):
+    config = pretrain_step.configured(pretrain_step.SETTINGS["base"], tmp_path)
+    assert (config.model.vision.width, len(config.model.vision.scopes), config.precision) == (768, 12, "bf16")
+    assert (config.model.text.source, config.model.text.width, config.model.text.depth) == (None, 768, 12)
+    found = pretrain_step.cases(pretrain_step.SETTINGS["base"], [0, 2], cuda=True)
+    assert {(case.batch, case.chunk) for case in found} == {(48, 0), *((b, c) for b in (192, 384, 768) for c in (0, 48))}
+    assert [case.checkpoint for case in found if case.checkpoint is not None] == [False]
+    assert len({case.name for case in found}) == len(found)
+
+
+def test_a_repeated_batch_keeps_scans_and_patches_together(pretrain_step):
+    volumes = torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1, 1)
+    batch = pretrain_step.Batch(["a", "b"], volumes, [1, 3], [""] * 2, [""] * 2, kept=torch.arange(4)[:, None])
+    found = pretrain_step.repeated(batch)
+    assert found.volumes.flatten().tolist() == [0] * 8 + [1, 2, 3, 1, 2, 3, 1, 2]
+    assert torch.equal(found.kept.flatten(), found.volumes.flatten().long())
+    assert found.scans_per_study == [8, 8]
+
+
+def test_flops_of_a_step_are_those_that_torch_counts(pretrain_step, tmp_path):
+    """Text: all but attention, which is counted on a CPU by no rule of torch's; vision is tested above."""
+    setting = pretrain_step.SETTINGS["tiny"]
+    config = pretrain_step.configured(setting, tmp_path / "store")
+    text = config.model.text
+    source = grow_text_source(tmp_path / "text", ["one two three", "four"], text)
+    tower = TextTower(text, 8, source, pretrained=False)
+    ids = torch.ones(3, 5, dtype=torch.int64)
+    batch = pretrain_step.Batch([], torch.empty(0), [], [], [], None, ids, ids)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        tower(ids)
+    counted = {str(name): flops for name, flops in counter.get_flop_counts()["Global"].items()}
+    linear = sum(flops for name, flops in counted.items() if name.endswith("addmm"))
+    attention = text.depth * 3 * 4 * 5 * 5 * text.width
+    assert pretrain_step.step_flops(batch, config) == pytest.approx(3 * 2 * (linear + attention))
+
+
+# --- the language ablation -------------------------------------------------------------------------------------------
+
+
+def test_the_ablation_trains_scores_and_goes_on(ablation, tiny_store, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    recipe = str(ROOT / "tests" / "pretrain" / "tiny.yaml")
+    arguments = [str(tiny_store), str(out), "--steps", "2", "--seeds", "1", "--batch_size", "8", "--threads", "1"]
+    arguments += ["--config", recipe, "--resamples", "50", "--min_positives", "1"]
+    ablation.main(arguments)
+    printed = capsys.readouterr().out
+    result = json.loads((out / "ablation.json").read_text())
+    variants = list(result["levels"].values())[-1]["variants"]
+    assert list(variants) == ["report_only", "sentence_dropout_only", "dual", "dual_identical_not_matched"]
+    for name, entry in variants.items():
+        assert 0 <= entry["auc"]["low"] <= entry["auc"]["value"] <= entry["auc"]["high"] <= 1
+        assert entry["by_seed"] == [entry["auc"]["value"]]
+        if name != "dual":
+            assert entry["difference"]["value"] == pytest.approx(entry["auc"]["value"] - variants["dual"]["auc"]["value"])
+    assert (out / "ablation.md").read_text() in printed
+    assert (out / "ablation.png").stat().st_size > 5000
+    seen = {name: yaml.safe_load((out / name / "seed_0" / "config.yaml").read_text()) for name in variants}
+    assert [c["model"]["vision"]["class_tokens"] for c in seen.values()] == [1, 1, 2, 2]
+    assert [c["sampling"]["sentence_dropout"] for c in seen.values()] == [False, True, True, True]
+    assert [(c["loss"]["sentence"], c["loss"]["report"]) for c in seen.values()] == [(1, 0), (1, 0), (0.5, 0.5), (0.5, 0.5)]
+
+    # a second start trains and embeds nothing, and says the same
+    monkeypatch.setattr(ablation, "pretrain", None)
+    monkeypatch.setattr(ablation, "embed_studies", None)
+    ablation.main(arguments)
+    assert json.loads((out / "ablation.json").read_text()) == result
+    with pytest.raises(SystemExit, match="steps 2, not 3"):
+        ablation.main([*arguments, "--steps", "3"])
+
+
+def test_differences_are_paired_over_resamples_and_seeds(ablation):
+    generator = np.random.default_rng(0)
+    patients = [str(number) for number in range(60)]
+    truth = generator.random((60, 2)) < 0.4
+    known = np.ones_like(truth)
+    scores = [truth + generator.normal(size=truth.shape) for _ in range(2)]
+    areas = np.stack([ablation.macro_areas(table, truth, known, [0, 1], patients, 200) for table in scores])
+    assert areas.shape == (2, 201)
+    assert areas[0, 0] == pytest.approx(np.mean([roc_auc_score(truth[:, k], scores[0][:, k]) for k in range(2)]))
+    same = ablation.described(areas, areas, is_base=False)["difference"]
+    assert (same["low"], same["value"], same["high"]) == (0, 0, 0)
+    found = ablation.described(areas, areas[::-1], is_base=False)  # the other seed's: the mean difference is zero
+    assert found["difference"]["value"] == pytest.approx(0)
+    assert found["difference"]["by_seed"] == pytest.approx([areas[0, 0] - areas[1, 0], areas[1, 0] - areas[0, 0]])
+    assert found["auc"]["value"] == pytest.approx(areas[:, 0].mean())

@@ -67,14 +67,15 @@ def test_a_run_learns_and_leaves_a_checkpoint_that_loads(tiny_store, tmp_path):
     assert "val_auc" in (out / "model" / "README.md").read_text()
 
 
-def test_stopped_and_resumed_equals_never_stopped(tiny_store, tmp_path, stopped_at):
+@pytest.mark.parametrize("at", [2, 3, 4, 5, 6])
+def test_stopped_and_resumed_equals_never_stopped(tiny_store, tmp_path, stopped_at, at):
     settings = ("--model.vision.patch_dropout", "0.5", "--model.vision.drop_path", "0.2")
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     main(arguments(tiny_store, whole, *settings))
 
-    # after the save of step 3, in the middle of step 5
-    stopped_at(pretrain.train, "train_step", 5, lambda: main(arguments(tiny_store, cut, *settings)))
-    assert [row["step"] for row in metrics(cut) if "loss" in row] == [1, 2, 3, 4]
+    # in the middle of a step; step 3 is saved
+    stopped_at(pretrain.train, "train_step", at, lambda: main(arguments(tiny_store, cut, *settings)))
+    assert [row["step"] for row in metrics(cut) if "loss" in row] == list(range(1, at))
     main(arguments(tiny_store, cut, *settings))
 
     one, other = (load_file(run / "model" / "model.safetensors") for run in (whole, cut))
@@ -113,6 +114,8 @@ def test_temperatures_are_clamped_after_each_step(tiny_store, tmp_path):
         (("--batch_size", "4000"), "do not fill one batch"),
         (("--chunk_scans", "2"), "chunk_scans 2 is less than the 3 scans"),
         (("--resume", "nowhere"), "--resume nowhere: no checkpoint there"),
+        (("--trackers", "[wandb]"), "tracker 'wandb' is not installed; `pip install wandb`"),
+        (("--trackers", "[paper]"), "tracker 'paper' is not known; choose from .*tensorboard"),
         (("--ema", "1.5"), "ema 1.5 is not between 0 and 1"),
         (("--store", "absent"), "no prepared store here"),
     ],
