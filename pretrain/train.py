@@ -203,7 +203,9 @@ class Run:
             last = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint was saved yet"
             raise FloatingPointError(self.watch.bad_step(done, error, studies, last)) from error
         if self.average:
-            self.average.update(self.accelerator.unwrap_model(self.model))
+            own = self.accelerator.unwrap_model(self.model)
+            with whole_weights(self.accelerator, own):
+                self.average.update(own)
         pace = self.watch.pace
         pace.studies += sum(len(chunk.study_ids) for chunk in chunks)
         pace.scans += sum(len(chunk.volumes) for chunk in chunks)
@@ -345,8 +347,10 @@ def total_steps(config: PretrainConfig, studies: int) -> int:
     Raises:
         ValueError: neither or both of steps and epochs are given.
     """
-    if (config.steps is None) == (config.epochs is None):
-        raise ValueError("give either steps or epochs")
+    if config.steps is None and config.epochs is None:
+        raise ValueError("give steps or epochs")
+    if config.steps is not None and config.epochs is not None:
+        raise ValueError(f"steps {config.steps} and epochs {config.epochs} are both given: add --epochs null, or --steps null")
     return config.steps if config.steps is not None else math.ceil((config.epochs or 0) * studies / config.batch_size)
 
 

@@ -129,7 +129,7 @@ def test_epochs_instead_of_steps(tiny_store, tmp_path):
     """24 training studies in batches of 8: 5 epochs are 15 steps; the tiny configuration's 6 steps are taken back."""
     main(arguments(tiny_store, tmp_path / "run", "--steps", "null", "--epochs", "5", "--validation.every", "0"))
     assert metrics(tmp_path / "run")[-1]["step"] == 15
-    with pytest.raises(SystemExit, match="either steps or epochs"):
+    with pytest.raises(SystemExit, match=r"steps 6 and epochs 5\.0 are both given: add --epochs null"):
         main(arguments(tiny_store, tmp_path / "run", "--epochs", "5"))
 
 
