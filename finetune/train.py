@@ -2,15 +2,18 @@
 
     accelerate launch finetune --config configs/finetune/demo.yaml --encoder RUN --store STORE --out RUN2
 
-The encoder is frozen: the cohort is encoded once and the head trains on cached tokens, so that 2,000 studies take minutes
-on a CPU. The checkpoint kept is the one with the best macro AUC on the validation split. The test split is not opened here.
+A frozen encoder (the default) encodes the cohort once and the head trains on cached tokens, so that 2,000 studies take minutes on a
+CPU; `tuning.encoder` trains its last blocks, all of it, or low-rank additions. The checkpoint kept is the one with the best macro
+AUC on the validation split. The test split is not opened here.
+
+RUN2 gets `config.yaml`, `metrics.jsonl`, `model/` (the best, which `hp2l.load` opens) and `checkpoints/`. Started again with the same
+RUN2 it goes on after the last checkpoint; told to stop (SIGTERM, Ctrl-C) it saves first.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,21 +24,23 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from finetune.cohort import CohortConfig, Labels, classes_without, cohort, draw_weights
+from finetune.feed import CachedTokens, Feed, LiveScans, Steps
 from finetune.tokens import encode_once, weights_digest
+from finetune.tuning import TuningConfig, merged, with_weights
 from hlip.batches import GlobalBatches
 from hlip.config import parse_config, plain, plain_errors
-from hlip.engine import Precision, make_accelerator, share_cores
+from hlip.engine import Precision, full_state, make_accelerator, share_cores, whole_weights
 from hlip.folders import recover
 from hlip.metrics import class_aucs, macro
 from hlip.model import CheckpointError, load
 from hlip.optimizer import OptimizerConfig, learning_rate, make_optimizer, set_learning_rate
-from hlip.runs import RunLog, restore_state, save_state
-from hlip.store import Store, StudyRecord
-from hlip.taxonomy import Taxonomy, TaxonomyError
-from hp2l.baselines import FlatHead
-from hp2l.diagnoser import Diagnoser, HeadConfig, Tokens
+from hlip.runs import Checkpoints, RunLog, StopSignal
+from hlip.store import Store
+from hlip.taxonomy import Taxonomy
+from hp2l.diagnoser import Diagnoser, HeadConfig
+from hp2l.head import Head
 from hp2l.loss import HP2LLoss, LossConfig
-from hp2l.model import HP2L
 
 
 @dataclass
@@ -53,36 +58,32 @@ class FinetuneConfig:
     taxonomy: str = "brain_mri"
     """Name or path of the disease tree."""
     head: HeadConfig = field(default_factory=HeadConfig)
+    tuning: TuningConfig = field(default_factory=TuningConfig)
+    cohort: CohortConfig = field(default_factory=CohortConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=1e-3, warmup_steps=100, weight_decay=0.05))
     batch_size: int = 64
     """Studies a step, all processes together."""
     encode_batch: int = 16
-    """Studies encoded at once."""
+    """Studies encoded at once where no gradient is wanted."""
     precision: Precision = "no"
     """Mixed precision: no | fp16 | bf16."""
     seed: int = 0
     """Of weights, order and dropout."""
+    workers: int = 2
+    """Loader processes of each training process, where the encoder is trained."""
     threads: int = 0
     """CPU threads of each training process; 0 shares the cores evenly when training runs on the CPU."""
+    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
+    """accelerate's names: tensorboard (RUN/tensorboard), wandb, ...; [] for none."""
     log_every: int = 20
     """Steps between two lines of metrics.jsonl."""
     validate_every: int = 100
-    """Steps between two validations and saves; the end is always one."""
-
-
-class Labels:
-    """Targets of studies at every level; rows follow the records."""
-
-    def __init__(self, records: Sequence[StudyRecord], taxonomy: Taxonomy):
-        check_labels(records, taxonomy)
-        levels = taxonomy.encode_all([record.labels for record in records])
-        self.targets = [torch.from_numpy(targets) for targets, _ in levels]
-        self.known = [torch.from_numpy(known) for _, known in levels]
-
-    def rows(self, indices: Tensor, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
-        """Targets and masks (B, K_l) of some rows, a level each."""
-        return [t[indices].to(device) for t in self.targets], [k[indices].to(device) for k in self.known]
+    """Steps between two validations and checkpoints; the end is always one."""
+    patience: int = 0
+    """Validations without a better one after which the run ends early; 0 never does."""
+    resume: str = "auto"
+    """auto: go on after the last checkpoint in `out`, if there is one. never: refuse if there is. Or the path of one."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -99,149 +100,200 @@ class Run:
         self.config = config
         share_cores(config.threads)
         local = max(1, config.batch_size // int(os.environ.get("WORLD_SIZE", "1")))
-        self.accelerator = make_accelerator(config.precision, config.optimizer.clip_norm, local)
+        clip = config.optimizer.clip_norm
+        self.accelerator = make_accelerator(config.precision, clip, local, config.trackers, config.out)
         self.main = self.accelerator.is_main_process
         self.taxonomy = Taxonomy.load(config.taxonomy)
         check_same_tree(config.out, self.taxonomy)
         self.store = Store(config.store)
-        self.records = {split: self.labelled(split) for split in ("train", "val")}
+        self.records = cohort(self.store, config.cohort, self.taxonomy)
         self.labels = {split: Labels(records, self.taxonomy) for split, records in self.records.items()}
         if self.main:
             config.out.mkdir(parents=True, exist_ok=True)
             (config.out / "config.yaml").write_text(yaml.safe_dump(plain(config), sort_keys=False), encoding="utf-8")
         torch.manual_seed(config.seed)
-        encoder = load(config.encoder)
-        self.model = Diagnoser(encoder, config.head, self.taxonomy).to(self.accelerator.device).eval()
-        check_same_encoder(config.out, weights_digest(encoder), self.accelerator)
-        self.tokens = self.encode()
-        self.loss = HP2LLoss(self.taxonomy, config.loss).to(self.accelerator.device)
-        optimizer = make_optimizer({self.model.head: 1.0}, config.optimizer)
-        self.head: nn.Module
-        self.head, self.optimizer = self.accelerator.prepare(self.model.head, optimizer)
-        self.start = restore_state(self.accelerator, config.out / "state")
-        self.best = best_so_far(config.out) if self.start else -1.0
+        with whole_weights(self.accelerator):
+            self.pretrained = load(config.encoder)
+            self.model = Diagnoser(self.pretrained, config.head, self.taxonomy).to(self.accelerator.device).eval()
+        check_same_encoder(config.out, weights_digest(self.pretrained), self.accelerator)
+        self.feed: Feed = self.make_feed()
+        head = self.model.head
+        self.loss = HP2LLoss(self.taxonomy, head.loss_config(config.loss)).to(self.accelerator.device)
+        optimizer = make_optimizer({self.feed.module: config.tuning.lr_scale, head: 1.0}, config.optimizer)
+        self.trained: nn.Module
+        self.trained, self.optimizer = self.accelerator.prepare(self.feed.module, optimizer)
+        self.checkpoints = Checkpoints(config.out / "checkpoints", keep=1)
+        self.start = self.checkpoints.restore(self.accelerator, config.resume)
+        if config.trackers:
+            self.accelerator.init_trackers("finetune")
         self.log = RunLog(config.out, self.main, self.start)
+        self.means = [] if not self.start else self.log.values("val_auc")
 
-    def labelled(self, split: str) -> list[StudyRecord]:
-        """Studies of a split with labels.
-
-        Raises:
-            SystemExit: there is none.
-        """
-        everything = self.store.split(split)
-        records = [record for record in everything if record.labels is not None]
-        if not records:
-            raise SystemExit(
-                f"{self.config.store}: no labelled study in split '{split}' (labels and split are fields of the manifest)"
+    def make_feed(self) -> Feed:
+        """Cached tokens of a frozen encoder, encoded by the main process once and read by all; or the scans."""
+        config, accelerator = self.config, self.accelerator
+        if config.tuning.encoder != "frozen":
+            return LiveScans(
+                self.model,
+                config.tuning,
+                self.store,
+                self.records,
+                accelerator,
+                seed=config.seed,
+                workers=config.workers,
+                batch_size=config.encode_batch,
             )
-        if len(records) < len(everything):
-            self.say(f"left out, no labels: {len(everything) - len(records)} of {len(everything)} {split} studies")
-        return records
-
-    def encode(self) -> dict[str, Tokens]:
-        """Tokens of both splits, encoded by the main process once and read by all."""
-        config, cached = self.config, {}
-        folder, precision = config.out / "tokens", self.accelerator.mixed_precision
-        with self.accelerator.main_process_first(), self.accelerator.autocast():
+        cached, folder, precision = {}, config.out / "tokens", accelerator.mixed_precision
+        with accelerator.main_process_first(), accelerator.autocast():
             for split, records in self.records.items():
                 cached[split] = encode_once(
                     self.model, self.store, records, folder, split, config.encode_batch, precision, self.main
                 )
-        return cached
+        return CachedTokens(self.model, cached, accelerator)
 
     def train(self) -> None:
         """Every step from where the run stands to its end."""
         config = self.config
-        if self.start >= config.steps:
+        if self.start >= config.steps or self.is_out_of_patience():
             self.say(f"{config.out} is finished ({self.start} steps)")
             return
         self.say(self.introduction())
+        for split in ("train", "val"):
+            everything = self.store.split(split)
+            if without := sum(record.labels is None for record in everything):
+                self.say(f"left out, no labels: {without} of {len(everything)} {split} studies")
+        if absent := classes_without(self.labels["train"], self.taxonomy):
+            self.say(f"no training study has, so it cannot be learnt: {', '.join(absent)}")
         bar = tqdm(total=config.steps, initial=self.start, desc="finetune", unit="step", mininterval=1.0, disable=not self.main)
-        for step, places in enumerate(self.batches(), start=self.start):
-            rate = learning_rate(step, config.steps, config.optimizer)
-            set_learning_rate(self.optimizer, rate)
-            torch.manual_seed(hash((config.seed, step, self.accelerator.process_index)) % 2**63)
-            parts = self.step(torch.tensor([place.study for place in places]))
-            done = step + 1
-            bar.update()
-            if done % config.log_every == 0 or done == config.steps:
-                values = {name: float(self.accelerator.reduce(value.detach(), "mean")) for name, value in parts.items()}
-                bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()})
-                self.log.write(done, **values, lr=rate)
-            if done % config.validate_every == 0 or done == config.steps:
-                self.validate(done)
-                save_state(self.accelerator, config.out / "state", done)
+        with StopSignal() as stop:
+            for step, (rows, batch) in enumerate(self.steps(), start=self.start):
+                rate = learning_rate(step, config.steps, config.optimizer)
+                set_learning_rate(self.optimizer, rate)
+                torch.manual_seed(hash((config.seed, step, self.accelerator.process_index)) % 2**63)
+                parts = self.step(rows, batch)
+                done = step + 1
+                bar.update()
+                if done % config.log_every == 0 or done == config.steps:
+                    values = {name: float(self.accelerator.reduce(value.detach(), "mean")) for name, value in parts.items()}
+                    if not np.isfinite(values["loss"]):
+                        raise FloatingPointError(f"step {done}: the loss is {values['loss']}; the last good checkpoint is kept")
+                    bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()})
+                    self.write(done, values | {"lr": rate})
+                reason = stop.asked(self.accelerator)
+                if done % config.validate_every == 0 or done == config.steps or reason:
+                    self.validate(done)
+                    self.checkpoints.save(self.accelerator, done)
+                if reason and done < config.steps:
+                    bar.close()
+                    self.say(f"stopped after step {done} ({reason}); the same command goes on from there")
+                    return
+                if self.is_out_of_patience():
+                    self.say(f"step {done}: no better validation in {config.patience}, the run ends early")
+                    break
         bar.close()
-        self.say(f"best validation AUC {self.best:.3f}; checkpoint: {config.out / 'model'}")
+        self.say(f"best validation AUC {max(self.means, default=float('nan')):.3f}; checkpoint: {config.out / 'model'}")
+        self.accelerator.end_training()
 
-    def step(self, indices: Tensor) -> dict[str, Tensor]:
-        """One optimizer step on cached tokens of these training studies, then the prototypes move; returns the loss and its
-        parts."""
-        self.head.train()
-        device = self.accelerator.device
-        tokens = Tokens(*(part[indices].to(device) for part in self.tokens["train"]))
-        targets, known = self.labels["train"].rows(indices, device)
+    def step(self, rows: Tensor, batch: object) -> dict[str, Tensor]:
+        """One optimizer step on these training studies, then the prototypes move; returns the loss and its parts."""
+        self.trained.train()
+        targets, known = self.labels["train"].rows(rows, self.accelerator.device)
+        head = self.head()
         with self.accelerator.autocast():
-            output = self.head(tokens.patches, self.start_token(tokens))
-        total, parts = self.loss(output.logits, targets, known)
+            output = self.feed.output(self.trained, rows, batch)  # type: ignore[arg-type]  # of the feed's own making
+        total, parts = self.loss(output.logits, targets, head.level_loss_mask(targets, known))
+        for name, extra in head.extra_losses(output, targets, known).items():
+            total, parts[name] = total + extra, extra.detach()
         self.accelerator.backward(total)
-        self.accelerator.clip_grad_norm_(self.head.parameters(), self.config.optimizer.clip_norm)
+        self.accelerator.clip_grad_norm_(self.trained.parameters(), self.config.optimizer.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        own = unwrap(self.accelerator, self.head)
-        own.update_prototypes(output, targets, known)
+        head.update_prototypes(output, targets, known)
         return {"loss": total, **parts}
 
-    @torch.no_grad()
     def validate(self, step: int) -> None:
         """Macro AUC a level on the validation split; the best model so far is saved."""
-        if self.main:
-            head = unwrap(self.accelerator, self.head).eval()
-            device = self.accelerator.device
-            tokens = Tokens(*(part.to(device) for part in self.tokens["val"]))
-            output = head(tokens.patches.to(next(head.parameters()).dtype), self.start_token(tokens))
-            areas = [
-                macro_auc(level, scores, self.labels["val"], self.taxonomy)
-                for level, scores in enumerate(output.probabilities(), start=1)
-            ]
-            values = {f"val_auc_level_{level}": area for level, area in enumerate(areas, start=1)}
-            self.log.write(step, **values)
-            self.say(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
-            mean = float(np.nanmean(areas)) if not np.isnan(areas).all() else 0.0
-            if mean > self.best:
-                self.best = mean
-                self.model.facts = self.facts(step, values)
-                self.model.save(self.config.out / "model")
+        scores = self.feed.scores(self.trained, "val")
+        areas = [macro_auc(level, table, self.labels["val"], self.taxonomy) for level, table in enumerate(scores, start=1)]
+        values = {f"val_auc_level_{level}": area for level, area in enumerate(areas, start=1)}
+        mean = float(np.nanmean(areas)) if not np.isnan(areas).all() else 0.0
+        self.write(step, values | {"val_auc": mean})
+        self.say(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
+        if mean > max(self.means, default=-1.0):
+            self.save_model(step, values | {"val_auc": mean})
+        self.means.append(mean)
         self.accelerator.wait_for_everyone()
+
+    def save_model(self, step: int, values: dict[str, float]) -> None:
+        """The whole diagnoser as a checkpoint folder; all processes call it."""
+        state = full_state(self.accelerator, self.trained)
+        if not self.main:
+            return
+        if self.config.tuning.encoder == "frozen":
+            model, head_state = self.model, state
+        else:
+            own = self.accelerator.unwrap_model(self.trained)
+            visual = merged(
+                own.visual, {key[len("visual.") :]: value for key, value in state.items() if key.startswith("visual.")}
+            )
+            head_state = {key[len("head.") :]: value for key, value in state.items() if key.startswith("head.")}
+            model = Diagnoser(with_weights(load(self.config.encoder), visual), self.config.head, self.taxonomy)
+        model.facts = self.facts(step, values)
+        model.save(self.config.out / "model", head_state)
 
     def facts(self, step: int, values: dict[str, float]) -> dict[str, object]:
         """What a checkpoint says of itself."""
         simulated = all(record.extra.get("simulated") is True for record in self.records["train"])
-        counts = {"studies": len(self.records["train"]), "val_auc": self.best, "simulated": simulated}
+        counts = {"studies": len(self.records["train"]), "simulated": simulated, "tuned": self.config.tuning.encoder}
         return {"step": step, "kind": "finetune", **counts, **values}
 
-    def start_token(self, tokens: Tokens) -> Tensor | None:
-        return tokens.cls if self.config.head.cls == "encoder" else None
-
-    def batches(self) -> GlobalBatches:
-        """This process's share of the remaining global batches."""
-        return GlobalBatches(
-            len(self.records["train"]),
-            self.config.batch_size,
-            seed=self.config.seed,
-            steps=self.config.steps,
-            start=self.start,
-            rank=self.accelerator.process_index,
-            world=self.accelerator.num_processes,
+    def steps(self) -> Steps:
+        """This process's share of the remaining steps."""
+        config = self.config
+        weights = draw_weights(self.labels["train"], config.cohort.balance)
+        tuned = config.tuning.encoder != "frozen"
+        sizes = [min(len(record.sequences), config.tuning.max_scans) for record in self.records["train"]] if tuned else None
+        return self.feed.steps(
+            GlobalBatches(
+                len(self.records["train"]),
+                config.batch_size,
+                seed=config.seed,
+                steps=config.steps,
+                start=self.start,
+                rank=self.accelerator.process_index,
+                world=self.accelerator.num_processes,
+                sizes=sizes,
+                weights=weights,
+            )
         )
+
+    def head(self) -> Head:
+        """The head itself, without the engine's wrapper."""
+        own = self.accelerator.unwrap_model(self.trained)
+        head = own if self.config.tuning.encoder == "frozen" else own.head
+        assert isinstance(head, Head)
+        return head
+
+    def is_out_of_patience(self) -> bool:
+        """Whether the last validations brought nothing better."""
+        patience = self.config.patience
+        return bool(patience and self.means and len(self.means) - 1 - int(np.argmax(self.means)) >= patience)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """To the log and the trackers."""
+        self.log.write(step, **values)
+        if self.accelerator.trackers:
+            self.accelerator.log(values, step=step)
 
     def introduction(self) -> str:
         """One line of what is about to happen."""
         counts = " / ".join(map(str, self.taxonomy.counts))
-        millions = sum(parameter.numel() for parameter in self.head.parameters()) / 1e6
+        with whole_weights(self.accelerator, self.accelerator.unwrap_model(self.trained)):
+            millions = sum(p.numel() for p in self.trained.parameters() if p.requires_grad) / 1e6
         return (
             f"{len(self.records['train'])} training and {len(self.records['val'])} validation studies, taxonomy {self.taxonomy.name} "
-            f"({counts} classes), head {self.config.head.kind} with {millions:.1f} M parameters, {self.config.steps} steps"
+            f"({counts} classes), head {self.config.head.kind}, encoder {self.config.tuning.encoder}: {millions:.1f} M trained parameters, "
+            f"{self.config.steps} steps" + (f", continuing after step {self.start}" if self.start else "")
         )
 
     def say(self, text: str) -> None:
@@ -250,35 +302,11 @@ class Run:
             tqdm.write(text)
 
 
-def unwrap(accelerator: Accelerator, head: nn.Module) -> HP2L | FlatHead:
-    """The head itself, without the engine's wrapper."""
-    module = accelerator.unwrap_model(head)
-    assert isinstance(module, HP2L | FlatHead)
-    return module
-
-
 def macro_auc(level: int, scores: Tensor, labels: Labels, taxonomy: Taxonomy) -> float:
     """Mean AUC over the level's disease classes that have positives and negatives; NaN if there is none."""
     targets, known, table = (part.cpu().numpy() for part in (labels.targets[level - 1], labels.known[level - 1], scores))
     areas = class_aucs(targets, known, table)[[name != taxonomy.normal for name in taxonomy.levels[level - 1]]]
     return float(macro(areas))
-
-
-def check_labels(records: Sequence[StudyRecord], taxonomy: Taxonomy) -> None:
-    """Every label must stand in the tree.
-
-    Raises:
-        TaxonomyError: the first studies whose labels do not, by name.
-    """
-    faults = []
-    for record in records:
-        try:
-            taxonomy.encode(record.labels or ())
-        except TaxonomyError as error:
-            faults.append(f"study '{record.study_id}': {error}")
-    if faults:
-        more = f"\n  and {len(faults) - 10} more" if len(faults) > 10 else ""
-        raise TaxonomyError(f"{len(faults)} studies have labels that do not fit the tree\n  " + "\n  ".join(faults[:10]) + more)
 
 
 def check_same_tree(run: Path, taxonomy: Taxonomy) -> None:
@@ -313,10 +341,3 @@ def check_same_encoder(run: Path, digest: str, accelerator: Accelerator) -> None
         )
     if accelerator.is_main_process:
         path.write_text(digest + "\n", encoding="utf-8")
-
-
-def best_so_far(run: Path) -> float:
-    """The validation AUC of the model kept by an earlier part of this run."""
-    recover(run / "model")
-    path = run / "model" / "config.json"
-    return float(json.loads(path.read_text(encoding="utf-8"))["facts"]["val_auc"]) if path.is_file() else -1.0

@@ -21,13 +21,13 @@ from hlip.inputs import (
     expected_spec,
     find_study,
     folder_notes,
-    pick_device,
+    open_model,
     scan_notes,
     skipped_scans,
     templates_of,
     vocabulary_notes,
 )
-from hlip.model import HLIP, SENTENCE, load
+from hlip.model import HLIP, SENTENCE
 from hlip.taxonomy import Taxonomy
 from hlip.zeroshot import (
     NORMAL_PHRASE,
@@ -57,7 +57,7 @@ def ask(arguments: argparse.Namespace) -> None:
     if arguments.taxonomy:
         tree = Taxonomy.load(arguments.taxonomy)
         queries += [c.prompt for c in tree.classes(tree.depth) if c.prompt not in (*queries, NORMAL_PHRASE)]
-    model = load(arguments.checkpoint, pick_device(arguments.device))
+    model = open_model(arguments)
     prompts = PromptSet.load(templates_of(arguments, model))
     with tempfile.TemporaryDirectory() as scratch:
         store, record = find_study(arguments, expected_spec(model, arguments.checkpoint), Path(scratch))
@@ -84,7 +84,7 @@ def ask_cohort(arguments: argparse.Namespace) -> None:
     tree = Taxonomy.load(arguments.taxonomy)
     out = arguments.out or Path("scores.csv")
     out.parent.mkdir(parents=True, exist_ok=True)
-    model = load(arguments.checkpoint, pick_device(arguments.device))
+    model = open_model(arguments)
     prompts = templates_of(arguments, model)
     PromptSet.load(prompts)  # a wrong name shows before the work
     with tempfile.TemporaryDirectory() as scratch:

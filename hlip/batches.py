@@ -36,15 +36,18 @@ class EpochOrder:
         length: studies.
         batch_size: studies a step, all processes together.
         seed: of the order.
+        weights: (length,) relative chance of each study at each place; an epoch is then as many draws, with repeats. None: every
+            study once.
 
     Raises:
         ValueError: the studies do not fill one batch.
     """
 
-    def __init__(self, length: int, batch_size: int, seed: int):
+    def __init__(self, length: int, batch_size: int, seed: int, weights: Sequence[float] | None = None):
         if length < batch_size:
             raise ValueError(f"{length} training studies do not fill one batch of {batch_size}: choose a smaller batch_size")
         self.length, self.batch_size, self.seed = length, batch_size, seed
+        self.chances = None if weights is None else np.asarray(weights, np.float64) / np.sum(weights)
         self._epoch, self._order = -1, np.empty(0, np.int64)
 
     def batch(self, step: int) -> list[Place]:
@@ -55,6 +58,11 @@ class EpochOrder:
     def order(self, epoch: int) -> NDArray[np.int64]:
         """(length,) the studies of an epoch: a random permutation, its head rid of studies that share their batch with the
         epoch before."""
+        if self.chances is not None:
+            if epoch != self._epoch:
+                draws = np.random.default_rng([self.seed, epoch])
+                self._epoch, self._order = epoch, draws.choice(self.length, self.length, p=self.chances)
+            return self._order
         if epoch < self._epoch:
             self._epoch = -1
         while self._epoch < epoch:
@@ -88,6 +96,7 @@ class GlobalBatches(Sampler[list[Place]]):
         sizes: (length,) scans that a draw of each study has, for the balance; equal by default.
         chunk_studies: studies of one forward pass at most; 0 has no limit.
         chunk_scans: scans of one forward pass at most; 0 has no limit. A study larger than that is refused.
+        weights: as of `EpochOrder`.
 
     Raises:
         ValueError: a batch cannot be filled, or cannot be shared evenly.
@@ -106,10 +115,11 @@ class GlobalBatches(Sampler[list[Place]]):
         sizes: Sequence[int] | None = None,
         chunk_studies: int = 0,
         chunk_scans: int = 0,
+        weights: Sequence[float] | None = None,
     ):
         if batch_size % world:
             raise ValueError(f"batch_size {batch_size} (all processes together) is not a multiple of {world} processes")
-        self.orders = EpochOrder(length, batch_size, seed)
+        self.orders = EpochOrder(length, batch_size, seed, weights)
         self.sizes = [1] * length if sizes is None else list(sizes)
         if chunk_scans and max(self.sizes) > chunk_scans:
             raise ValueError(f"chunk_scans {chunk_scans} is less than the {max(self.sizes)} scans drawn from one study")

@@ -254,23 +254,29 @@ def _export(commands: Any) -> None:
     )
     _checkpoint(command)
     command.add_argument("out", type=Path, metavar="OUT", help="folder to write")
-    command.add_argument(
-        "--official", action="store_true", required=True, help="the official format (the only other one there is)"
-    )
+    command.add_argument("--official", action="store_true", default=True, help="the official format (the only one yet)")
     command.set_defaults(run=_run_export)
 
 
 def _run_export(arguments: argparse.Namespace) -> None:
     from hlip import official
-    from hlip.model import load
+    from hlip.inputs import open_model
 
-    official.export(load(arguments.checkpoint), arguments.out)
+    official.export(open_model(arguments), arguments.out)
     print(f"written: {arguments.out}")
 
 
 def _checkpoint(command: argparse.ArgumentParser) -> None:
     told = "run folder, checkpoint folder, official checkpoint or hub id"
     command.add_argument("checkpoint", metavar="CHECKPOINT", help=told)
+    official = command.add_argument_group("official checkpoints that do not say everything of themselves")
+    official.add_argument(
+        "--variant", metavar="NAME", help="architecture: a name of hlip.list_models(), or a YAML file like those"
+    )
+    official.add_argument("--text-source", metavar="SOURCE", help="folder or hub id of the text tower and its tokenizer")
+    official.add_argument(
+        "--spec", metavar="SPEC", help="how studies are prepared: mri, head_ct, chest_ct, ..., or a YAML file"
+    )
 
 
 def _device(command: argparse.ArgumentParser) -> None:

@@ -59,7 +59,7 @@ class HubCheckpoint(ModelHubMixin, library_name=LIBRARY):
         """What `save` writes, in that folder; an older checkpoint there is replaced.
 
         Args:
-            save_directory: its place; new, empty or a checkpoint of this kind.
+            save_directory: its place: new, empty or a checkpoint of this kind, of which foreign files stay.
             config: not to be given, as `model_card_kwargs`: both files are written from what the model itself says.
             repo_id: with `push_to_hub`, the repository; by default of the folder's name.
             push_to_hub: upload it as well.
@@ -69,7 +69,7 @@ class HubCheckpoint(ModelHubMixin, library_name=LIBRARY):
             The commit's address if it was uploaded.
 
         Raises:
-            FileExistsError: the folder holds something else, which would be lost.
+            FileExistsError: the folder holds other things, and no checkpoint.
             NotADirectoryError: it is a file.
             TypeError: `config` or `model_card_kwargs` was given.
         """
@@ -78,13 +78,6 @@ class HubCheckpoint(ModelHubMixin, library_name=LIBRARY):
                 "config and model_card_kwargs: a checkpoint describes itself; set model.config or model.facts instead"
             )
         folder = Path(os.path.abspath(save_directory))
-        if folder.exists() and not folder.is_dir():
-            raise NotADirectoryError(f"{folder}: a file; a checkpoint is a folder")
-        present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-        if foreign := sorted(present - self.files):
-            raise FileExistsError(
-                f"{folder}: holds {foreign[0]}, no part of a checkpoint, which would be lost; choose a new folder"
-            )
         self.save(folder)
         if push_to_hub:
             return self.push_to_hub(repo_id or folder.name, **push_to_hub_kwargs)

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import torch
 
-from hlip.model import HLIP
+from hlip.model import HLIP, load
 from hlip.prepare import prepare
+from hlip.resources import names
 from hlip.scanfile import VolumeError, check_one_patient, find_scans
 from hlip.store import Store, StudyRecord
 from hlip.study import Study, read_manifest, write_manifest
 from hlip.volume import VolumeSpec
 
+MOST_SCANS = 100  # of one study; real ones have 1 to 40
 SIMULATED = "This checkpoint has seen SIMULATED data only: on a real study its scores mean nothing clinically."
 
 
@@ -38,6 +40,28 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def open_model(arguments: argparse.Namespace) -> HLIP:
+    """The checkpoint named on the command line, with what else is said of it there (--device, --variant, --text-source, --spec).
+
+    Raises:
+        CheckpointError: no checkpoint, or one that needs more to be said.
+        ValueError: --spec makes volumes of another size than the model's, or contradicts what the checkpoint says of itself.
+    """
+    said = {name: getattr(arguments, name, None) for name in ("variant", "text_source", "spec")}
+    device = pick_device(getattr(arguments, "device", "cpu"))
+    model = load(arguments.checkpoint, device, variant=said["variant"], text_source=said["text_source"])
+    if said["spec"]:
+        spec = VolumeSpec.load(said["spec"])
+        if tuple(spec.size) != tuple(model.config.vision.size):
+            raise ValueError(
+                f"--spec {arguments.spec}: volumes of {tuple(spec.size)}, but the model reads {model.config.vision.size}"
+            )
+        if model.volume_spec and not model.facts.get("official") and model.volume_spec.digest() != spec.digest():
+            raise ValueError(f"{arguments.checkpoint}: says itself how its studies are prepared; leave --spec out")
+        model.volume_spec = spec
+    return model
+
+
 def expected_spec(model: HLIP, checkpoint: str) -> VolumeSpec:
     """How the checkpoint wants its studies prepared.
 
@@ -45,7 +69,8 @@ def expected_spec(model: HLIP, checkpoint: str) -> VolumeSpec:
         VolumeError: it does not say.
     """
     if model.volume_spec is None:
-        raise VolumeError("no_spec", f"{checkpoint}: carries no VolumeSpec, so nobody knows how its studies must be prepared")
+        remedy = f"name it with --spec ({', '.join(names('volume'))}, or a YAML file)"
+        raise VolumeError("no_spec", f"{checkpoint}: does not say how its studies must be prepared; {remedy}")
     return model.volume_spec
 
 
@@ -87,7 +112,12 @@ def find_study(arguments: argparse.Namespace, spec: VolumeSpec, scratch: Path) -
         path = Path(name)
         if not path.exists():
             raise ValueError(f"'{name}' is neither a file nor a folder; a study id needs --store or --manifest")
-        study = Study("asked", "asked", tuple(find_scans(path)))
+        scans = tuple(find_scans(path))
+        if len(scans) > MOST_SCANS:
+            raise ValueError(
+                f"{path}: holds {len(scans)} scans, more than one study has; name one study's folder, or score a cohort by its manifest"
+            )
+        study = Study("asked", "asked", scans)
         check_one_patient(path, study.scans)
     store = prepare_few([study], spec, scratch)
     if not store.records:

@@ -228,7 +228,7 @@ class HLIP(nn.Module, HubCheckpoint):
             state: weights gathered by an engine; the module's own by default.
         """
         tensors = {key: value.detach().contiguous().cpu() for key, value in (state or self.state_dict()).items()}
-        with whole_folder(folder) as partial:
+        with whole_folder(folder, self.files) as partial:
             save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
             if not isinstance(self.tokenizer, NoTokenizer):
                 self.tokenizer.hf.save_pretrained(str(partial / "text"))

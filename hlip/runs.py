@@ -35,8 +35,11 @@ class RunLog:
 
     def best(self, name: str) -> float:
         """The largest value of a measure so far; minus infinity if there is none."""
-        rows = [json.loads(line) for line in self._lines()]
-        return max((row[name] for row in rows if name in row), default=float("-inf"))
+        return max(self.values(name), default=float("-inf"))
+
+    def values(self, name: str) -> list[float]:
+        """All values of a measure so far, in order."""
+        return [row[name] for row in map(json.loads, self._lines()) if name in row]
 
     def _lines(self) -> list[str]:
         if not self.path.exists():

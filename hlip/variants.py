@@ -2,7 +2,7 @@
 
     hlip.list_models()                                                  # names
     model = hlip.create("vit_base_scan_study")                          # random vision tower, published text tower
-    model = hlip.create("tiny_scan_study", text_source=folder, vision={"patch_dropout": 0.25})
+    model = hlip.create("tiny_scan_study", vision={"patch_dropout": 0.25})
 
 A file has three keys: `official`, the name that the official code gives the vision tower (null where it has none); `volume`, the
 VolumeSpec of its studies; `model`, an `HLIPConfig` as in the training configurations, of which only what differs from the defaults
@@ -11,6 +11,7 @@ need be said.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +21,10 @@ import yaml
 
 from hlip import resources
 from hlip.model import HLIP, HLIPConfig
+from hlip.taxonomy import Taxonomy
+from hlip.text import grow_text_source
 from hlip.volume import VolumeSpec
+from hlip.zeroshot import PromptSet
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
 
@@ -68,8 +72,9 @@ def create(name: str | Path, text_source: str | Path | None = None, **overrides:
 
     Args:
         name: one of `list_models()`, or a YAML file like those in configs/model.
-        text_source: folder or hub id of the text tower and its tokenizer, the published one by default. Its weights are taken where
-            it has any and `text.pretrained` is on; a folder grown from texts (`hlip.text.grow_text_source`) has none.
+        text_source: folder or hub id of the text tower and its tokenizer, the published one by default; tiny models grow one of
+            their own. Its weights are taken where it has any and `text.pretrained` is on; a folder grown from texts
+            (`hlip.text.grow_text_source`) has none.
         overrides: settings of `HLIPConfig`, nested ones as mappings: `vision={"patch_dropout": 0.5}`.
 
     Raises:
@@ -78,17 +83,16 @@ def create(name: str | Path, text_source: str | Path | None = None, **overrides:
     variant = Variant.load(name)
     config = override(variant.config, overrides)
     source = text_source or config.text.source
-    if source is None:
-        raise VariantError(
-            f"{variant.name}: no text tower; grow one (hlip.text.grow_text_source) and give its folder as text_source"
-        )
-    try:
-        model = HLIP(config, source, pretrained_text=config.text.pretrained and _has_weights(source))
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise VariantError(
-            f"{variant.name}: {reason} (its text tower: '{source}'; text_source=FOLDER gives another)"
-        ) from error
+    with tempfile.TemporaryDirectory() as scratch:
+        if source is None:
+            source = grow_text_source(Path(scratch), _known_phrases(), config.text)
+        try:
+            model = HLIP(config, source, pretrained_text=config.text.pretrained and _has_weights(source))
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise VariantError(
+                f"{variant.name}: {reason} (its text tower: '{source}'; text_source=FOLDER gives another)"
+            ) from error
     if variant.volume:
         model.volume_spec = VolumeSpec.load(variant.volume)
     return model
@@ -117,6 +121,14 @@ def _merged(base: dict[str, Any], changes: Mapping[str, Any], place: str) -> dic
         for key, value in changes.items()
     }
     return base | new
+
+
+def _known_phrases() -> list[str]:
+    """What the built-in trees call their classes, in HLIP's templates: the words of a model that has seen no report yet."""
+    prompts = PromptSet.load("hlip")
+    trees = [Taxonomy.load(name) for name in resources.names("taxonomy")]
+    phrases = [c.prompt for tree in trees for level in range(1, tree.depth + 1) for c in tree.classes(level)]
+    return [text for phrase in dict.fromkeys(phrases) for text in prompts.texts(phrase)]
 
 
 def _has_weights(source: str | Path) -> bool:

@@ -15,37 +15,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Literal, NamedTuple, cast
+from typing import Literal, get_args
 
 import torch
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hlip.taxonomy import Taxonomy
+from hp2l.blocks import BlockConfig, TokenEntry, make_block, start_as_vit
+from hp2l.head import Head, HP2LOutput
 from hp2l.prompts import PromptLearning, PromptUpdate, attention_row
-from hp2l.prototypes import PrototypeBank
+from hp2l.prototypes import FixedPrototypes, LearnedPrototypes, PrototypeBank, Prototypes, unit_vectors
+
+__all__ = ["HP2L", "HP2LConfig", "HP2LOutput", "Level", "Prompt"]
+
+Prompt = Literal["none", "one_hot", "learnable", "prototypes"]
 
 
 @dataclass(frozen=True)
-class HP2LConfig:
+class HP2LConfig(BlockConfig):
     """How an HP2L head is built; plain values, fit for JSON and YAML."""
 
-    width: int = 768
-    """C, width of the levels."""
-    input_width: int | None = None
-    """Width of the encoder's tokens; a linear layer brings them to `width` where it differs. `None`: equal."""
-    heads: int = 12
-    """Attention heads of the transformer blocks."""
-    mlp_ratio: float = 4.0
-    """Hidden width of a block's MLP, as a multiple of `width`."""
-    dropout: float = 0.0
-    """Dropout after the attention's projection and in the MLP."""
-    drop_path: float = 0.0
-    """Stochastic depth of both blocks of every level."""
-    cls: Literal["learned", "encoder"] = "learned"
-    """Where the class token starts: a learnt vector (the paper), or the encoder's class token, given at each call."""
     prompt_update: PromptUpdate = "sum"
     """`sum` is the paper's eq. 15; `residual` adds projection, residual and LayerNorm."""
     prompt_heads: int = 1
@@ -56,53 +46,44 @@ class HP2LConfig:
     """Set a prototype to the class's mean at its first update, instead of averaging from the random start."""
     prototype_seed: int = 0
     """Seed of the prototypes' start from N(0, 1)."""
+    prompt: Prompt = "prototypes"
+    """The ablation of prompts: no prompt token (none), a fixed one-hot vector a level (one_hot), a learnt token a level (learnable), or
+    one token that travels and is updated from the prototypes (prototypes, the method). The first three read no prototypes."""
+    prototypes: Prototypes = "ema"
+    """The ablation of prototypes: the travelling prompt is never updated (none), class k's prototype is the k-th unit vector (one_hot),
+    prototypes are learnt by gradient (learnable), or averaged (ema, the method). With another `prompt` it must be `none`."""
 
     def __post_init__(self) -> None:
-        for name in ("width", "heads", "prompt_heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"HP2LConfig.{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("heads", "prompt_heads"):
-            if self.width % getattr(self, name):
-                raise ValueError(f"HP2LConfig.width {self.width} is no multiple of {name} {getattr(self, name)}")
-        if self.cls not in ("learned", "encoder"):
-            raise ValueError(f"HP2LConfig.cls '{self.cls}' is neither learned nor encoder")
-
-
-class HP2LOutput(NamedTuple):
-    """What a hierarchical head returns; each list has one entry a level, in order."""
-
-    logits: list[Tensor]
-    """(B, K_l)."""
-    cls: list[Tensor]
-    """(B, C): the class token after each level; what the prototypes average."""
-    prototype_attention: list[Tensor] | None = None
-    """(B, prompt heads, K_l) of levels 1 to L-1: which prototype the prompt chose. Only with `return_attention`."""
-    prompt_attention: list[Tensor] | None = None
-    """(B, heads, N): how the prompt attends to the image tokens in the prompting block; the rest to 1 is its attention
-    to cls and to itself. Only with `return_attention`."""
-
-    def probabilities(self) -> list[Tensor]:
-        """Sigmoid scores (B, K_l) float32 of each level: multi-label, they need not sum to 1."""
-        return [logits.float().sigmoid() for logits in self.logits]
+        super().__post_init__()
+        self._check_heads("prompt_heads")
+        for name, values in (("prompt", get_args(Prompt)), ("prototypes", get_args(Prototypes))):
+            if getattr(self, name) not in values:
+                raise ValueError(f"HP2LConfig.{name} '{getattr(self, name)}' is none of {', '.join(values)}")
+        if self.prompt != "prototypes" and self.prototypes != "none":
+            raise ValueError(
+                f"a prompt '{self.prompt}' reads no prototypes, but prototypes is '{self.prototypes}': set prototypes: none"
+            )
 
 
 class Level(nn.Module):
-    """One level: prompting block, prompt learning (not at the last level), vanilla block, head."""
+    """One level: prompting block, prompt learning (not at the last level, nor without prototypes), vanilla block, head."""
 
     def __init__(self, config: HP2LConfig, count: int, *, last: bool) -> None:
         super().__init__()
-        self.prompting = _block(config)
+        self.prompting = make_block(config)
+        learns = not last and config.prototypes != "none"
         self.prompt_learning = (
-            None if last else PromptLearning(config.width, heads=config.prompt_heads, update=config.prompt_update)
+            PromptLearning(config.width, heads=config.prompt_heads, update=config.prompt_update) if learns else None
         )
-        self.vanilla = _block(config)
+        self.vanilla = make_block(config)
         self.head = nn.Linear(config.width, count)
 
     def forward(
-        self, cls: Tensor, prompt: Tensor, tokens: Tensor, prototypes: Tensor
+        self, cls: Tensor, prompt: Tensor, tokens: Tensor, prototypes: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """cls, prompt (B, 1, C), tokens (B, N, C), prototypes (K, C) -> next cls, prompt, tokens, and attention or None."""
-        cls, prompt, tokens = self.prompting(torch.cat([cls, prompt, tokens], dim=1)).split([1, 1, tokens.shape[1]], dim=1)
+        """cls (B, 1, C), prompt (B, 1 or 0, C), tokens (B, N, C), prototypes (K, C) -> next cls, prompt, tokens, attention or None."""
+        sizes = [1, prompt.shape[1], tokens.shape[1]]
+        cls, prompt, tokens = self.prompting(torch.cat([cls, prompt, tokens], dim=1)).split(sizes, dim=1)
         attention = None
         if self.prompt_learning is not None:
             prompt, attention = self.prompt_learning(prompt, prototypes)
@@ -110,41 +91,37 @@ class Level(nn.Module):
         return cls, prompt, tokens, attention
 
 
-class HP2L(nn.Module):
+class HP2L(Head, TokenEntry):
     """The hierarchical classifier over an encoder's tokens.
 
     Args:
         config: see `HP2LConfig`.
         classes: the taxonomy, or the number of classes of each level.
-        prototypes: start of the prototypes, one (K_l, C) tensor a level; `None`: N(0, 1).
+        prototypes: start of the averaged prototypes, one (K_l, C) tensor a level; `None`: N(0, 1).
     """
 
     def __init__(
         self, config: HP2LConfig, classes: Taxonomy | Sequence[int], prototypes: Sequence[Tensor] | None = None
     ) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config = config
         self.counts = classes.counts if isinstance(classes, Taxonomy) else tuple(classes)
         if not self.counts or min(self.counts) < 1:
             raise ValueError(f"every level needs at least one class, not {self.counts}")
-        input_width = config.input_width or config.width
-        self.project = nn.Identity() if input_width == config.width else nn.Linear(input_width, config.width)
-        if config.cls == "learned":
-            self.cls = nn.Parameter(torch.zeros(1, 1, config.width))
-        self.prompt = nn.Parameter(torch.zeros(1, 1, config.width))
+        if config.prompt in ("prototypes", "learnable"):
+            self.prompt = nn.Parameter(torch.zeros(1, 1, config.width))
         self.levels = nn.ModuleList(
             Level(config, count, last=place == len(self.counts)) for place, count in enumerate(self.counts, start=1)
         )
-        self.bank = PrototypeBank(
-            self.counts,
-            config.width,
-            momentum=config.momentum,
-            warm_start=config.warm_start,
-            seed=config.prototype_seed,
-        )
-        self._start()
+        later = len(self.counts) - 1 if config.prompt == "learnable" else 0
+        self.later_prompts = nn.ParameterList(nn.Parameter(torch.zeros(1, 1, config.width)) for _ in range(later))
+        self.bank = self._make_bank()
+        if config.prompt == "one_hot":
+            self.register_buffer("level_codes", unit_vectors(len(self.counts), config.width), persistent=False)
+        given = (getattr(self, name, None) for name in ("cls", "prompt"))
+        start_as_vit(self, *(token for token in given if token is not None), *self.later_prompts)
         if prototypes is not None:
-            self.bank.initialise(prototypes)
+            self._averaged().initialise(prototypes)
 
     def forward(self, tokens: Tensor, cls: Tensor | None = None, return_attention: bool = False) -> HP2LOutput:
         """Scores of every level.
@@ -157,11 +134,13 @@ class HP2L(nn.Module):
         Raises:
             ValueError: a shape that does not fit, or a class token missing or given against the configuration.
         """
-        tokens, state = self._enter(tokens, cls)
-        prompt = self.prompt.expand(len(tokens), -1, -1).to(tokens.dtype)
+        tokens, state = self.enter(tokens, cls)
+        prompt = tokens[:, :0]
         output = HP2LOutput([], [], [] if return_attention else None, [] if return_attention else None)
-        for module, prototypes in zip(self._levels(), self._prototypes(), strict=True):
-            if output.prompt_attention is not None:
+        for place, (module, prototypes) in enumerate(zip(self._levels(), self._prototypes(), strict=True)):
+            own = self._prompt(place)
+            prompt = prompt if own is None else own.expand(len(tokens), -1, -1).to(tokens.dtype)
+            if output.prompt_attention is not None and self.config.prompt != "none":
                 row = attention_row(module.prompting, torch.cat([state, prompt, tokens], dim=1), row=1)
                 output.prompt_attention.append(row[:, :, 2:])
             state, prompt, tokens, attention = module(state, prompt, tokens, prototypes)
@@ -180,59 +159,56 @@ class HP2L(nn.Module):
             targets: (B, K_l) a level, 0 or 1, not smoothed.
             masks: (B, K_l) a level, 1 = known; `None`: all known.
         """
-        self.bank.update(output.cls, targets, masks)
+        if isinstance(self.bank, PrototypeBank):
+            self.bank.update(output.cls, targets, masks)
 
     def similarity(self, output: HP2LOutput) -> list[Tensor]:
-        """Cosine of each study's class token with each class prototype, (B, K_l) float32 in [-1, 1], a level each."""
-        pairs = zip(output.cls, self._prototypes(), strict=True)
-        return [F.normalize(cls.float(), dim=-1) @ F.normalize(prototypes, dim=-1).T for cls, prototypes in pairs]
+        """Cosine of each study's class token with each class prototype, (B, K_l) float32 in [-1, 1], a level each.
 
-    def _enter(self, tokens: Tensor, cls: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Checked and projected tokens (B, N, C) and the starting class token (B, 1, C)."""
-        width = self.config.input_width or self.config.width
-        if tokens.ndim != 3 or tokens.shape[1] < 1 or tokens.shape[2] != width:
-            raise ValueError(f"tokens {tuple(tokens.shape)} are not (B, N >= 1, {width})")
-        if (cls is None) == (self.config.cls == "encoder"):
-            given = "no class token was given" if cls is None else "a class token was given"
-            raise ValueError(f"HP2LConfig.cls is '{self.config.cls}', but {given}")
-        if cls is None:
-            tokens = self.project(tokens)
-            return tokens, self.cls.expand(len(tokens), -1, -1).to(tokens.dtype)
-        if tuple(cls.shape) not in ((len(tokens), width), (len(tokens), 1, width)):
-            raise ValueError(f"class token {tuple(cls.shape)} is neither {(len(tokens), width)} nor {(len(tokens), 1, width)}")
-        cls = cls.reshape(len(tokens), 1, width)
-        return self.project(tokens), self.project(cls)
+        Raises:
+            ValueError: the head has no averaged prototypes: its class tokens were never drawn to any.
+        """
+        bank = self._averaged()
+        pairs = ((cls.float(), bank.prototypes(level)) for level, cls in enumerate(output.cls, start=1))
+        return [F.normalize(cls, dim=-1) @ F.normalize(prototypes, dim=-1).T for cls, prototypes in pairs]
+
+    def _make_bank(self) -> PrototypeBank | LearnedPrototypes | FixedPrototypes | None:
+        config = self.config
+        if config.prototypes == "ema":
+            return PrototypeBank(
+                self.counts,
+                config.width,
+                momentum=config.momentum,
+                warm_start=config.warm_start,
+                seed=config.prototype_seed,
+            )
+        # The last level's are never read: learnt ones would get no gradient.
+        if config.prototypes == "learnable":
+            return LearnedPrototypes(self.counts[:-1], config.width, seed=config.prototype_seed)
+        return FixedPrototypes(self.counts[:-1], config.width) if config.prototypes == "one_hot" else None
+
+    def _averaged(self) -> PrototypeBank:
+        if not isinstance(self.bank, PrototypeBank):
+            raise ValueError(f"prototypes '{self.config.prototypes}' are not averaged: this needs a head with prototypes: ema")
+        return self.bank
+
+    def _prompt(self, place: int) -> Tensor | None:
+        """The prompt (1, 1, C) that enters a level from outside (level = place + 1); `None`: the one of the level before goes on."""
+        if self.config.prompt == "one_hot":
+            return self.get_buffer("level_codes")[place].reshape(1, 1, -1)
+        if place == 0:
+            return getattr(self, "prompt", None)
+        return self.later_prompts[place - 1] if self.config.prompt == "learnable" else None
 
     def _levels(self) -> Iterator[Level]:
         for module in self.levels:
             assert isinstance(module, Level)
             yield module
 
-    def _prototypes(self) -> Iterator[Tensor]:
-        # A copy: autograd keeps what the key and value layers read, and the bank may move before the backward pass.
+    def _prototypes(self) -> Iterator[Tensor | None]:
         for level in range(1, len(self.counts) + 1):
-            yield self.bank.prototypes(level).clone()
-
-    def _start(self) -> None:
-        """Start as a ViT does: truncated normal of 0.02, biases zero."""
-        for parameter in (getattr(self, "cls", None), self.prompt):
-            if parameter is not None:
-                nn.init.trunc_normal_(parameter, std=0.02)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-
-
-def _block(config: HP2LConfig) -> Block:
-    """A pre-norm transformer block as the encoders have it: LayerNorm eps 1e-6, exact GELU, qkv bias."""
-    return Block(
-        config.width,
-        config.heads,
-        mlp_ratio=config.mlp_ratio,
-        qkv_bias=True,
-        proj_drop=config.dropout,
-        drop_path=config.drop_path,
-        norm_layer=cast("type[nn.Module]", partial(nn.LayerNorm, eps=1e-6)),
-    )
+            if isinstance(self.bank, PrototypeBank):
+                # A copy: autograd keeps what the key and value layers read, and the bank may move before the backward pass.
+                yield self.bank.prototypes(level).clone()
+            else:
+                yield self.bank.prototypes(level) if self.bank is not None and level < len(self.counts) else None

@@ -1,4 +1,6 @@
-"""PrototypeBank: one vector a class and level, moved towards the class's studies by an exponential moving average.
+"""One vector a class and level: averaged (PrototypeBank, the method), and learnt or fixed ones for the paper's ablation.
+
+PrototypeBank: one vector a class and level, moved towards the class's studies by an exponential moving average.
 
 HP2L, step 5 (Liu et al., Medical Image Analysis 112, 2026). Notable choices:
 - no loop over classes: sums over positives are one matrix product a level;
@@ -11,10 +13,13 @@ HP2L, step 5 (Liu et al., Medical Image Analysis 112, 2026). Notable choices:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+Prototypes = Literal["none", "one_hot", "learnable", "ema"]
 
 
 class PrototypeBank(nn.Module):
@@ -126,6 +131,50 @@ class PrototypeBank(nn.Module):
     def extra_repr(self) -> str:
         """Shown by `print(model)`."""
         return f"counts={self.counts}, width={self.width}, momentum={self.momentum}, warm_start={self.warm_start}"
+
+
+class LearnedPrototypes(nn.Module):
+    """Class prototypes P_l (K_l, C) that the loss moves (the ablation "learnable"); the start is `PrototypeBank`'s, N(0, 1)."""
+
+    def __init__(self, counts: Sequence[int], width: int, *, seed: int = 0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        # (1, K, C): the optimizer lets what has a leading 1 undecayed, as it does class tokens and prompts.
+        self.values = nn.ParameterList(
+            nn.Parameter(torch.randn(1, count, width, generator=generator, device="cpu")) for count in counts
+        )
+
+    def prototypes(self, level: int) -> Tensor:
+        """P_l (K_l, C) of a level (from 1)."""
+        return self.values[level - 1][0]
+
+
+class FixedPrototypes(nn.Module):
+    """Class prototypes that never move (the ablation "one-hot"): class k of a level is the k-th unit vector of C.
+
+    Raises:
+        ValueError: a level has more classes than C.
+    """
+
+    def __init__(self, counts: Sequence[int], width: int) -> None:
+        super().__init__()
+        for level, count in enumerate(counts, start=1):
+            self.register_buffer(f"level_{level}", unit_vectors(count, width), persistent=False)
+
+    def prototypes(self, level: int) -> Tensor:
+        """P_l (K_l, C) of a level (from 1)."""
+        return self.get_buffer(f"level_{level}")
+
+
+def unit_vectors(count: int, width: int) -> Tensor:
+    """(count, width) float32: row k is 1 at k.
+
+    Raises:
+        ValueError: more rows than the width holds.
+    """
+    if count > width:
+        raise ValueError(f"{count} one-hot vectors do not fit width {width}: choose a width of at least {count}")
+    return torch.eye(count, width)
 
 
 def _sums(features: Tensor, targets: Tensor, mask: Tensor | None) -> Tensor:

@@ -93,7 +93,19 @@ def test_the_head_learns_and_leaves_its_best_checkpoint(tiny_store, pretrained, 
     assert (out / "config.yaml").exists()
 
 
-@pytest.mark.parametrize("more", [("--head.dropout", "0.3"), ("--head.cls", "learned"), ("--head.kind", "flat")])
+SETTINGS = [
+    ("--head.dropout", "0.3"),
+    ("--head.cls", "learned"),
+    ("--head.kind", "flat"),
+    ("--cohort.balance", "0.5", "--cohort.fraction", "0.7"),
+    ("--cohort.folds", "4", "--cohort.fold", "2"),
+    ("--tuning.encoder", "all"),
+    ("--tuning.encoder", "last", "--tuning.max_scans", "2", "--workers", "0"),
+    ("--tuning.encoder", "lora", "--optimizer.layer_decay", "0.8"),
+]
+
+
+@pytest.mark.parametrize("more", SETTINGS, ids=" ".join)
 def test_stopped_and_resumed_equals_never_stopped(tiny_store, pretrained, tmp_path, stopped_at, more):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     main(arguments(tiny_store, pretrained, whole, *more))
@@ -102,7 +114,10 @@ def test_stopped_and_resumed_equals_never_stopped(tiny_store, pretrained, tmp_pa
     assert [row["step"] for row in metrics(cut) if "loss" in row] == [1, 2, 3, 4]
     main(arguments(tiny_store, pretrained, cut, *more))
 
-    for name in ("model/head.safetensors", "state/model.safetensors"):  # the best one, and the last one with its prototypes
+    for name in (
+        "model/head.safetensors",
+        "checkpoints/step-000000006/model.safetensors",
+    ):  # the best one, and the last one with its prototypes
         one, other = load_file(whole / name), load_file(cut / name)
         assert one.keys() == other.keys()
         for key, value in one.items():
@@ -114,7 +129,7 @@ def test_stopped_and_resumed_equals_never_stopped(tiny_store, pretrained, tmp_pa
 def test_a_finished_run_is_left_alone(tiny_store, pretrained, tmp_path, capsys):
     out = tmp_path / "run"
     main(arguments(tiny_store, pretrained, out))
-    files = [path for path in (*out.glob("model/*"), *out.glob("state/*"), out / "metrics.jsonl") if path.is_file()]
+    files = [path for path in (*out.glob("model/*"), *out.glob("checkpoints/*/*"), out / "metrics.jsonl") if path.is_file()]
     before = {path: path.read_bytes() for path in files}
     changed = (out / "model" / "head.safetensors").stat().st_mtime_ns
     main(arguments(tiny_store, pretrained, out))

@@ -83,3 +83,13 @@ def test_impossible_batches_are_refused():
         GlobalBatches(3, 4, seed=0, steps=1)
     with pytest.raises(ValueError, match="chunk_scans 5 is less than the 8 scans"):
         GlobalBatches(12, 4, seed=0, steps=1, sizes=[8] * 12, chunk_scans=5)
+
+
+def test_weights_decide_how_often_a_study_is_drawn():
+    """A study with weight 3 among nine with 1 is a quarter of all draws."""
+    batches = GlobalBatches(10, 5, seed=0, steps=4000, weights=[3.0] + [1.0] * 9)
+    drawn = [place.study for batch in batches for place in batch]
+    assert drawn.count(0) / len(drawn) == pytest.approx(0.25, abs=0.01)
+    assert drawn.count(4) / len(drawn) == pytest.approx(0.75 / 9, abs=0.01)
+    again = list(GlobalBatches(10, 5, seed=0, steps=9, start=7, weights=[3.0] + [1.0] * 9))
+    assert again == list(GlobalBatches(10, 5, seed=0, steps=9, weights=[3.0] + [1.0] * 9))[7:]

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hlip.folders import recover, whole_folder
 from hlip.model import HLIP, LARGEST_SCALE, CheckpointError, HLIPConfig, load
 from hlip.text import TextConfig, grow_text_source
 from hlip.vision import VisionConfig
@@ -101,21 +99,6 @@ def test_a_damaged_or_foreign_checkpoint_is_named(model, tmp_path):
     (folder / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="damaged"):
         load(folder)
-
-
-def test_a_folder_appears_whole_or_not_at_all(tmp_path):
-    target = tmp_path / "model"
-    with whole_folder(target) as partial:
-        (partial / "a").write_text("old")
-    with suppress(ZeroDivisionError), whole_folder(target) as partial:
-        (partial / "a").write_text(str(1 / 0))
-    assert (target / "a").read_text() == "old"
-    with whole_folder(target) as partial:
-        (partial / "b").write_text("new")
-    assert [path.name for path in target.iterdir()] == ["b"]
-    target.rename(tmp_path / ".model.previous")  # a crash between the two moves
-    recover(target)
-    assert (target / "b").read_text() == "new"
 
 
 def test_a_grown_vocabulary_is_the_same_every_time(tmp_path):

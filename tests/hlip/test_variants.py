@@ -117,10 +117,15 @@ def test_an_impossible_override_is_refused(overrides, message, text_source):
 def test_unknown_models_and_absent_text_towers_are_named(tmp_path):
     with pytest.raises(ResourceError, match=r"no built-in model of that name.*tiny_scan_study"):
         hlip.create("vit_huge")
-    with pytest.raises(VariantError, match="no text tower; grow one"):
-        hlip.create("tiny_scan_study")
     with pytest.raises(VariantError, match=r"its text tower: .*text_source=FOLDER"):
         hlip.create("vit_base_scan_study", text_source=tmp_path, vision={"width": 24, "heads": 2, "scopes": ["scan"]})
+
+
+def test_a_tiny_model_needs_nothing():
+    """Its text tower knows what the built-in trees call their classes."""
+    model = hlip.create("tiny_scan_study", text={"vocabulary": 400})
+    assert model.encode_text(["This study shows: glioma."]).shape == (1, model.config.embed_dim)
+    assert model.tokenizer.hf.tokenize("glioma") == ["glioma"]
 
 
 def test_a_file_of_ones_own_is_a_model_too(tmp_path, text_source):

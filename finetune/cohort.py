@@ -1,0 +1,153 @@
+"""Who is learnt from: labelled studies of a split, a share of their patients, a fold, and how often each is drawn.
+
+Everything goes by patient: two studies of one patient never part, neither between folds nor by the share of labels.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hlip.store import Store, StudyRecord
+from hlip.taxonomy import Taxonomy, TaxonomyError
+
+
+@dataclass
+class CohortConfig:
+    """Which labelled studies a run learns from."""
+
+    fraction: float = 1.0
+    """Share of the training patients whose labels are used; a smaller share is part of every larger one of the same seed."""
+    folds: int = 0
+    """k-fold: train and val splits are put together and parted anew by patient, as evenly in their classes as they can be. 0: the
+    splits as they stand."""
+    fold: int = 0
+    """Which of the folds validates, from 0."""
+    balance: float = 0.0
+    """How often a study is drawn: (share of studies with its rarest class) ** -balance. 0: every study once an epoch."""
+    seed: int = 0
+    """Of shares and folds; kept apart from the run's seed, so that several seeds learn from the same studies."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction <= 1:
+            raise ValueError(f"cohort.fraction {self.fraction} is not in (0, 1]")
+        if self.folds == 1 or self.folds < 0 or not 0 <= self.fold < max(1, self.folds):
+            raise ValueError(f"cohort: fold {self.fold} of {self.folds} is impossible (0 folds for none, else at least 2)")
+        if self.balance < 0:
+            raise ValueError(f"cohort.balance {self.balance} is negative")
+
+
+class Labels:
+    """Targets of studies at every level; rows follow the records."""
+
+    def __init__(self, records: Sequence[StudyRecord], taxonomy: Taxonomy):
+        check_labels(records, taxonomy)
+        levels = taxonomy.encode_all([record.labels for record in records])
+        self.targets = [torch.from_numpy(targets) for targets, _ in levels]
+        self.known = [torch.from_numpy(known) for _, known in levels]
+
+    def rows(self, indices: Tensor, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
+        """Targets and masks (B, K_l) of some rows, a level each."""
+        return [t[indices].to(device) for t in self.targets], [k[indices].to(device) for k in self.known]
+
+
+def cohort(store: Store, config: CohortConfig, taxonomy: Taxonomy) -> dict[str, list[StudyRecord]]:
+    """The labelled studies that are learnt from (`train`) and watched (`val`).
+
+    Raises:
+        SystemExit: a split has none.
+        TaxonomyError: a label is not in the tree.
+    """
+    found = {split: labelled(store, split) for split in ("train", "val")}
+    if config.folds:
+        found = fold(found["train"] + found["val"], config, taxonomy)
+    found["train"] = share(found["train"], config.fraction, config.seed)
+    return found
+
+
+def labelled(store: Store, split: str) -> list[StudyRecord]:
+    """Studies of a split with labels.
+
+    Raises:
+        SystemExit: there is none.
+    """
+    records = [record for record in store.split(split) if record.labels is not None]
+    if not records:
+        raise SystemExit(f"{store.path}: no labelled study in split '{split}' (labels and split are fields of the manifest)")
+    return records
+
+
+def share(records: Sequence[StudyRecord], fraction: float, seed: int) -> list[StudyRecord]:
+    """The studies of a share of the patients, at least one, in their order."""
+    patients = sorted({record.patient_id for record in records})
+    order = np.random.default_rng([seed, 0]).permutation(len(patients))
+    kept = {patients[place] for place in order[: max(1, round(fraction * len(patients)))]}
+    return [record for record in records if record.patient_id in kept]
+
+
+def fold(records: Sequence[StudyRecord], config: CohortConfig, taxonomy: Taxonomy) -> dict[str, list[StudyRecord]]:
+    """Train and val of one fold; stratified by each study's rarest class.
+
+    Raises:
+        ValueError: fewer patients than folds.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    patients = [record.patient_id for record in records]
+    if len(set(patients)) < config.folds:
+        raise ValueError(f"{len(set(patients))} patients cannot be parted into {config.folds} folds")
+    parts = StratifiedGroupKFold(config.folds, shuffle=True, random_state=config.seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a class rarer than the folds cannot be in each; it is in some
+        train, val = list(parts.split(patients, rarest_class(Labels(records, taxonomy)), patients))[config.fold]
+    return {"train": [records[place] for place in train], "val": [records[place] for place in val]}
+
+
+def rarest_class(labels: Labels) -> NDArray[np.int64]:
+    """(N,) for each study the class of the last level it has that fewest have; K where it has none."""
+    targets = labels.targets[-1].numpy()
+    counts = targets.sum(axis=0)
+    rarity = np.where(targets > 0, counts, np.inf)
+    return np.where(targets.any(axis=1), rarity.argmin(axis=1), targets.shape[1]).astype(np.int64)
+
+
+def draw_weights(labels: Labels, balance: float) -> list[float] | None:
+    """Relative chance of each study to be drawn; None where all are alike."""
+    if not balance:
+        return None
+    classes = rarest_class(labels)
+    shares = np.append(labels.targets[-1].numpy().mean(axis=0), 1.0)[classes]
+    return (shares**-balance).tolist()
+
+
+def classes_without(labels: Labels, taxonomy: Taxonomy) -> list[str]:
+    """Classes that no study of a split has, `level 3 'metastasis'`, for a warning: they are kept, and cannot be learnt."""
+    return [
+        f"level {level} '{item.name}'"
+        for level, targets in enumerate(labels.targets, start=1)
+        for item in taxonomy.classes(level)
+        if not targets[:, item.index].any()
+    ]
+
+
+def check_labels(records: Sequence[StudyRecord], taxonomy: Taxonomy) -> None:
+    """Every label must stand in the tree.
+
+    Raises:
+        TaxonomyError: the first studies whose labels do not, by name.
+    """
+    faults = []
+    for record in records:
+        try:
+            taxonomy.encode(record.labels or ())
+        except TaxonomyError as error:
+            faults.append(f"study '{record.study_id}': {error}")
+    if faults:
+        more = f"\n  and {len(faults) - 10} more" if len(faults) > 10 else ""
+        raise TaxonomyError(f"{len(faults)} studies have labels that do not fit the tree\n  " + "\n  ".join(faults[:10]) + more)

@@ -1,0 +1,76 @@
+"""Who is learnt from: shares and folds by patient, and how often each study is drawn."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from finetune.cohort import CohortConfig, Labels, classes_without, cohort, draw_weights, fold, labelled, rarest_class, share
+from hlip.store import Store, StudyRecord
+from hlip.taxonomy import Taxonomy
+
+TREE = Taxonomy.load("brain_mri")
+
+
+def studies(labels: list[tuple[str, ...]], per_patient: int = 1) -> list[StudyRecord]:
+    return [StudyRecord(f"s{n}", f"p{n // per_patient}", ("T1",), "", (), names, "train", {}) for n, names in enumerate(labels)]
+
+
+def test_a_share_is_taken_by_patient_and_is_part_of_every_larger_one():
+    records = studies([("glioma",)] * 40, per_patient=2)
+    shares = [{record.study_id for record in share(records, fraction, 3)} for fraction in (0.05, 0.25, 0.5, 1.0)]
+    assert [len(ids) for ids in shares] == [2, 10, 20, 40]
+    for small, large in itertools.pairwise(shares):
+        assert small < large
+    for ids in shares:
+        assert all((f"s{2 * n}" in ids) == (f"s{2 * n + 1}" in ids) for n in range(20))
+    assert shares[1] != {record.study_id for record in share(records, 0.25, 4)}
+
+
+def test_folds_part_patients_and_keep_classes_even():
+    records = studies([("glioma",), ("meningioma",), ("normal",), ("normal",)] * 10, per_patient=2)
+    seen = []
+    for number in range(5):
+        parts = fold(records, CohortConfig(folds=5, fold=number), TREE)
+        patients = [{record.patient_id for record in parts[split]} for split in ("train", "val")]
+        assert not patients[0] & patients[1]
+        assert len(parts["train"]) + len(parts["val"]) == 40
+        assert 1 <= sum(record.labels == ("glioma",) for record in parts["val"]) <= 3
+        seen += [record.study_id for record in parts["val"]]
+    assert sorted(seen) == sorted(record.study_id for record in records)
+    with pytest.raises(ValueError, match="20 patients cannot be parted into 21 folds"):
+        fold(records, CohortConfig(folds=21), TREE)
+
+
+def test_the_rarest_class_decides_how_often_a_study_is_drawn():
+    """Of four studies three have a glioma, one also a meningioma: chances 4/3 and 4 at balance 1."""
+    labels = Labels(studies([("glioma",), ("glioma",), ("glioma", "meningioma"), ("normal",)]), TREE)
+    names = [TREE.levels[-1][place] for place in rarest_class(labels)]
+    assert names == ["glioma", "glioma", "meningioma", "normal"]
+    assert draw_weights(labels, 1.0) == pytest.approx([4 / 3, 4 / 3, 4, 4])
+    assert draw_weights(labels, 0.5) == pytest.approx([(4 / 3) ** 0.5, (4 / 3) ** 0.5, 2, 2])
+    assert draw_weights(labels, 0.0) is None
+    coarse = Labels(studies([("vascular",), ("normal",)]), TREE)
+    assert draw_weights(coarse, 1.0) == pytest.approx([1.0, 2.0])  # no class of the last level: as if everyone had it
+
+
+def test_classes_without_a_study_are_named():
+    labels = Labels(studies([(name,) for name in TREE.levels[-1] if name != "meningioma"]), TREE)
+    assert classes_without(labels, TREE) == ["level 3 'meningioma'"]
+
+
+def test_a_cohort_of_a_store(tiny_store):
+    store = Store(tiny_store)
+    whole = cohort(store, CohortConfig(), TREE)
+    assert {split: len(records) for split, records in whole.items()} == {"train": 24, "val": 8}
+    part = cohort(store, CohortConfig(fraction=0.5, folds=4, fold=1), TREE)
+    assert {split: len(records) for split, records in part.items()} == {"train": 12, "val": 8}
+    with pytest.raises(SystemExit, match="no labelled study in split 'other'"):
+        labelled(store, "other")
+
+
+@pytest.mark.parametrize("settings", [{"fraction": 0.0}, {"folds": 1}, {"folds": 3, "fold": 3}, {"balance": -1.0}])
+def test_impossible_settings_are_refused(settings):
+    with pytest.raises(ValueError, match="cohort"):
+        CohortConfig(**settings)
