@@ -28,7 +28,7 @@ class CohortConfig:
     """k-fold: train and val splits are put together and parted anew by patient, as evenly in their classes as they can be. 0: the
     splits as they stand."""
     fold: int = 0
-    """Which of the folds validates, from 0."""
+    """Which of the folds validates, from 0; -1 runs them all, into OUT/fold_0, OUT/fold_1, ..."""
     balance: float = 0.0
     """How often a study is drawn: (share of studies with its rarest class) ** -balance. 0: every study once an epoch."""
     seed: int = 0
@@ -37,7 +37,7 @@ class CohortConfig:
     def __post_init__(self) -> None:
         if not 0 < self.fraction <= 1:
             raise ValueError(f"cohort.fraction {self.fraction} is not in (0, 1]")
-        if self.folds == 1 or self.folds < 0 or not 0 <= self.fold < max(1, self.folds):
+        if self.folds == 1 or self.folds < 0 or not (-1 if self.folds else 0) <= self.fold < max(1, self.folds):
             raise ValueError(f"cohort: fold {self.fold} of {self.folds} is impossible (0 folds for none, else at least 2)")
         if self.balance < 0:
             raise ValueError(f"cohort.balance {self.balance} is negative")

@@ -20,12 +20,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from finetune.cohort import CohortConfig, Labels, classes_without, cohort, draw_weights
 from finetune.feed import CachedTokens, Feed, LiveScans, Steps
+from finetune.several import expand, summarise
 from finetune.tokens import encode_once, weights_digest
 from finetune.tuning import TuningConfig, merged, with_weights
 from hlip.batches import GlobalBatches
@@ -70,6 +71,10 @@ class FinetuneConfig:
     """Mixed precision: no | fp16 | bf16."""
     seed: int = 0
     """Of weights, order and dropout."""
+    seeds: int = 1
+    """Runs with seeds from `seed` on, into OUT/seed_0, OUT/seed_1, ...; OUT/summary.md has mean and spread."""
+    tokens: Path | None = None
+    """Where a frozen encoder's tokens are kept, OUT/tokens by default; runs on the same cohort may share them."""
     workers: int = 2
     """Loader processes of each training process, where the encoder is trained."""
     threads: int = 0
@@ -90,7 +95,13 @@ def main(argv: list[str] | None = None) -> None:
     """Parse the arguments and run."""
     with plain_errors():
         config = parse_config(FinetuneConfig, command="finetune", description="Fine-tune HP2L on a labelled store.", argv=argv)
-        Run(config).train()
+        runs = expand(config)
+        for number, one in enumerate(runs, start=1):
+            if len(runs) > 1:
+                print(f"run {number} of {len(runs)}: {one.out}")
+            Run(one).train()
+        if len(runs) > 1 and PartialState().is_main_process:
+            print(summarise(config.out, [one.out for one in runs]))
 
 
 class Run:
@@ -143,7 +154,7 @@ class Run:
                 workers=config.workers,
                 batch_size=config.encode_batch,
             )
-        cached, folder, precision = {}, config.out / "tokens", accelerator.mixed_precision
+        cached, folder, precision = {}, config.tokens or config.out / "tokens", accelerator.mixed_precision
         with accelerator.main_process_first(), accelerator.autocast():
             for split, records in self.records.items():
                 cached[split] = encode_once(

@@ -252,3 +252,43 @@ def test_a_split_without_labels_is_named(tiny_store, pretrained, tmp_path):
     )
     with pytest.raises(SystemExit, match="no labelled study in split 'val'"):
         main(arguments(store, pretrained, tmp_path / "run"))
+
+
+def test_several_seeds_and_folds_come_to_a_table(tiny_store, pretrained, tmp_path, capsys):
+    out = tmp_path / "runs"
+    more = ("--seeds", "2", "--cohort.folds", "2", "--cohort.fold", "-1", "--trackers", "[]")
+    main(arguments(tiny_store, pretrained, out, *more))
+    names = ["seed_0_fold_0", "seed_0_fold_1", "seed_1_fold_0", "seed_1_fold_1"]
+    assert sorted(path.name for path in out.iterdir()) == [*names, "summary.json", "summary.md", "tokens"]
+    summary = json.loads((out / "summary.json").read_text())
+    values = [load(out / name).facts["val_auc"] for name in names]
+    assert list(summary["runs"]["val_auc"].values()) == values
+    assert summary["summary"]["val_auc"]["mean"] == pytest.approx(sum(values) / 4)
+    assert summary["summary"]["val_auc"]["sd"] == pytest.approx(torch.tensor(values).std().item(), abs=1e-6)
+    assert "run 4 of 4" in capsys.readouterr().out
+    before = (out / "seed_1_fold_1" / "metrics.jsonl").read_bytes()
+    main(arguments(tiny_store, pretrained, out, *more))
+    assert (out / "seed_1_fold_1" / "metrics.jsonl").read_bytes() == before
+
+
+def test_early_stopping(tiny_store, pretrained, tmp_path, capsys):
+    """With no step in any direction no validation is better than the first."""
+    more = ("--steps", "60", "--patience", "3", "--optimizer.lr", "0", "--optimizer.weight_decay", "0", "--validate_every", "2")
+    main(arguments(tiny_store, pretrained, tmp_path / "run", *more, "--head.momentum", "0.999"))
+    printed = capsys.readouterr().out
+    assert "no better validation in 3, the run ends early" in printed
+    assert metrics(tmp_path / "run")[-1]["step"] < 60
+    main(arguments(tiny_store, pretrained, tmp_path / "run", *more, "--head.momentum", "0.999"))
+    assert "is finished" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["linear", "prompt_vit", "transhp", "decision_tree", "cascade", "isolated", "nearest"])
+def test_every_baseline_trains(tiny_store, pretrained, tmp_path, kind):
+    main(arguments(tiny_store, pretrained, tmp_path / "run", "--head.kind", kind, "--steps", "30", "--trackers", "[]"))
+    losses = [row["loss"] for row in metrics(tmp_path / "run") if "loss" in row]
+    assert losses[-1] < losses[0]
+    diagnoser = load(tmp_path / "run")
+    volumes = Store(tiny_store).volumes("s0")
+    for scores, count in zip(diagnoser.diagnose(volumes, [len(volumes)]), (4, 6, 16), strict=True):
+        assert scores.shape == (1, count)
+        assert ((scores >= 0) & (scores <= 1)).all()
