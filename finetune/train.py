@@ -126,6 +126,7 @@ class Run:
         with whole_weights(self.accelerator):
             self.pretrained = load(config.encoder)
             self.model = Diagnoser(self.pretrained, config.head, self.taxonomy).to(self.accelerator.device).eval()
+        self.model.start_prototypes(config.seed)
         check_same_encoder(config.out, weights_digest(self.pretrained), self.accelerator)
         self.feed: Feed = self.make_feed()
         head = self.model.head

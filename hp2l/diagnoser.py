@@ -35,6 +35,7 @@ from hp2l.baselines.prompt_vit import Depth, Readout
 from hp2l.blocks import BlockConfig
 from hp2l.head import Head, HP2LOutput
 from hp2l.model import HP2L, HP2LConfig
+from hp2l.text_prototypes import text_prototypes
 from hp2l.tokens import pool_over_place
 
 FORMAT = "hp2l-1"
@@ -43,6 +44,7 @@ KINDS = ("hp2l", "flat", "linear", "prompt_vit", "transhp", "decision_tree", "ca
 OWN_OPTIONS = {
     "prompt": "hp2l",
     "prototypes": "hp2l",
+    "prototype_start": "hp2l",
     "prompt_tokens": "prompt_vit",
     "prompt_depth": "prompt_vit",
     "readout": "prompt_vit",
@@ -82,6 +84,9 @@ class HeadConfig:
     """hp2l, ablation: none, one_hot, learnable or prototypes; the first three go with `prototypes: none`."""
     prototypes: str = "ema"
     """hp2l, ablation: none, one_hot, learnable or ema."""
+    prototype_start: str = "normal"
+    """hp2l: where averaged prototypes begin: normal, N(0, 1) as in the paper; or text, the pretrained text tower's view of the classes'
+    prompts and synonyms (ours)."""
     prompt_tokens: int = 8
     """prompt_vit: number of prompt tokens; 0 is a flat ViT as large as HP2L."""
     prompt_depth: str = "shallow"
@@ -113,6 +118,7 @@ class HeadConfig:
             ("prompt_depth", get_args(Depth)),
             ("readout", get_args(Readout)),
             ("cls", ("learned", "encoder")),
+            ("prototype_start", ("normal", "text")),
         ):
             if getattr(self, name) not in values:
                 raise ValueError(f"head.{name} '{getattr(self, name)}' is neither {' nor '.join(values)}")
@@ -121,6 +127,8 @@ class HeadConfig:
                 raise ValueError(f"head.{name} must be at least {least}, not {getattr(self, name)}")
         if not 0.0 < self.threshold < 1.0:
             raise ValueError(f"head.threshold must be between 0 and 1, not {self.threshold}")
+        if self.prototype_start == "text" and self.prototypes != "ema":
+            raise ValueError("head.prototype_start text is for averaged prototypes: head.prototypes must be ema")
         if self.prompt_tokens == 0 and self.prompt_depth == "deep":
             raise ValueError("head.prompt_depth deep needs prompts: head.prompt_tokens is 0")
         if self.kind == "hp2l":
@@ -208,6 +216,12 @@ class Diagnoser(nn.Module):
     def diagnose(self, volumes: Tensor, scans_per_study: Sequence[int]) -> list[Tensor]:
         """Scores in [0, 1] of every level, (B, K_l) float32 each."""
         return self(self.tokens(volumes, scans_per_study)).probabilities()
+
+    def start_prototypes(self, seed: int = 0) -> None:
+        """Begin the prototypes where the configuration says; before training, not after loading."""
+        if self.config.prototype_start == "text":
+            assert isinstance(self.head, HP2L)
+            self.head.bank.initialise(text_prototypes(self.encoder, self.taxonomy, self.config.width, seed))
 
     def save(self, folder: str | Path, head: dict[str, Tensor] | None = None) -> None:
         """Write the checkpoint folder atomically: `config.json`, `head.safetensors`, and the encoder in `encoder/`.
