@@ -41,6 +41,7 @@ from hlip.store import Store
 from hlip.taxonomy import Taxonomy
 from hp2l.diagnoser import Diagnoser, HeadConfig
 from hp2l.head import Head
+from hp2l.long_tail import count_labels
 from hp2l.loss import HP2LLoss, LossConfig
 
 
@@ -126,12 +127,11 @@ class Run:
         with whole_weights(self.accelerator):
             self.pretrained = load(config.encoder)
             self.model = Diagnoser(self.pretrained, config.head, self.taxonomy).to(self.accelerator.device).eval()
-        self.model.start_prototypes(config.seed)
+        self.model.start(self.labels["train"].targets, self.labels["train"].known, config.seed)
         check_same_encoder(config.out, weights_digest(self.pretrained), self.accelerator)
         self.feed: Feed = self.make_feed()
-        head = self.model.head
-        self.loss = HP2LLoss(self.taxonomy, head.loss_config(config.loss)).to(self.accelerator.device)
-        optimizer = make_optimizer({self.feed.module: config.tuning.lr_scale, head: 1.0}, config.optimizer)
+        self.loss = self.make_loss()
+        optimizer = make_optimizer({self.feed.module: config.tuning.lr_scale, self.model.head: 1.0}, config.optimizer)
         self.trained: nn.Module
         self.trained, self.optimizer = self.accelerator.prepare(self.feed.module, optimizer)
         self.checkpoints = Checkpoints(config.out / "checkpoints", keep=1)
@@ -162,6 +162,13 @@ class Run:
                     self.model, self.store, records, folder, split, config.encode_batch, precision, self.main
                 )
         return CachedTokens(self.model, cached, accelerator)
+
+    def make_loss(self) -> HP2LLoss:
+        """The loss in the form that fits the head, with the training labels' counts where the form wants them."""
+        head, labels = self.model.head, self.labels["train"]
+        counts = count_labels(labels.targets, head.level_loss_mask(labels.targets, labels.known))
+        loss = HP2LLoss.from_counts(self.taxonomy, head.loss_config(self.config.loss), *counts)
+        return loss.to(self.accelerator.device)
 
     def train(self) -> None:
         """Every step from where the run stands to its end."""

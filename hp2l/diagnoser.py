@@ -33,8 +33,10 @@ from hp2l.baselines import (
 )
 from hp2l.baselines.prompt_vit import Depth, Readout
 from hp2l.blocks import BlockConfig
+from hp2l.dependency import DependentHead
 from hp2l.head import Head, HP2LOutput
 from hp2l.model import HP2L, HP2LConfig
+from hp2l.prototypes import PrototypeBank
 from hp2l.text_prototypes import text_prototypes
 from hp2l.tokens import pool_over_place
 
@@ -87,6 +89,9 @@ class HeadConfig:
     prototype_start: str = "normal"
     """hp2l: where averaged prototypes begin: normal, N(0, 1) as in the paper; or text, the pretrained text tower's view of the classes'
     prompts and synonyms (ours)."""
+    dependency: float | None = None
+    """Any kind: classes pass what they know to classes they go with (a label-dependency prior over the tree, ours); the number is the
+    weight that keeps the learnt part small, 0.1 say. None: no such prior."""
     prompt_tokens: int = 8
     """prompt_vit: number of prompt tokens; 0 is a flat ViT as large as HP2L."""
     prompt_depth: str = "shallow"
@@ -122,6 +127,8 @@ class HeadConfig:
         ):
             if getattr(self, name) not in values:
                 raise ValueError(f"head.{name} '{getattr(self, name)}' is neither {' nor '.join(values)}")
+        if self.dependency is not None and self.dependency < 0:
+            raise ValueError(f"head.dependency must be at least 0, not {self.dependency}")
         for name, least in (("prompt_tokens", 0), ("prompt_loss", 0.0), ("distance_loss", 0.0), ("nearest", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"head.{name} must be at least {least}, not {getattr(self, name)}")
@@ -159,6 +166,11 @@ def build_head(config: HeadConfig, taxonomy: Taxonomy, input_width: int) -> Head
     Raises:
         ValueError: widths and heads that do not fit, or a tree that the kind cannot score.
     """
+    head = _head_of_kind(config, taxonomy, input_width)
+    return head if config.dependency is None else DependentHead(head, taxonomy, config.dependency)
+
+
+def _head_of_kind(config: HeadConfig, taxonomy: Taxonomy, input_width: int) -> Head:
     with_cls = config.cls == "encoder"
     match config.kind:
         case "hp2l":
@@ -217,11 +229,20 @@ class Diagnoser(nn.Module):
         """Scores in [0, 1] of every level, (B, K_l) float32 each."""
         return self(self.tokens(volumes, scans_per_study)).probabilities()
 
-    def start_prototypes(self, seed: int = 0) -> None:
-        """Begin the prototypes where the configuration says; before training, not after loading."""
+    def start(self, targets: Sequence[Tensor], masks: Sequence[Tensor], seed: int = 0) -> None:
+        """What a head learns of the training set before its first step: where prototypes begin, which classes go together.
+
+        Args:
+            targets, masks: (N, K_l) of the training studies, a level each.
+            seed: of the prototypes' place.
+        """
+        if isinstance(self.head, DependentHead):
+            self.head.dependency.observe(targets, masks)
         if self.config.prototype_start == "text":
-            assert isinstance(self.head, HP2L)
-            self.head.bank.initialise(text_prototypes(self.encoder, self.taxonomy, self.config.width, seed))
+            head = self.head.head if isinstance(self.head, DependentHead) else self.head
+            assert isinstance(head, HP2L)
+            assert isinstance(head.bank, PrototypeBank)
+            head.bank.initialise(text_prototypes(self.encoder, self.taxonomy, self.config.width, seed))
 
     def save(self, folder: str | Path, head: dict[str, Tensor] | None = None) -> None:
         """Write the checkpoint folder atomically: `config.json`, `head.safetensors`, and the encoder in `encoder/`.

@@ -2,20 +2,22 @@
 
     total = sum_l lambda_l * BCE_l + lambda_c * consistency          (HP2L, Liu et al., Medical Image Analysis 112, 2026)
 
-Unknown labels (mask 0) never count. All sums run in float32, whatever the logits' dtype.
+Unknown labels (mask 0) never count. All sums run in float32, whatever the logits' dtype. Rare classes: see `hp2l.long_tail`; such a form
+changes the cross-entropy alone. Consistency compares the probabilities that will be scored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hlip.taxonomy import Taxonomy
+from hp2l.long_tail import Balance, LongTail, balance
 
 Direction = Literal["published", "reverse"]
 
@@ -27,6 +29,8 @@ def level_bce(
     *,
     smoothing: float = 0.1,
     positive_weight: Tensor | None = None,
+    negative_weight: Tensor | None = None,
+    shift: Tensor | None = None,
     focal_gamma: float = 0.0,
 ) -> Tensor:
     """Sigmoid binary cross-entropy of one level, mean over the known (study, class) pairs; 0 where none is known.
@@ -36,19 +40,27 @@ def level_bce(
         targets: (B, K), 0 or 1.
         mask: (B, K), 1 = known; `None`: all known.
         smoothing: s; targets become 1 - s/2 and s/2 (0.1: 0.95 and 0.05).
-        positive_weight: (K,), factor on the positive term, e.g. negatives / positives in the training split.
+        positive_weight: (K,), factor on the loss of the studies that have the class, e.g. negatives / positives in the training split.
+            It follows the label, not the smoothed target: else a weight of 1 / s would call every absent class present.
+        negative_weight: (K,), the same for the studies that do not have it.
+        shift: (K,), added to the logits: the log-odds of the class's prior (logit adjustment).
         focal_gamma: exponent of (1 - p of the true side), Lin et al. 2017; 0 is plain cross-entropy.
 
     Returns:
         float32 scalar.
     """
     logits, targets = logits.float(), targets.float()
-    soft = targets * (1.0 - smoothing) + 0.5 * smoothing
-    weight = None if positive_weight is None else positive_weight.to(logits)
-    loss = F.binary_cross_entropy_with_logits(logits, soft, pos_weight=weight, reduction="none")
+    if shift is not None:
+        logits = logits + shift
+    present = targets > 0.5
+    loss = F.binary_cross_entropy_with_logits(logits, targets * (1.0 - smoothing) + 0.5 * smoothing, reduction="none")
     if focal_gamma:
         # log sigmoid of the wrong side's logit is log(1 - p of the true side), safe for large logits.
-        loss = loss * (focal_gamma * F.logsigmoid(torch.where(targets > 0.5, -logits, logits))).exp()
+        loss = loss * (focal_gamma * F.logsigmoid(torch.where(present, -logits, logits))).exp()
+    if positive_weight is not None:
+        loss = torch.where(present, positive_weight * loss, loss)
+    if negative_weight is not None:
+        loss = torch.where(present, loss, negative_weight * loss)
     if mask is None:
         return loss.mean()
     mask = mask.float()
@@ -71,7 +83,7 @@ def edge_consistency(
     Args:
         parents, children: probabilities (B, E) of both ends of each edge.
         child_targets: (B, E), 0 or 1.
-        known: (B, E), 1 = the child's label is known; the mean is over known studies. `None`: all known.
+        known: (B, E), 1 = the labels of both ends are known; the mean is over known studies. `None`: all known.
 
     Returns:
         float32 scalar.
@@ -98,7 +110,14 @@ class LossConfig:
     smoothing: float = 0.1
     """Label smoothing of the cross-entropy: targets 1 - s/2 and s/2."""
     focal_gamma: float = 0.0
-    """Focal exponent; 0 is plain cross-entropy."""
+    """Focal exponent; 0 is plain cross-entropy. It goes with any `long_tail`."""
+    long_tail: LongTail = "none"
+    """Balance of rare classes: none, class_balanced (beta), logit_adjusted (tau) or positive_weight; see `hp2l.long_tail`. All but none
+    need `HP2LLoss.from_counts`."""
+    beta: float = 0.999
+    """Of class_balanced, in [0, 1): 0 changes nothing, towards 1 is the inverse of the frequency (Cui et al. 2019 try 0.9 to 0.9999)."""
+    tau: float = 1.0
+    """Of logit_adjusted: share of the prior's log-odds taken out of the scores; 1 is right for the balanced error (Menon et al. 2021)."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.smoothing < 1.0:
@@ -107,6 +126,14 @@ class LossConfig:
             raise ValueError(f"LossConfig.direction '{self.direction}' is neither published nor reverse")
         if self.focal_gamma < 0.0 or self.consistency < 0.0:
             raise ValueError("LossConfig.focal_gamma and consistency must not be negative")
+        if any(weight < 0.0 for weight in self.level_weights or ()):
+            raise ValueError(f"LossConfig.level_weights must not be negative: {self.level_weights}")
+        if self.long_tail not in get_args(LongTail):
+            raise ValueError(f"LossConfig.long_tail '{self.long_tail}' is none of {', '.join(get_args(LongTail))}")
+        if not 0.0 <= self.beta < 1.0:
+            raise ValueError(f"LossConfig.beta must be in [0, 1), not {self.beta}")
+        if self.tau < 0.0:
+            raise ValueError(f"LossConfig.tau must not be negative, not {self.tau}")
 
 
 class HP2LLoss(nn.Module):
@@ -115,7 +142,8 @@ class HP2LLoss(nn.Module):
     Args:
         taxonomy: gives levels and edges.
         config: see `LossConfig`.
-        positive_weights: (K_l,) a level, factors on the positive terms; `None`: 1.
+        positive_weights: (K_l,) a level, factors on the loss of present classes, chosen by hand; `None`: 1. Weights from counts come with
+            `from_counts`.
     """
 
     def __init__(
@@ -127,15 +155,35 @@ class HP2LLoss(nn.Module):
         self.weights = tuple(self.config.level_weights or (1.0,) * taxonomy.depth)
         if len(self.weights) != taxonomy.depth:
             raise ValueError(f"{len(self.weights)} level weight(s) for the {taxonomy.depth} level(s) of {taxonomy.name}")
-        shapes = None if positive_weights is None else [tuple(weight.shape) for weight in positive_weights]
-        if shapes not in (None, [(count,) for count in self.counts]):
-            raise ValueError(f"positive weights {shapes} do not fit the levels {self.counts} of {taxonomy.name}")
+        if positive_weights is not None:
+            check_levels("positive weights", positive_weights, taxonomy)
         for level in range(1, taxonomy.depth):
             edges = torch.tensor(taxonomy.edges(level), dtype=torch.int64).reshape(-1, 2)
             self.register_buffer(f"edges_{level}", edges, persistent=False)
+        self._balanced = self.config.long_tail == "none"
         for level in range(1, taxonomy.depth + 1):
             weight = None if positive_weights is None else positive_weights[level - 1].float()
-            self.register_buffer(f"positive_{level}", weight, persistent=False)
+            self._register_balance(level, weight, None, None)
+
+    @classmethod
+    def from_counts(
+        cls, taxonomy: Taxonomy, config: LossConfig | None, positives: Sequence[Tensor], known: Sequence[Tensor]
+    ) -> HP2LLoss:
+        """A loss balanced as `config.long_tail` says; with `none` the counts change nothing.
+
+        Args:
+            positives, known: (K_l,) a level: training studies with the class, and those whose label is known and counted:
+                `count_labels(targets, head.level_loss_mask(targets, masks))` over the whole training split, alike on every process.
+        """
+        loss = cls(taxonomy, config)
+        for name, counts in (("positives", positives), ("known labels", known)):
+            check_levels(name, counts, taxonomy)
+        if loss.config.long_tail != "none":
+            for level, (n, seen) in enumerate(zip(positives, known, strict=True), start=1):
+                parts: Balance = balance(loss.config.long_tail, n, seen, beta=loss.config.beta, tau=loss.config.tau)
+                loss._register_balance(level, *parts)
+        loss._balanced = True
+        return loss
 
     def forward(
         self, logits: Sequence[Tensor], targets: Sequence[Tensor], masks: Sequence[Tensor] | None = None
@@ -144,11 +192,11 @@ class HP2LLoss(nn.Module):
 
         Args:
             logits, targets, masks: (B, K_l) a level, as in `level_bce`.
+
+        Raises:
+            ValueError: shapes that do not fit, or a long-tail form without counts.
         """
-        shapes = [tuple(level.shape) for level in logits]
-        if shapes != [tuple(level.shape) for level in targets] or [shape[1] for shape in shapes] != list(self.counts):
-            found = [tuple(level.shape) for level in targets]
-            raise ValueError(f"logits {shapes} and targets {found} do not fit levels of {self.counts} classes")
+        self._check(logits, targets)
         parts = {}
         for level, (logit, target) in enumerate(zip(logits, targets, strict=True), start=1):
             parts[f"bce_{level}"] = level_bce(
@@ -156,7 +204,9 @@ class HP2LLoss(nn.Module):
                 target,
                 None if masks is None else masks[level - 1],
                 smoothing=self.config.smoothing,
-                positive_weight=getattr(self, f"positive_{level}"),
+                positive_weight=getattr(self, f"present_{level}"),
+                negative_weight=getattr(self, f"absent_{level}"),
+                shift=getattr(self, f"shift_{level}"),
                 focal_gamma=self.config.focal_gamma,
             )
         parts["consistency"] = self._consistency(logits, targets, masks)
@@ -165,6 +215,18 @@ class HP2LLoss(nn.Module):
             start=self.config.consistency * parts["consistency"],
         )
         return total, {name: part.detach() for name, part in parts.items()}
+
+    def _register_balance(self, level: int, present: Tensor | None, absent: Tensor | None, shift: Tensor | None) -> None:
+        for name, part in (("present", present), ("absent", absent), ("shift", shift)):
+            self.register_buffer(f"{name}_{level}", part, persistent=False)
+
+    def _check(self, logits: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
+        shapes = [tuple(level.shape) for level in logits]
+        if shapes != [tuple(level.shape) for level in targets] or [shape[1] for shape in shapes] != list(self.counts):
+            found = [tuple(level.shape) for level in targets]
+            raise ValueError(f"logits {shapes} and targets {found} do not fit levels of {self.counts} classes")
+        if not self._balanced:
+            raise ValueError(f"long_tail '{self.config.long_tail}' needs the training split's counts: HP2LLoss.from_counts")
 
     def _consistency(self, logits: Sequence[Tensor], targets: Sequence[Tensor], masks: Sequence[Tensor] | None) -> Tensor:
         probabilities = [level.float().sigmoid() for level in logits]
@@ -175,7 +237,18 @@ class HP2LLoss(nn.Module):
                 probabilities[level - 1][:, parent],
                 probabilities[level][:, child],
                 targets[level][:, child],
-                None if masks is None else masks[level][:, child],
+                None if masks is None else masks[level - 1][:, parent] * masks[level][:, child],
                 direction=self.config.direction,
             )
         return total
+
+
+def check_levels(what: str, given: Sequence[Tensor], taxonomy: Taxonomy) -> None:
+    """One (K_l,) tensor a level.
+
+    Raises:
+        ValueError: other shapes.
+    """
+    shapes = [tuple(level.shape) for level in given]
+    if shapes != [(count,) for count in taxonomy.counts]:
+        raise ValueError(f"{what} {shapes} do not fit the levels {taxonomy.counts} of {taxonomy.name}")

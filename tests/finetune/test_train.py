@@ -99,6 +99,8 @@ SETTINGS = [
     ("--head.kind", "flat"),
     ("--cohort.balance", "0.5", "--cohort.fraction", "0.7"),
     ("--cohort.folds", "4", "--cohort.fold", "2"),
+    ("--head.dependency", "0.1", "--loss.long_tail", "class_balanced"),
+    ("--loss.long_tail", "logit_adjusted", "--head.prototype_start", "text"),
     ("--tuning.encoder", "all"),
     ("--tuning.encoder", "last", "--tuning.max_scans", "2", "--workers", "0"),
     ("--tuning.encoder", "lora", "--optimizer.layer_decay", "0.8"),

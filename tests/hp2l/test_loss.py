@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from hlip.taxonomy import Taxonomy
+from hp2l.long_tail import balance, count_labels
 from hp2l.loss import HP2LLoss, LossConfig, edge_consistency, level_bce
 
 LN3 = math.log(3.0)  # sigmoid(ln 3) = 0.75
 TREE = Taxonomy.from_dict(
     {"name": "t", "classes": [{"name": "a", "children": [{"name": "b"}, {"name": "c"}]}, {"name": "z"}]}
 )  # 2 / 3 classes; edges a-b, a-c, z-z
+ONE = Taxonomy.from_dict({"name": "one", "classes": [{"name": "a"}]})
 
 
 def logit(probability: float) -> float:
@@ -92,6 +95,56 @@ def test_consistency_gradient_is_zero_where_the_child_is_absent_or_above_its_par
     assert children.grad.tolist() == [[-1.0, 0.0, 0.0]]
 
 
+def test_weights_follow_the_label_and_not_the_smoothed_target() -> None:
+    # absent at p = 0.75: 1.331364 as without weights, though its smoothed target is 0.05; present: 4 * 0.342613
+    logits, targets = torch.tensor([[LN3], [LN3]]), torch.tensor([[1.0], [0.0]])
+    loss = level_bce(logits, targets, positive_weight=torch.tensor([4.0]))
+    assert loss.item() == pytest.approx((4 * 0.342613 + 1.331364) / 2, abs=1e-6)
+    loss = level_bce(logits, targets, positive_weight=torch.tensor([4.0]), negative_weight=torch.tensor([0.5]))
+    assert loss.item() == pytest.approx((4 * 0.342613 + 0.5 * 1.331364) / 2, abs=1e-6)
+    # with any weight, an absent class is best at the smoothed target 0.05, a present one at 0.95
+    best = torch.tensor([[logit(0.95)], [logit(0.05)]], requires_grad=True)
+    level_bce(best, targets, positive_weight=torch.tensor([100.0])).backward()
+    assert best.grad is not None
+    assert best.grad.abs().max() < 1e-5
+
+
+def test_smoothing_moves_the_point_of_rest_of_a_logit() -> None:
+    sure = torch.tensor([[logit(0.95), 40.0]], requires_grad=True)
+    level_bce(sure, torch.ones(1, 2)).backward()
+    smoothed, sure.grad = sure.grad, None
+    level_bce(sure, torch.ones(1, 2), smoothing=0.0).backward()
+    assert smoothed is not None
+    assert sure.grad is not None
+    # d/dz = p - target, halved by the two entries
+    assert smoothed[0].tolist() == pytest.approx([0.0, 0.025], abs=1e-6)
+    assert sure.grad[0].tolist() == pytest.approx([-0.025, 0.0], abs=1e-6)
+
+
+def test_logit_adjustment_by_hand() -> None:
+    # one study in four has the class: the logit ln 3 is trained as ln 3 - ln 3 = 0
+    shift = balance("logit_adjusted", torch.tensor([1.0]), torch.tensor([4.0])).shift
+    loss = level_bce(torch.tensor([[LN3]]), torch.tensor([[1.0]]), shift=shift, smoothing=0.3)
+    assert loss.item() == pytest.approx(math.log(2.0), abs=1e-6)
+
+
+def test_logit_adjustment_lifts_a_rare_class_to_the_balanced_error() -> None:
+    # Nothing to see, one positive in ten: the plain score falls to 0.1, the adjusted one to 0.5, where neither side is favoured.
+    targets = [(torch.arange(10) == 0).float()[:, None]]
+    counts = count_labels(targets, [torch.ones(10, 1)])
+    rest = {}
+    for form in ("none", "logit_adjusted"):
+        loss = HP2LLoss.from_counts(ONE, LossConfig(smoothing=0.0, long_tail=form), *counts)  # type: ignore[arg-type]
+        bias = torch.zeros(1, 1, requires_grad=True)
+        optimizer = torch.optim.SGD([bias], lr=2.0)
+        for _ in range(300):
+            optimizer.zero_grad()
+            loss([bias.expand(10, 1)], targets)[0].backward()
+            optimizer.step()
+        rest[form] = bias.sigmoid().item()
+    assert rest == pytest.approx({"none": 0.1, "logit_adjusted": 0.5}, abs=1e-3)
+
+
 def inputs() -> tuple[list[Tensor], list[Tensor]]:
     logits = [
         torch.tensor([[logit(0.8), logit(0.3)], [logit(0.4), logit(0.9)]]),
@@ -138,6 +191,109 @@ def test_positive_weights_a_level() -> None:
     )
 
 
+def slow_total(config: LossConfig, logits: list[Tensor], targets: list[Tensor], masks: list[Tensor]) -> float:
+    """The loss as loops over single numbers."""
+    p = [[[1 / (1 + math.exp(-z)) for z in row] for row in level.tolist()] for level in logits]
+    total = 0.0
+    for level, weight in enumerate(config.level_weights or (1.0, 1.0)):
+        terms = []
+        for k in range(TREE.counts[level]):
+            column = [(b, targets[level][b, k].item()) for b in range(4) if masks[level][b, k]]
+            n, m = (sum(y == side for _, y in column) for side in (1.0, 0.0))
+            present = absent = 1.0
+            shift = 0.0
+            if n and m and config.long_tail == "positive_weight":
+                present = m / n
+            elif n and m and config.long_tail == "logit_adjusted":
+                shift = config.tau * math.log(n / m)
+            elif n and m and config.long_tail == "class_balanced":
+                present, absent = ((1 - config.beta) / (1 - config.beta**side) for side in (n, m))
+                mean = (n * present + m * absent) / (n + m)
+                present, absent = present / mean, absent / mean
+            for b, y in column:
+                q = 1 / (1 + math.exp(-logits[level][b, k].item() - shift))
+                soft = y * (1 - config.smoothing) + config.smoothing / 2
+                entropy = -soft * math.log(q) - (1 - soft) * math.log(1 - q)
+                focal = ((1 - q) if y else q) ** config.focal_gamma
+                terms.append((present if y else absent) * focal * entropy)
+        total += weight * sum(terms) / max(1, len(terms))
+    for parent, child in TREE.edges(1):
+        seen = [b for b in range(4) if masks[0][b, parent] and masks[1][b, child]]
+        for b in seen:
+            gap = p[0][b][parent] - p[1][b][child]
+            fired = targets[1][b, child].item() * max(0.0, gap) if config.direction == "published" else max(0.0, -gap)
+            total += config.consistency * fired / len(seen)
+    return total
+
+
+@pytest.mark.parametrize("form", ["none", "class_balanced", "logit_adjusted", "positive_weight"])
+@pytest.mark.parametrize("direction", ["published", "reverse"])
+@pytest.mark.parametrize("gamma", [0.0, 1.5])
+def test_every_form_against_a_slow_loop(form, direction, gamma) -> None:
+    generator = torch.Generator().manual_seed(3)
+    logits = [2 * torch.randn(4, count, generator=generator) for count in TREE.counts]
+    # class c of level 2 has no positive
+    targets = [torch.from_numpy(target) for target, _ in TREE.encode_all([["b"], ["z"], ["b", "z"], ["z"]])]
+    masks = [torch.ones(4, 2), torch.ones(4, 3)]
+    masks[0][1, 0] = masks[1][0, 0] = masks[1][3, 2] = 0.0
+    config = LossConfig(
+        level_weights=(0.7, 1.3), direction=direction, focal_gamma=gamma, long_tail=form, beta=0.6, tau=0.8, smoothing=0.1
+    )
+    total, _ = HP2LLoss.from_counts(TREE, config, *count_labels(targets, masks))(logits, targets, masks)
+    assert total.item() == pytest.approx(slow_total(config, logits, targets, masks), abs=1e-5)
+    if form != "none":
+        plain = slow_total(replace(config, long_tail="none"), logits, targets, masks)
+        assert abs(total.item() - plain) > 1e-3
+
+
+@pytest.mark.parametrize("form", ["none", "class_balanced", "logit_adjusted", "positive_weight"])
+@pytest.mark.parametrize("direction", ["published", "reverse"])
+def test_an_unknown_entry_gets_no_gradient_from_any_term(form, direction) -> None:
+    # Far from its neighbours in both directions, so that every edge would fire.
+    logits = [torch.tensor([[3.0, -3.0]] * 2, requires_grad=True), torch.tensor([[-1.0, 4.0, 0.0]] * 2, requires_grad=True)]
+    targets = [torch.from_numpy(target) for target, _ in TREE.encode_all([["b"], ["z"]])]
+    masks = [torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]])]
+    config = LossConfig(direction=direction, long_tail=form)
+    HP2LLoss.from_counts(TREE, config, *count_labels(targets, masks))(logits, targets, masks)[0].backward()
+    for level, mask in zip(logits, masks, strict=True):
+        assert level.grad is not None
+        assert torch.equal(level.grad != 0, mask > 0)
+
+
+def test_a_satisfied_tree_gets_no_gradient_from_consistency() -> None:
+    for direction, parent, child in (("published", -1.0, 1.0), ("reverse", 1.0, -1.0)):
+        logits = [torch.full((2, 2), parent, requires_grad=True), torch.full((2, 3), child, requires_grad=True)]
+        config = LossConfig(level_weights=(0.0, 0.0), direction=direction)  # type: ignore[arg-type]
+        total, _ = HP2LLoss(TREE, config)(logits, [torch.ones(2, 2), torch.ones(2, 3)])
+        total.backward()
+        assert total.item() == 0.0
+        assert not any(level.grad is None or level.grad.any() for level in logits)
+
+
+@pytest.mark.parametrize("form", ["class_balanced", "logit_adjusted", "positive_weight"])
+def test_long_tail_forms_leave_consistency_as_scored_and_have_no_state(form) -> None:
+    logits, targets = inputs()
+    counts = [torch.tensor([1.0, 9.0]), torch.tensor([1.0, 0.0, 9.0])], [torch.full((2,), 10.0), torch.full((3,), 10.0)]
+    loss = HP2LLoss.from_counts(TREE, LossConfig(long_tail=form), *counts)
+    assert loss(logits, targets)[1]["consistency"].item() == pytest.approx(0.2, abs=1e-6)
+    assert not loss.state_dict()
+    with pytest.raises(ValueError, match="from_counts"):
+        HP2LLoss(TREE, LossConfig(long_tail=form))(logits, targets)
+    for wrong in (counts[0][:1], counts[0][::-1]):
+        with pytest.raises(ValueError, match=r"positives .* do not fit the levels"):
+            HP2LLoss.from_counts(TREE, LossConfig(long_tail=form), wrong, counts[1])
+
+
+@pytest.mark.parametrize("form", ["none", "class_balanced", "logit_adjusted", "positive_weight"])
+def test_one_class_that_no_study_has_is_learnt_as_absent(form) -> None:
+    targets, masks = [torch.zeros(5, 1)], [torch.ones(5, 1)]
+    logits = torch.zeros(5, 1, requires_grad=True)
+    loss = HP2LLoss.from_counts(ONE, LossConfig(smoothing=0.0, long_tail=form), *count_labels(targets, masks))
+    loss([logits], targets, masks)[0].backward()
+    assert logits.grad is not None
+    assert logits.grad.flatten().tolist() == pytest.approx([0.1] * 5)
+
+
 def test_one_level_and_levels_without_an_edge() -> None:
     flat = Taxonomy.load("brain_mri_flat")
     total, parts = HP2LLoss(flat)([torch.zeros(2, 16)], [torch.ones(2, 16)])
@@ -164,6 +320,14 @@ def test_what_does_not_fit_is_an_error() -> None:
         LossConfig(smoothing=1.0)
     with pytest.raises(ValueError, match="direction"):
         LossConfig(direction="up")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="long_tail 'focal'"):
+        LossConfig(long_tail="focal")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="beta"):
+        LossConfig(beta=1.0)
+    with pytest.raises(ValueError, match="tau"):
+        LossConfig(tau=-1.0)
+    with pytest.raises(ValueError, match="level_weights"):
+        LossConfig(level_weights=(1.0, -1.0))
 
 
 def test_the_loss_has_no_state_and_no_parameters() -> None:
