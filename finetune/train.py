@@ -6,7 +6,8 @@ A frozen encoder (the default) encodes the cohort once and the head trains on ca
 CPU; `tuning.encoder` trains its last blocks, all of it, or low-rank additions. The checkpoint kept is the one with the best macro
 AUC on the validation split. The test split is not opened here.
 
-RUN2 gets `config.yaml`, `metrics.jsonl`, `model/` (the best, which `hp2l.load` opens) and `checkpoints/`. Started again with the same
+RUN2 gets `config.yaml`, `metrics.jsonl`, `model/` (the best, which `hp2l.load` opens), `checkpoints/`, and where prototypes move
+`prototypes.png` and `prototypes.csv`. Started again with the same
 RUN2 it goes on after the last checkpoint; told to stop (SIGTERM, Ctrl-C) it saves first.
 """
 
@@ -26,6 +27,7 @@ from tqdm import tqdm
 
 from finetune.cohort import CohortConfig, Labels, classes_without, cohort, draw_weights
 from finetune.feed import CachedTokens, Feed, LiveScans, Steps
+from finetune.movement import draw_movement, keep_snapshot
 from finetune.several import expand, summarise
 from finetune.tokens import encode_once, weights_digest
 from finetune.tuning import TuningConfig, merged, with_weights
@@ -201,6 +203,8 @@ class Run:
                 reason = stop.asked(self.accelerator)
                 if done % config.validate_every == 0 or done == config.steps or reason:
                     self.validate(done)
+                    if self.main:
+                        keep_snapshot(self.head(), config.out, done)
                     self.checkpoints.save(self.accelerator, done)
                 if reason and done < config.steps:
                     bar.close()
@@ -210,6 +214,8 @@ class Run:
                     self.say(f"step {done}: no better validation in {config.patience}, the run ends early")
                     break
         bar.close()
+        if self.main:
+            draw_movement(config.out, self.taxonomy)
         self.say(f"best validation AUC {max(self.means, default=float('nan')):.3f}; checkpoint: {config.out / 'model'}")
         self.accelerator.end_training()
 
