@@ -74,16 +74,24 @@ def draw_movement(out: Path, taxonomy: Taxonomy) -> Path | None:
     from matplotlib.figure import Figure
 
     steps = sorted({list(kept)[place] for place in np.linspace(0, len(kept) - 1, min(PANELS, len(kept))).round().astype(int)})
-    figure = Figure(figsize=(3.3 * len(steps), 3.9), layout="constrained")
+    columns = min(3, len(steps))
+    rows = -(-len(steps) // columns)
+    figure = Figure(figsize=(3.6 * columns, 3.2 * rows + 0.4), layout="constrained")
     last = np.concatenate(kept[steps[-1]])
     middle = last.mean(axis=0)
     plane = np.linalg.svd(last - middle, full_matrices=False)[2][:2].T
-    limit = 1.1 * max(float(np.abs((np.concatenate(kept[step]) - middle) @ plane).max()) for step in steps)
-    panels = figure.subplots(1, len(steps), squeeze=False, sharex=True, sharey=True)[0]
-    for axes, step in zip(panels, steps, strict=True):
-        draw_panel(axes, [(points - middle) @ plane for points in kept[step]], taxonomy)
-        axes.set(title=f"step {step}", xlim=(-limit, limit), ylim=(-limit, limit), xticks=[], yticks=[])
-    handles, names = panels[-1].get_legend_handles_labels()
+    flat = {step: [(points - middle) @ plane for points in kept[step]] for step in steps}
+    every = np.concatenate([points for levels in flat.values() for points in levels])
+    margin = 0.06 * np.ptp(every, axis=0)
+    low, high = every.min(axis=0) - margin, every.max(axis=0) + margin
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in panels:
+        axes.set_axis_off()
+    for axes, step in zip(panels, steps, strict=False):
+        axes.set_axis_on()
+        draw_panel(axes, flat[step], taxonomy)
+        axes.set(title=f"step {step}", xlim=(low[0], high[0]), ylim=(low[1], high[1]), xticks=[], yticks=[])
+    handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names), fontsize=8, frameon=False)
     path = out / "prototypes.png"
     figure.savefig(path, dpi=130)
