@@ -1,7 +1,7 @@
 """The model card of a checkpoint: README.md with the YAML header that the Hugging Face hub reads.
 
-Every number and every claim comes from config.json; what is not in it reads "not recorded". Facts are read with care for their kind,
-since a card must never be the reason why a checkpoint is not written.
+Every number and every claim comes from config.json; what is not in it is named in one line as not recorded. Facts are read with care for
+their kind, since a card must never be the reason why a checkpoint is not written.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -51,7 +51,7 @@ PROCEDURE = {
     "loss.report": "weight of the report loss",
     "sampling.max_scans": "scans drawn from a study, at most",
 }
-"""Settings that every card shows, and what they are; others follow under their own names."""
+"""Settings that every card shows or names as not recorded, and what they are; others follow under their own names."""
 
 
 def model_card(description: Mapping[str, Any]) -> str:
@@ -60,9 +60,11 @@ def model_card(description: Mapping[str, Any]) -> str:
     Args:
         description: the content of config.json: `format`, `model`, `volume_spec`, `facts`. Of the facts, `license`, `step`, `studies`,
             `simulated`, `prompts`, `parameters`, `training`, `metrics`, `chosen_by` (the metric that chose the checkpoint), `data`,
-            `weights`, `official` are read; each may be absent.
+            `weights`, `official` or `source`, `keys` are read; each may be absent.
+            `parameters` beside the facts is the model's number of them, where the facts do not tell.
     """
     facts = _mapping(description.get("facts"))
+    facts = {"parameters": description.get("parameters"), **facts}
     spec = _mapping(description.get("volume_spec"))
     parts = {
         "What it is": _architecture(description["model"], facts),
@@ -157,12 +159,14 @@ def _architecture(model: Mapping[str, Any], facts: Mapping[str, Any]) -> list[st
         + (f", with {vision.sequence_positions} places in the study" if vision.sequence_positions else ""),
         f"- text tower: {_text_tower(text, facts)}; context of {text.context_length} tokens{'; locked' if text.locked else ''}",
         f"- joint space: {model['embed_dim']} channels; objective: {model['objective']}",
-        f"- parameters: {_words(facts.get('parameters'))}",
     ]
     if vision.patch_norm:
-        lines.insert(-1, "- patches are standardised and freed of the training set's mean patch; the grid is fixed")
+        lines.append("- patches are standardised and freed of the training set's mean patch; the grid is fixed")
+    if _is_said(facts.get("parameters")):
+        lines.append(f"- parameters: {_words(facts['parameters'])}")
     if _official(facts):
-        lines.append(f"- converted from an official checkpoint: {_words(_official(facts))}")
+        keys = f"; {_words(facts['keys'])}" if _is_said(facts.get("keys")) else ""
+        lines.append(f"- converted from an official checkpoint: {_words(_official(facts))}{keys}")
     return lines
 
 
@@ -224,15 +228,19 @@ def _data(facts: Mapping[str, Any]) -> list[str]:
         "split": data.get("split"),
     }
     others = {str(name): value for name, value in data.items() if name not in rows}
-    return [_simulated(facts), "", *(f"- {name}: {_words(value)}" for name, value in (rows | others).items())]
+    known = [f"- {name}: {_words(value)}" for name, value in (rows | others).items() if _is_said(value)]
+    silent = [name for name, value in rows.items() if not _is_said(value)]
+    return [_simulated(facts), "", *known, *_unsaid("The training data", known, silent)]
 
 
 def _procedure(facts: Mapping[str, Any]) -> list[str]:
     settings = _flat(_mapping(facts.get("training")))
     rows = [("steps done", facts.get("step")), ("weights", facts.get("weights"))]
     rows += [(meaning, settings.pop(name, None)) for name, meaning in PROCEDURE.items()]
-    rows += [(f"`{name}`", "null" if value is None else value) for name, value in settings.items()]
-    return _table(("setting", "value"), rows)
+    known = [(name, value) for name, value in rows if _is_said(value)]
+    known += [(f"`{name}`", "null" if value is None else value) for name, value in settings.items()]
+    table = _table(("setting", "value"), known) if known else []
+    return [*table, *_unsaid("How it was trained", known, [name for name, value in rows if not _is_said(value)])]
 
 
 def _results(facts: Mapping[str, Any]) -> list[str]:
@@ -285,6 +293,13 @@ def _official(facts: Mapping[str, Any]) -> Any:
     return facts.get("official") or (facts.get("source") if facts.get("kind") == "official" else None)
 
 
+def _unsaid(subject: str, known: Sequence[Any], silent: Sequence[str]) -> list[str]:
+    """One line on what is not recorded, after a table or list of what is."""
+    if not known:
+        return [f"{subject}: {UNKNOWN}."]
+    return ["", f"{UNKNOWN.capitalize()}: {', '.join(silent)}."] if silent else []
+
+
 def _table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> list[str]:
     lines = [head, ("---",) * len(head), *((row[0], *map(_words, row[1:])) for row in rows)]
     return ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines]
@@ -300,7 +315,7 @@ def _flat(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 
 def _words(value: Any) -> str:
     """A value as a reader meets it, on one line."""
-    if value is None or (isinstance(value, (str, list, tuple, dict)) and not value):
+    if not _is_said(value):
         return UNKNOWN
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -311,6 +326,11 @@ def _words(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_words, value))
     return _named(value)
+
+
+def _is_said(value: Any) -> bool:
+    """Whether a fact says anything."""
+    return value is not None and not (isinstance(value, (str, list, tuple, dict)) and not value)
 
 
 def _named(value: Any) -> str:

@@ -7,8 +7,10 @@ is quick. Expected errors (bad input, missing files) end in one plain line and e
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -22,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not hasattr(arguments, "run"):
         parser.print_help()
         raise SystemExit(2)
+    _speak_plainly()
     try:
         arguments.run(arguments)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
@@ -32,6 +35,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print(f"\nhlip {arguments.command}: stopped; the same command continues where it was", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _speak_plainly() -> None:
+    """What the package reports, and what it warns of, as single lines on stderr."""
+    log = logging.getLogger("hlip")
+    if not log.handlers:
+        log.addHandler(logging.StreamHandler())
+        log.setLevel(logging.INFO)
+
+    def show(message: Warning | str, category: type[Warning], *where: object, **more: object) -> None:
+        if issubclass(category, UserWarning):  # others are for developers
+            print(f"warning: {message}", file=sys.stderr)
+
+    warnings.showwarning = show
 
 
 def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:

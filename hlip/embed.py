@@ -37,8 +37,8 @@ from tqdm import tqdm
 from hlip import __version__
 from hlip.data import evaluation_batches
 from hlip.features import StudyFeatures, patch_centres, study_features
-from hlip.inputs import SIMULATED, check_spec, expected_spec, pick_device, skipped_scans
-from hlip.model import HLIP, load
+from hlip.inputs import SIMULATED, check_spec, expected_spec, open_model, skipped_scans
+from hlip.model import HLIP
 from hlip.prepare import prepare
 from hlip.store import Store, StudyRecord, read_metadata, study_file, write_atomically
 from hlip.study import read_manifest
@@ -154,7 +154,7 @@ def embed_command(arguments: argparse.Namespace) -> None:
     """`hlip embed`: `checkpoint`, `source` (a manifest, prepared on the fly, or a store), `out`, `tokens`, `batch_size`, `workers`,
     `device`."""
     source, out = Path(arguments.source), Path(arguments.out)
-    model = load(arguments.checkpoint, pick_device(arguments.device))
+    model = open_model(arguments)
     expected_spec(model, arguments.checkpoint)  # a checkpoint without one shows before the work
     if source.is_dir():
         summary = embed_cohort(model, Store(source), out, tokens=arguments.tokens, batch_size=arguments.batch_size)

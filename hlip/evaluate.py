@@ -9,6 +9,7 @@ import math
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,15 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from hlip.inputs import SIMULATED, cohort_store, expected_spec, pick_device, skipped_scans
+from hlip.inputs import SIMULATED, cohort_store, expected_spec, open_model, skipped_scans
 from hlip.jsonable import jsonable
-from hlip.model import SENTENCE, load
+from hlip.model import SENTENCE
 from hlip.protocol import Protocol, ProtocolError, evaluate_protocol, protocol_logits
 from hlip.store import StudyRecord
 from hlip.zeroshot import embed_studies
 
-NOTE = "Intervals: 95 %, bootstrap over patients. A class is called at one half, a choice by its largest score: no threshold from labels."
+INTERVALS = "Intervals: 95 %, bootstrap over patients. "
+CALLED = "A class is called at one half, a choice by its largest score: no threshold from labels."
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -33,7 +35,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if not (arguments.manifest or arguments.store):
         raise ValueError("no cohort: give --manifest M or --store S")
     table = read_labels(arguments.labels, protocol) if arguments.labels else None
-    model = load(arguments.checkpoint, pick_device(arguments.device))
+    model = open_model(arguments)
     with tempfile.TemporaryDirectory() as scratch:
         store = cohort_store(arguments, expected_spec(model, arguments.checkpoint), Path(scratch))
         records = [r for r in store.records if arguments.split in (None, r.split)]
@@ -50,19 +52,24 @@ def evaluate(arguments: argparse.Namespace) -> None:
         "volume_spec": store.spec.digest(),
         "cohort": counts | {"skipped_scans": len(skipped)},
         "simulated": simulated,
-        "note": NOTE,
+        "note": note(arguments.resamples),
         "tasks": tasks,
     }
     out = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     (out / "evaluation.json").write_text(json.dumps(jsonable(result), indent=2) + "\n", encoding="utf-8")
     write_logits(out / "logits.csv", protocol, logits, targets, records)
-    print_result(protocol, tasks, counts)
+    print_result(protocol, tasks, counts, arguments.resamples)
     if simulated:
         Console().print(SIMULATED, style="bold red", markup=False)
     for scan in skipped:
         print(f"skipped: {scan}", file=sys.stderr)
     print(f"\nwritten: {out / 'evaluation.json'}, {out / 'logits.csv'}")
+
+
+def note(resamples: int) -> str:
+    """How to read the numbers."""
+    return (INTERVALS if resamples else "") + CALLED
 
 
 def read_labels(path: Path, protocol: Protocol) -> dict[str, NDArray[np.float64]]:
@@ -71,10 +78,15 @@ def read_labels(path: Path, protocol: Protocol) -> dict[str, NDArray[np.float64]
     The first column holds the study ids, as in the public list files.
 
     Raises:
-        ProtocolError: no column of the protocol, a value that is neither 0 nor 1 (line and column are named), or a study listed twice
-            with different labels.
+        ProtocolError: the file cannot be opened, has no column of the protocol, a value that is neither 0 nor 1 (line and column are
+            named), or a study listed twice with different labels.
     """
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    try:
+        file = path.open(newline="", encoding="utf-8-sig")
+    except OSError as error:
+        remedy = f"give a CSV with study ids in the first column and 0 or 1 in columns like {', '.join(protocol.columns[:6])}"
+        raise ProtocolError(f"--labels {path}: {(error.strerror or str(error)).lower()}; {remedy}") from error
+    with file:
         reader = csv.DictReader(file)
         header = list(reader.fieldnames or [])
         present = [name for name in protocol.columns if name in header]
@@ -108,7 +120,7 @@ def labelled(
     """Studies whose truth is known, their targets (N, K), and what was counted on the way.
 
     Raises:
-        ProtocolError: no study is left.
+        ProtocolError: no study is left, or the manifest's labels are none of the protocol's.
     """
     kept, rows = [], []
     for record in records:
@@ -127,7 +139,26 @@ def labelled(
         raise ProtocolError(
             f"no study of the cohort has labels for {protocol.title}; give them with --labels CSV or in the manifest"
         )
-    return kept, np.stack(rows), counts
+    targets = np.stack(rows)
+    if table is None and not targets.any():
+        raise ProtocolError(_strange(sorted({label for record in kept for label in record.labels or ()}), protocol))
+    return kept, targets, counts
+
+
+def _strange(said: list[str], protocol: Protocol) -> str:
+    """What to tell where no label of the manifest is a class."""
+    wanted = {name.casefold(): f"'{name}'" for c in protocol.classes for name in (c.name, c.phrase)}
+    found = []
+    for label in said:
+        near = get_close_matches(label.casefold(), wanted, n=1, cutoff=0.4)
+        found.append(f"'{label}'" + (f" (nearest: {wanted[near[0]]})" if near else ""))
+    names = ", ".join(f"'{c.name}'" + (f" or '{c.phrase}'" if c.phrase != c.name else "") for c in protocol.classes[:8])
+    more = f" and {len(protocol.classes) - 8} more" if len(protocol.classes) > 8 else ""
+    listed = ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
+    return (
+        f"no label of the manifest is a class of {protocol.title}: found {listed or 'none'}; wanted {names}{more}; "
+        "rename them, or give --labels CSV"
+    )
 
 
 def write_logits(
@@ -144,8 +175,8 @@ def write_logits(
                 table.writerow([record.study_id, record.patient_id, name, *values])
 
 
-def print_result(protocol: Protocol, tasks: Mapping[str, Mapping[str, Any]], counts: Mapping[str, int]) -> None:
-    """A table a task for people."""
+def print_result(protocol: Protocol, tasks: Mapping[str, Mapping[str, Any]], counts: Mapping[str, int], resamples: int) -> None:
+    """A table a task for people; without resamples there are no intervals to show."""
     console = Console(highlight=False)
     facts = ", ".join(f"{value} {key.replace('_', ' ')}" for key, value in counts.items() if value or key == "studies")
     console.print(f"[bold]{protocol.title}[/bold]: {facts}")
@@ -153,26 +184,47 @@ def print_result(protocol: Protocol, tasks: Mapping[str, Mapping[str, Any]], cou
         if math.isnan(task["auc"]["value"]):
             console.print(f"{name}: nothing to measure, no class has positive and negative studies", markup=False)
             continue
-        accuracies = task["balanced_accuracy"] is not None
-        table = Table(title=f"{name}: {task['studies']} studies", title_justify="left")
-        for column in ("class", "positives", "AUC", "95 %", *(("bal. acc.", "weighted F1") if accuracies else ())):
-            table.add_column(column, justify="left" if column == "class" else "right")
-        for label, entry in task["classes"].items():
-            if math.isnan(entry["auc"]):
-                continue
-            span = f"{entry['low']:.3f} to {entry['high']:.3f}"
-            cells = [_number(entry[key]) for key in ("balanced_accuracy", "weighted_f1")] if accuracies else []
-            table.add_row(label, f"{entry['positives']} of {entry['studies']}", _number(entry["auc"]), span, *cells)
-        area = task["auc"]
-        cells = [_number(task[key]) for key in ("balanced_accuracy", "weighted_f1")] if accuracies else []
-        table.add_section()
-        table.add_row("mean", "", _number(area["value"]), f"{area['low']:.3f} to {area['high']:.3f}", *cells, style="bold")
-        console.print(table)
+        console.print(_table(name, task, bool(resamples)))
         if task["left_out"]:
             console.print(
-                f"left out of the mean AUC, no positive or no negative study: {', '.join(task['left_out'])}", markup=False
+                f"left out of the means, no positive or no negative study: {', '.join(task['left_out'])}", markup=False
             )
-    console.print(NOTE, style="dim", markup=False)
+    console.print(note(resamples), style="dim", markup=False)
+
+
+def _table(name: str, task: Mapping[str, Any], intervals: bool) -> Table:
+    """A row a class, their mean, and of a choice a row of its own: its accuracies are no mean."""
+    measures = ("balanced_accuracy", "weighted_f1") if task["balanced_accuracy"] is not None else ()
+    table = Table(title=f"{name}: {task['studies']} studies", title_justify="left")
+    heads = (
+        "class",
+        "positives",
+        "AUC",
+        *(("95 %",) if intervals else ()),
+        *(("bal. acc.", "weighted F1") if measures else ()),
+    )
+    for column in heads:
+        table.add_column(column, justify="left" if column == "class" else "right")
+
+    def add(
+        label: str, positives: str, area: Mapping[str, Any], value: float, accuracies: Mapping[str, Any], style: str = ""
+    ) -> None:
+        span = [_span(area)] if intervals else []
+        table.add_row(label, positives, _number(value), *span, *(_number(accuracies.get(key)) for key in measures), style=style)
+
+    for label, entry in task["classes"].items():
+        if not math.isnan(entry["auc"]):
+            add(label, f"{entry['positives']} of {entry['studies']}", entry, entry["auc"], entry)
+    table.add_section()
+    choice = task["accuracies_of"] == "choice"
+    add("mean", "", task["auc"], task["auc"]["value"], {} if choice else task, "bold")
+    if choice:
+        add("choice of all", "", {}, math.nan, task, "bold")
+    return table
+
+
+def _span(area: Mapping[str, Any]) -> str:
+    return f"{area['low']:.3f} to {area['high']:.3f}" if area else ""
 
 
 def _number(value: float | None) -> str:

@@ -37,13 +37,13 @@ from hlip.inputs import (
     expected_spec,
     find_study,
     folder_notes,
-    pick_device,
+    open_model,
     scan_notes,
     skipped_scans,
     templates_of,
     vocabulary_notes,
 )
-from hlip.model import HLIP, SENTENCE, load
+from hlip.model import HLIP, SENTENCE
 from hlip.overlay import ScanEvidence, all_scans, montage, write_nifti
 from hlip.scanfile import VolumeError, read_scan
 from hlip.store import Store, StudyRecord
@@ -173,8 +173,9 @@ def explain_command(arguments: argparse.Namespace) -> None:
     if not query:
         raise ValueError("the QUERY is empty")
     out = arguments.out
-    out.mkdir(parents=True, exist_ok=True)
-    model = load(arguments.checkpoint, pick_device(arguments.device))
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(f"--out {out}: a file stands there; name a folder")
+    model = open_model(arguments)
     prompts = PromptSet.load(templates_of(arguments, model))
     with tempfile.TemporaryDirectory() as scratch:
         store, record = find_study(arguments, expected_spec(model, arguments.checkpoint), Path(scratch))
@@ -184,12 +185,14 @@ def explain_command(arguments: argparse.Namespace) -> None:
         scans = scan_evidence(store, record, volumes, explained.evidence)
         notes = scan_notes(store, record.study_id) + folder_notes(store, record.study_id)
         notes += [f"skipped: {line}" for line in skipped_scans(store, record.study_id)]
+        out.mkdir(parents=True, exist_ok=True)
         notes += write_maps(scans, originals(store, record, base), out)
     notes += vocabulary_notes(model, [query])
     warning = SIMULATED if model.facts.get("simulated") else ""
     numbers = f"score {explained.score:.3f}, similarity {explained.similarity:+.3f} (normal {explained.normal:+.3f})"
-    rows = [all_scans(scans), *scans] if len(scans) > 1 else scans
-    montage(rows, out / "evidence.png", f'"{query}" in {arguments.study}: {numbers}', warning)
+    path = Path(arguments.study)
+    title = f'"{query}" in {path.resolve().name if path.exists() else arguments.study}: {numbers}'
+    montage(scans, out / "evidence.png", title, warning, together=all_scans(scans) if len(scans) > 1 else None)
     print(f'{arguments.study}: "{query}": {numbers}')
     for note in notes:
         print(f"  note: {note}")

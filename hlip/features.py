@@ -60,6 +60,6 @@ def patch_centres(affines: np.ndarray, grid: Sequence[int], patch: Sequence[int]
     Patch i of p voxels holds the voxels i * p to i * p + p - 1, so its centre is at i * p + (p - 1) / 2.
     """
     axes = [np.arange(count) * step + (step - 1) / 2 for count, step in zip(grid, patch, strict=True)]
-    voxels = rearrange(np.stack(np.meshgrid(*axes, indexing="ij")), "axis d h w -> (d h w) axis")
+    voxels = rearrange(np.stack(np.meshgrid(*axes, indexing="ij")), "xyz d h w -> (d h w) xyz")
     places = np.einsum("s r a, t a -> s t r", affines[:, :3, :3], voxels) + affines[:, None, :3, 3]
     return torch.from_numpy(places.astype(np.float32))

@@ -214,7 +214,7 @@ class HLIP(nn.Module, HubCheckpoint):
 
     def card(self) -> str:
         """The model card (`hlip.card`)."""
-        return model_card(self.describe())
+        return model_card(self.describe() | {"parameters": sum(parameter.numel() for parameter in self.parameters())})
 
     @classmethod
     def _open(cls, path: str | Path, device: str | torch.device, **settings: Any) -> HLIP:

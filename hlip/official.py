@@ -13,15 +13,18 @@ attention scopes, which have no weights, from a name: `variant`, the configurati
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 import re
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -30,10 +33,20 @@ from torch import Tensor
 from hlip.folders import recover, whole_folder
 from hlip.hub import local
 from hlip.model import HLIP, INITIAL_SCALE, SIGLIP_BIAS, CheckpointError, HLIPConfig, NoTokenizer, lacks_tokenizer
-from hlip.official_names import KeyReport, Shapes, name_of, scopes_of, to_official, to_ours, vision_config, vision_state
+from hlip.official_names import (
+    KeyReport,
+    Shapes,
+    foreign_parts,
+    name_of,
+    scopes_of,
+    to_official,
+    to_ours,
+    vision_config,
+    vision_state,
+)
 from hlip.text import TextConfig
 from hlip.variants import Variant, list_models
-from hlip.vision import MEAN, STD
+from hlip.vision import MEAN, STD, VisionConfig
 from hlip.volume import VolumeSpec
 
 if TYPE_CHECKING:
@@ -52,7 +65,21 @@ __all__ = [
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 WEIGHT_FILES = (WEIGHTS, "model.safetensors", "open_clip_pytorch_model.bin", "pytorch_model.bin")
+# what an exported folder holds; other names in it are somebody's
+OURS = {CONFIG, WEIGHTS, "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"}
 SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
+CUSTOM = "hlip_custom"
+NUMBERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64")
+_scalar: Any = np.float64().__reduce__()[0]
+# what a number of numpy's is written with, such as the loss that a training run keeps; under numpy 1 from a module of another name
+SCALARS: list[Any] = [
+    _scalar,
+    (_scalar, "numpy.core.multiarray.scalar"),
+    np.dtype,
+    *(type(np.dtype(name)) for name in NUMBERS),
+]
+
+log = logging.getLogger("hlip")
 
 
 @dataclass
@@ -91,7 +118,8 @@ def load_with_report(
     variant: str | Path | None = None,
     text_source: str | Path | None = None,
 ) -> tuple[HLIP, KeyReport]:
-    """An official model in evaluation mode, and what became of each key; the summary also stands in the model's `facts`.
+    """An official model in evaluation mode, and what became of each key; the summary also stands in the model's `facts`, and its counts
+    go to the log `hlip`.
 
     Arguments as in `hlip.load`.
 
@@ -104,6 +132,7 @@ def load_with_report(
         _write_text_source(found, config.text, text_source, Path(scratch))
         model = HLIP(config, scratch, need_tokenizer=False)
     state, report = to_ours(found.state, model.state_dict())
+    log.info("%s: %s", path, report.counts)
     report.check(found.path)
     model.load_state_dict(state)
     volume = found.ours.get("volume_spec")
@@ -140,7 +169,8 @@ def _tensors(path: Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with torch.serialization.safe_globals(SCALARS):
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         remedy = "ask its owner for safetensors, or for the state dict alone"
         raise CheckpointError(f"{path}: holds more than tensors, and running what it holds is not safe; {remedy}") from error
@@ -167,9 +197,7 @@ def _config(found: Official, name: str | Path | None) -> tuple[HLIPConfig, Varia
     if found.ours:
         return HLIPConfig.from_dict(found.ours["model"]), None
     shapes = Shapes.of(found.state, found.path)
-    variants = [Variant.load(built_in) for built_in in list_models()]
-    fitting = [variant for variant in variants if not shapes.differences(variant.config.vision)]
-    scopes, known = _scopes(found, name, shapes, fitting)
+    scopes, known = _scopes(found, name, shapes, _fitting(shapes))
     vision = shapes.vision(scopes, known.config.vision.heads if known else None, found.path)
     vision.drop_path = found.config.get("vision_cfg", {}).get("timm_drop_path") or 0.0
     text = TextConfig(
@@ -185,6 +213,12 @@ def _config(found: Official, name: str | Path | None) -> tuple[HLIPConfig, Varia
     return HLIPConfig(shapes.embed_dim, vision, text, "siglip" if biased else "clip", prefix), known
 
 
+def _fitting(shapes: Shapes) -> list[Variant]:
+    """Built-in models of these shapes, but those with parts that no official one has."""
+    variants = (Variant.load(name) for name in list_models())
+    return [v for v in variants if not shapes.differences(v.config.vision) and not foreign_parts(v.config.vision)]
+
+
 def _scopes(
     found: Official, name: str | Path | None, shapes: Shapes, fitting: list[Variant]
 ) -> tuple[list[str], Variant | None]:
@@ -197,14 +231,46 @@ def _scopes(
         variant = Variant.load(name)
         if differences := shapes.differences(variant.config.vision):
             raise CheckpointError(f"{found.path}: not the model '{name}' ({'; '.join(differences)})")
+        if foreign := foreign_parts(variant.config.vision):
+            raise CheckpointError(f"{found.path}: not the model '{name}', no official model has {'; '.join(foreign)}")
+        _compare(found, name, variant.config.vision.scopes)
         return variant.config.vision.scopes, variant
     for candidate in [str(name)] if name else found.names:
         scopes = scopes_of(candidate, shapes.depth)
         if scopes:
+            if name:
+                _compare(found, name, scopes)
             return scopes, next((variant for variant in fitting if variant.config.vision.scopes == scopes), None)
-    choices = ", ".join(variant.name for variant in fitting) or "none built in: give a model file like those in configs/model"
+    known = official_names()
+    choices = (
+        ", ".join(v.name for v in fitting if name_of(v.config.vision) in known)
+        or "none built in: give a model file like those in configs/model"
+    )
     why = f"variant '{name}' is no model" if name else "weights do not tell the attention scopes, and no name in it does"
-    raise CheckpointError(f"{found.path}: {why}; say variant=... (of these shapes: {choices})")
+    raise CheckpointError(f"{found.path}: {why}; say variant=... or --variant (of these shapes: {choices})")
+
+
+def _compare(found: Official, name: str | Path, scopes: list[str]) -> None:
+    """Warn where the checkpoint's own name tells other scopes than the variant that was asked for."""
+    for own in found.names:
+        try:
+            said = scopes_of(own, len(scopes))
+        except CheckpointError:  # a name of other depth, which says nothing here
+            continue
+        if said:
+            if said != scopes:
+                warnings.warn(
+                    f"{found.path}: variant '{name}' has other attention scopes than the checkpoint's own name, '{own}', tells; "
+                    "the variant is taken",
+                    stacklevel=2,
+                )
+            return
+
+
+def official_names() -> dict[str, VisionConfig]:
+    """What the official code calls its vision towers -> the tower."""
+    variants = map(Variant.load, list_models())
+    return {variant.official: variant.config.vision for variant in variants if variant.official}
 
 
 def _write_text_source(found: Official, config: TextConfig, given: str | Path | None, folder: Path) -> None:
@@ -297,7 +363,8 @@ def bert_config(state: Mapping[str, Tensor], path: str | Path, pad_token_id: int
 def export(model: HLIP, folder: str | Path) -> None:
     """Write a snapshot folder as the official code and open_clip know it; `hlip.load` of it gives the same model.
 
-    A model with one class token loses its report temperature, for which the official code has no name.
+    A model with one class token loses its report temperature, for which the official code has no name. Warns where the official code
+    has no model of this kind, so that only `hlip.load` opens the folder: unknown scopes or sizes, a text tower grown from reports.
 
     Args:
         model: any model whose parts the official architecture has.
@@ -306,7 +373,12 @@ def export(model: HLIP, folder: str | Path) -> None:
     Raises:
         CheckpointError: the model has parts that the official architecture lacks; they are named.
     """
+    if foreign := foreign_parts(model.config.vision):
+        raise CheckpointError(
+            f"the official architecture has no place for {'; '.join(foreign)}; model.save keeps all of a model"
+        )
     state = to_official({key: value.detach().cpu() for key, value in model.state_dict().items()})
+    _warn(model.config)
     config = {
         "model_cfg": _model_cfg(model),
         "preprocess_cfg": {"mean": [MEAN], "std": [STD]},
@@ -316,12 +388,33 @@ def export(model: HLIP, folder: str | Path) -> None:
             "facts": model.facts,
         },
     }
-    with whole_folder(folder) as partial:
+    with whole_folder(folder, OURS) as partial:
         save_file({key: value.contiguous() for key, value in state.items()}, partial / WEIGHTS, metadata={"format": "pt"})
         if not isinstance(model.tokenizer, NoTokenizer):
             model.tokenizer.hf.save_pretrained(str(partial))
         model.text.encoder.config.save_pretrained(str(partial))
         (partial / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _warn(config: HLIPConfig) -> None:
+    """Say what keeps the official code from building this model."""
+    name, ours = _official_name(config.vision), []
+    if name == CUSTOM:
+        ours.append("attention scopes or sizes that none of its models has")
+    elif name not in official_names():
+        ours.append(f"a vision tower '{name}' that is none of its published models")
+    if not config.text.source:
+        ours.append("a text tower that is on no hub, grown from reports")
+    if ours:
+        warnings.warn(f"the official code cannot build {' and '.join(ours)}: only hlip.load opens this export", stacklevel=3)
+
+
+def _official_name(config: VisionConfig) -> str:
+    """The official code's name; `hlip_custom` where what it builds under that name differs."""
+    name = name_of(config)
+    same = official_names().get(name, config)
+    built = ("size", "patch", "heads", "mlp_ratio", "position", "sequence_positions")
+    return name if all(getattr(same, key) == getattr(config, key) for key in built) else CUSTOM
 
 
 def _model_cfg(model: HLIP) -> dict[str, Any]:
@@ -334,7 +427,7 @@ def _model_cfg(model: HLIP) -> dict[str, Any]:
         # open_clip makes the parameter logit_bias where this is given
         **({"init_logit_bias": INITIAL_SCALE if dual else SIGLIP_BIAS} if dual or config.objective == "siglip" else {}),
         "vision_cfg": {
-            "timm_model_name": name_of(config.vision),
+            "timm_model_name": _official_name(config.vision),
             "timm_model_pretrained": False,
             "timm_drop_path": config.vision.drop_path,
             "timm_pool": "token",

@@ -50,6 +50,14 @@ class KeyReport:
     """`key: shape, expected shape`."""
 
     @property
+    def counts(self) -> str:
+        """How many keys found their place, in one line."""
+        names = {"missing": self.missing, "unexpected": self.unexpected, "dropped without use": self.dropped}
+        counted = [f"{len(keys)} {name}" for name, keys in names.items() if keys or name != "dropped without use"]
+        total = len(self.mapped) + len(self.dropped) + len(self.unexpected)
+        return ", ".join([f"{len(self.mapped)} of {total} keys mapped", *counted])
+
+    @property
     def complete(self) -> bool:
         """Whether every key found its place."""
         return not (self.missing or self.unexpected or self.misshapen)
@@ -228,6 +236,16 @@ def scopes_of(name: str, depth: int) -> list[str] | None:
         )
     group = [chosen[0]] * (depth // 4 - len(chosen) + 1) + list(chosen[1:])
     return group * 4
+
+
+def foreign_parts(config: VisionConfig) -> list[str]:
+    """What of a vision tower the official code has no place for, whatever its weights are called."""
+    parts = {
+        f"position {config.position} (there: fixed tables)": config.position == "rotary",
+        f"{config.class_tokens} class tokens with pool class (there: one)": config.pool == "class" and config.class_tokens > 1,
+        f"{config.class_tokens} class tokens (there: one or two)": config.class_tokens > 2,
+    }
+    return [part for part, has in parts.items() if has]
 
 
 def name_of(config: VisionConfig) -> str:

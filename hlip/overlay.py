@@ -9,19 +9,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import binary_fill_holes, binary_opening, gaussian_filter
 
 from hlip.resample import tilted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
 
 COLOURS = ("cyan", "royalblue", "black", "red", "yellow")  # from against the query to for it
-TISSUE = 25  # of 255: darker is air
+TISSUE = 40  # of 255: darker, and not enclosed by brighter, is air
+AIR = 0.1  # opacity of colours in air, of that in tissue
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def all_scans(scans: Sequence[ScanEvidence]) -> ScanEvidence:
     first = scans[0]
     depth, height, width = first.voxels.shape
     mean = np.mean([scan.on_grid((depth, height, width), first.affine) for scan in scans], axis=0)
-    return ScanEvidence(f"all ({first.name})", first.voxels, mean, first.affine)
+    return ScanEvidence(f"all scans, on {first.name}", first.voxels, mean, first.affine)
 
 
 def write_nifti(scan: ScanEvidence, path: Path, like: nib.Nifti1Image | None = None) -> None:
@@ -92,8 +95,18 @@ def write_nifti(scan: ScanEvidence, path: Path, like: nib.Nifti1Image | None = N
     nib.save(image, path)
 
 
-def montage(scans: Sequence[ScanEvidence], path: Path, title: str, warning: str = "", slices: int = 5) -> None:
+def montage(
+    scans: Sequence[ScanEvidence],
+    path: Path,
+    title: str,
+    warning: str = "",
+    slices: int = 5,
+    together: ScanEvidence | None = None,
+) -> None:
     """Draw a row a scan: its slice with the most evidence plain, then coloured among its neighbours.
+
+    Colours are scaled by what lies in tissue and faint in air: the model may lean on it, but nothing is to be found there. Where more
+    than half of all evidence lies outside of tissue, a line below the title says so.
 
     Args:
         scans: of one study; they share one colour scale, so that scans can be compared.
@@ -101,44 +114,93 @@ def montage(scans: Sequence[ScanEvidence], path: Path, title: str, warning: str 
         title: stands above all.
         warning: stands below the title, in a warning colour.
         slices: coloured slices a scan.
+        together: what all scans say together: the first row, with a colour scale of its own, as a mean is weaker than its parts.
     """
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import LinearSegmentedColormap, Normalize
+    from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 
     colours = LinearSegmentedColormap.from_list("evidence", COLOURS)
-    maps = [scan.on_voxels() for scan in scans]
-    limit = max(max(float(np.abs(_in_tissue(scan, values)).max()) for scan, values in zip(scans, maps, strict=True)), 1e-12)
-    width, height = 1.7 * (slices + 1) + 1.0, 1.9 * len(scans)
-    figure = Figure(figsize=(width, height + 0.8), facecolor="black")
-    head, body = figure.subfigures(2, 1, squeeze=False, height_ratios=[0.8, height])[:, 0]
-    head.text(0.5, 0.72, title, color="white", fontsize=10, ha="center", va="center")
-    head.text(0.5, 0.3, warning, color="orange", fontsize=9, ha="center", va="center")
-    panels = body.subplots(len(scans), slices + 1, squeeze=False)
+    drawn = [_Drawn.of(scan) for scan in scans]
+    groups = [drawn] if together is None else [[_Drawn.of(together)], drawn]
+    rows = [(row, _limit(group)) for group in groups for row in group]
+    warnings = [line for line in (_caution(drawn), warning) if line]
+    width, height, top = 1.7 * (slices + 1) + 1.0, 1.9 * len(rows), 0.5 + 0.25 * len(warnings)
+    figure = Figure(figsize=(width, height + top), facecolor="black")
+    head, body = figure.subfigures(2, 1, squeeze=False, height_ratios=[top, height])[:, 0]
+    head.text(0.5, 1 - 0.25 / top, title, color="white", fontsize=10, ha="center", va="center")
+    for line, text in enumerate(warnings):
+        head.text(0.5, 1 - (0.52 + 0.25 * line) / top, text, color="orange", fontsize=9, ha="center", va="center")
+    panels = body.subplots(len(rows), slices + 1, squeeze=False)
     body.subplots_adjust(left=0.005, right=0.9, bottom=0.01, top=1 - 0.2 / height, wspace=0.03, hspace=0.13)
-    for scan, values, row in zip(scans, maps, panels, strict=True):
-        depth = len(values)
-        peak = int(_in_tissue(scan, values).clip(min=0).sum(axis=(1, 2)).argmax())
-        first = max(0, min(peak - slices // 2, depth - slices))
-        _slice(row[0], scan, peak, f"{scan.name}, slice {peak + 1}/{depth}")
-        for panel, place in zip(row[1:], range(first, first + slices), strict=True):
-            panel.axis("off")
-            if place < depth:
-                _slice(panel, scan, place, f"slice {place + 1}" + ": most evidence" * (place == peak))
-                opacity = np.clip(1.2 * np.abs(values[place]) / limit, 0, 0.6)
-                opacity[scan.voxels[place] <= TISSUE] *= 0.4  # shown, for the model may lean on it, but not in front
-                panel.imshow(values[place], cmap=colours, vmin=-limit, vmax=limit, alpha=opacity, aspect=_aspect(scan))
-    bar = figure.colorbar(ScalarMappable(Normalize(-limit, limit), colours), cax=body.add_axes((0.925, 0.1, 0.012, 0.8)))
-    for height, text, anchor in ((1.02, "for", "bottom"), (-0.02, "against", "top")):
-        bar.ax.text(0.5, height, text, transform=bar.ax.transAxes, color="white", fontsize=8, ha="center", va=anchor)
-    bar.ax.tick_params(colors="white", labelsize=7)
+    for (row, limit), places in zip(rows, panels, strict=True):
+        _row(places, row, limit, colours)
+    below = 0
+    for group in reversed(groups):
+        spot = ((below + 0.17) / len(rows), (len(group) - 0.42) / len(rows))
+        _bar(body.add_axes((0.925, spot[0], 0.012, spot[1])), _limit(group), colours)
+        below += len(group)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, facecolor="black")
 
 
-def _in_tissue(scan: ScanEvidence, values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(D, H, W) with 0 in air: the slices to look at are those with something in them."""
-    return np.where(scan.voxels > TISSUE, values, np.float32(0))
+class _Drawn(NamedTuple):
+    """A scan, its map voxel by voxel, and where there is tissue: (D, H, W) each."""
+
+    scan: ScanEvidence
+    values: NDArray[np.float32]
+    tissue: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, scan: ScanEvidence) -> _Drawn:
+        return cls(scan, scan.on_voxels(), tissue_of(scan.voxels))
+
+    @property
+    def peak(self) -> int:
+        """The slice with the most evidence for the query in tissue."""
+        return int((self.values * self.tissue).clip(min=0).sum(axis=(1, 2)).argmax())
+
+
+def tissue_of(voxels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """(D, H, W): all within a head's outline, what is dark inside included; specks of noise in air are not."""
+    return np.stack([binary_fill_holes(binary_opening(slice_ > TISSUE)) for slice_ in voxels])
+
+
+def _limit(group: Sequence[_Drawn]) -> float:
+    """The strongest evidence in tissue, either way."""
+    return max(*(float(np.abs(drawn.values[drawn.tissue]).max(initial=0)) for drawn in group), 1e-12)
+
+
+def _caution(drawn: Sequence[_Drawn]) -> str:
+    """What to say where most of the evidence lies outside of tissue."""
+    total = sum(float(np.abs(row.values).sum()) for row in drawn)
+    outside = sum(float(np.abs(row.values[~row.tissue]).sum()) for row in drawn)
+    if outside <= 0.5 * total:
+        return ""
+    return f"Caution: {100 * outside / total:.0f} % of the evidence lies outside of tissue, where nothing can be found: distrust this map."
+
+
+def _row(panels: NDArray[Any], drawn: _Drawn, limit: float, colours: Colormap) -> None:
+    scan, values, tissue = drawn
+    depth, slices, peak = len(values), len(panels) - 1, drawn.peak
+    first = max(0, min(peak - slices // 2, depth - slices))
+    _slice(panels[0], scan, peak, f"{scan.name}, slice {peak + 1}/{depth}")
+    for panel, place in zip(panels[1:], range(first, first + slices), strict=True):
+        panel.axis("off")
+        if place < depth:
+            _slice(panel, scan, place, f"slice {place + 1}" + ": most evidence" * (place == peak))
+            share = gaussian_filter(tissue[place].astype(np.float32), 1.0)  # no hard edge at the skin
+            opacity = np.clip(1.2 * np.abs(values[place]) / limit, 0, 0.6) * (AIR + (1 - AIR) * share)
+            panel.imshow(values[place], cmap=colours, vmin=-limit, vmax=limit, alpha=opacity, aspect=_aspect(scan))
+
+
+def _bar(axes: Axes, limit: float, colours: Colormap) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    bar = axes.figure.colorbar(ScalarMappable(Normalize(-limit, limit), colours), cax=axes)
+    for height, text, anchor in ((1.02, "for", "bottom"), (-0.02, "against", "top")):
+        bar.ax.text(0.5, height, text, transform=bar.ax.transAxes, color="white", fontsize=8, ha="center", va=anchor)
+    bar.ax.tick_params(colors="white", labelsize=7)
 
 
 def _slice(panel: Axes, scan: ScanEvidence, place: int, caption: str) -> None:

@@ -7,7 +7,8 @@ A protocol is a YAML file (`configs/protocol`). Its tasks are of four kinds:
 - `choice`    one of the classes; softmax over them, among studies that are one of them
 
 Thresholds never come from the labels: a class is called at one half, a choice by the largest score. Classes without a positive or
-without a negative study are named, and left out of means. Source of the public protocols: HLIP's evaluation (arXiv 2505.21862).
+without a negative study are named, and left out of every mean: calling none of a class that nobody has is no success. The official
+means of accuracies count such classes. Source of the public protocols: HLIP's evaluation (arXiv 2505.21862).
 """
 
 from __future__ import annotations
@@ -166,9 +167,10 @@ def evaluate_protocol(
         seed: of the bootstrap.
 
     Returns:
-        task -> {`auc` {value, low, high}, `balanced_accuracy`, `weighted_f1` (None for each), `studies`, `left_out` [classes without a
-        positive or a negative study], `classes` {name: {`auc`, `low`, `high`, `positives`, `studies`, `balanced_accuracy`,
-        `weighted_f1`}}}. AUC of a task is the mean over its classes; accuracies of a `choice` are those of the choice.
+        task -> {`auc` {value, low, high}, `balanced_accuracy`, `weighted_f1` (None for each), `accuracies_of`, `studies`, `left_out`
+        [classes without a positive or a negative study], `classes` {name: {`auc`, `low`, `high`, `positives`, `studies`,
+        `balanced_accuracy`, `weighted_f1`}}}. AUC of a task is the mean over its classes less those left out, and so are the accuracies
+        where `accuracies_of` is mean; where it is choice they are those of the choice among all of the task's classes.
     """
     logits = logits if logits.ndim == 3 else np.stack([np.full_like(logits, np.nan), logits], axis=-1)
     patients = list(patient_ids) if patient_ids is not None else list(study_ids)
@@ -208,6 +210,7 @@ def _task(
         "left_out": [name for name, entry in classes.items() if math.isnan(entry["auc"])],
         "balanced_accuracy": _mean(classes, "balanced_accuracy"),
         "weighted_f1": _mean(classes, "weighted_f1"),
+        "accuracies_of": "mean",
         "classes": classes,
     }
     if task.kind == "choice" and chosen.any():
@@ -216,6 +219,7 @@ def _task(
         result |= {
             "balanced_accuracy": _balanced(truth, called),
             "weighted_f1": float(f1_score(truth, called, average="weighted")),
+            "accuracies_of": "choice",
         }
     return result
 
@@ -278,5 +282,6 @@ def _balanced(truth: NDArray[Any], called: NDArray[Any]) -> float:
 
 
 def _mean(classes: Mapping[str, Mapping[str, Any]], key: str) -> float | None:
-    values = [entry[key] for entry in classes.values() if entry[key] is not None]
+    """Over the classes whose AUC is known."""
+    values = [entry[key] for entry in classes.values() if entry[key] is not None and not math.isnan(entry["auc"])]
     return float(np.mean(values)) if values else None

@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -18,7 +19,12 @@ import yaml
 from sklearn.metrics import roc_auc_score
 from torch.utils.flop_counter import FlopCounterMode
 
-from hlip.text import TextTower, grow_text_source
+from hlip.model import HLIP, HLIPConfig
+from hlip.overlay import ScanEvidence
+from hlip.store import Store
+from hlip.study import Scan, Study, write_manifest
+from hlip.text import TextConfig, TextTower, grow_text_source
+from hlip.vision import VisionConfig
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks"
@@ -50,6 +56,11 @@ def pretrain_step() -> ModuleType:
 @pytest.fixture(scope="module")
 def ablation() -> ModuleType:
     return script("language_ablation")
+
+
+@pytest.fixture(scope="module")
+def explanations() -> ModuleType:
+    return script("explanations")
 
 
 def as_a_user(name: str, options: list[str], report: Path) -> tuple[dict, str]:
@@ -237,3 +248,77 @@ def test_differences_are_paired_over_resamples_and_seeds(ablation):
     assert found["difference"]["value"] == pytest.approx(0)
     assert found["difference"]["by_seed"] == pytest.approx([areas[0, 0] - areas[1, 0], areas[1, 0] - areas[0, 0]])
     assert found["auc"]["value"] == pytest.approx(areas[:, 0].mean())
+
+
+# --- explanations against known lesions ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lesions(tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A cohort over the tiny store, a mask in each study's bright corner, and an untrained checkpoint: COHORT STORE CHECKPOINT."""
+    store, cohort = Store(tiny_store), tmp_path / "cohort"
+    places = np.diag([4.0, 3.0, 3.0, 1.0])[[2, 1, 0, 3]]  # which that store does not have
+    monkeypatch.setattr(Store, "affines", lambda self, name: np.stack([places] * len(self.volumes(name))))
+    cohort.mkdir()
+    (cohort / "scan.nii.gz").write_bytes(b"not read")
+    studies = []
+    for record in store.records:
+        mask = np.zeros(store.volumes(record.study_id).shape[2:], np.uint8)
+        row, column = divmod(int(record.study_id[1:]) % 4, 2)
+        mask[2:6, 8 * row + 2 : 8 * row + 6, 8 * column + 2 : 8 * column + 6] = 3
+        nib.save(nib.Nifti1Image(mask, store.affines(record.study_id)[0]), cohort / f"{record.study_id}.nii.gz")
+        count = 2 if record.labels == ("glioma",) else 1
+        extra = {"lesions": [{"class": "x", "count": count}], "masks": [f"{record.study_id}.nii.gz"]}
+        scans = (Scan(cohort / "scan.nii.gz", "T1"),)
+        studies.append(Study(record.study_id, record.patient_id, scans, "", (), record.labels, record.split, extra))
+    write_manifest(studies, cohort / "manifest.jsonl")
+    (cohort / "classes.json").write_text(
+        json.dumps({str(label): code for code, label in enumerate(sorted({r.labels[0] for r in store.records}))})
+    )
+    text = TextConfig(width=16, depth=1, heads=2, vocabulary=80, context_length=24)
+    vision = VisionConfig(size=(8, 16, 16), patch=(2, 8, 8), width=24, heads=2, scopes=["scan", "study"])
+    torch.manual_seed(0)
+    config = HLIPConfig(embed_dim=12, vision=vision, text=text)
+    model = HLIP(config, grow_text_source(tmp_path / "text", ["acute infarction seen", "glioma noted"] * 3, text))
+    model.volume_spec = store.spec
+    model.save(tmp_path / "model")
+    return [str(cohort), str(tiny_store), str(tmp_path / "model")]
+
+
+def test_explanations_are_measured_once(explanations, lesions, tmp_path, monkeypatch, capsys):
+    arguments = [*lesions, str(tmp_path / "out"), "--resamples", "50", "--device", "cpu", "--studies", "4"]
+    explanations.main(arguments)
+    printed = capsys.readouterr().out
+    result = json.loads((tmp_path / "out" / "explanations.json").read_text())
+    store = Store(Path(lesions[1]))
+    wanted = [r.study_id for r in store.split("test") if r.labels != ("glioma",)][:4]  # those have two lesions
+    assert [row["study_id"] for row in result["rows"]] == wanted
+    for name, entry in result["maps"].items():
+        values = [row[name] for row in result["rows"]]
+        assert all(0 <= value <= 1 for value in values)
+        assert entry["value"] == pytest.approx(np.mean(values))
+        assert entry["low"] <= entry["value"] <= entry["high"]
+        assert f"{entry['value']:.3f}" in printed
+    assert all(row["other_class"] != row["class"] for row in result["rows"])
+
+    monkeypatch.setattr(explanations, "explain", None)  # a second start explains nothing, and says the same
+    explanations.main(arguments)
+    assert json.loads((tmp_path / "out" / "explanations.json").read_text()) == result
+    with pytest.raises(SystemExit, match="reference mirror, not air"):
+        explanations.main([*arguments, "--reference", "air"])
+
+
+def test_a_map_of_the_lesion_ranks_it_first(explanations):
+    affine = np.diag([-3.0, 2.0, 2.0, 1.0])
+    voxels = np.full((8, 16, 16), 200, np.uint8)
+    voxels[:, 0] = 0
+    codes = np.zeros((16, 16, 8), np.uint8)  # the same place, axes in another order
+    codes[8:, 4:12, 2:4] = 7
+    mask = nib.Nifti1Image(codes, affine[:, [2, 1, 0, 3]])
+    evidence = np.zeros((4, 4, 4), np.float32)
+    evidence[1, 1:3, 2:] = 1
+    scan = ScanEvidence("T1", voxels, evidence, affine)
+    assert explanations.area(scan, mask) > 0.95
+    assert explanations.area(replace(scan, evidence=-evidence), mask) < 0.05
+    assert explanations.area(scan, nib.Nifti1Image(codes * 0, mask.affine)) is None
+    assert explanations.tissue_share(scan)[0, :, 0] == pytest.approx([0.75, 1, 1, 1], abs=0.13)  # corners are rounded off

@@ -8,7 +8,9 @@ import pytest
 from huggingface_hub import ModelCard
 
 from hlip.card import UNKNOWN, model_card
-from hlip.model import HLIPConfig
+from hlip.model import HLIP, HLIPConfig
+from hlip.text import TextConfig, grow_text_source
+from hlip.vision import VisionConfig
 from hlip.volume import VolumeSpec
 
 FACTS = {
@@ -80,13 +82,13 @@ def test_a_card_tells_every_recorded_number_where_it_belongs():
         "| studies a step | 64 |",
         "| mixed precision | bf16 |",
         "| peak learning rate | 0.00045 |",
-        "| weight decay | not recorded |",
         "| weight of the report loss | 0.75 |",
         "| `optimizer.betas` | 0.9, 0.95 |",
         "| `sampling.sentence_dropout` | yes |",
         "| `init` | first |",  # no path of the machine it was trained on
     ):
         assert row in rows
+    assert rows[-1] == "Not recorded: warm-up steps, weight decay."
     results = section(card, "Results")
     for row in (
         "| `val_auc` | 0.7123 | validation |",
@@ -122,11 +124,13 @@ def test_a_card_without_facts_claims_nothing():
     read = ModelCard(card).data
     assert read.tags == ["radiology", "zero-shot-image-classification"]
     assert (read.license, read.eval_results, read.base_model) == (None, None, None)
-    for title in ("Input", "Training data", "Results", "Limits"):
-        assert UNKNOWN in section(card, title).replace("Not recorded", UNKNOWN)
-    body = section(card, "Training procedure").splitlines()[3:]
-    assert len(body) == 12
-    assert all(row.endswith(f"| {UNKNOWN} |") for row in body if row)
+    for title in ("Input", "Training data", "Training procedure", "Results", "Limits"):
+        text = section(card, title).strip().replace("Not recorded", UNKNOWN)
+        assert UNKNOWN in text
+        assert text.count("\n") < 6  # a line says it, no empty table or list does
+        assert "|" not in text
+    assert "parameters" not in card
+    assert "- studies" not in card
     assert "SIMULATED" not in card
     assert "chose this checkpoint" not in card
 
@@ -150,6 +154,18 @@ def test_simulated_is_told_apart_from_real_and_from_unknown():
         section(model_card(description(**facts)), "Training data").split("\n")[1] for facts in ({}, {"simulated": False}, FACTS)
     }
     assert len(banners) == 3
+
+
+def test_parameters_and_mapped_keys_are_counted(tmp_path):
+    text = TextConfig(width=16, depth=1, heads=2, vocabulary=80, context_length=24)
+    config = HLIPConfig(embed_dim=12, vision=VisionConfig(width=24, heads=2, scopes=["scan"]), text=text)
+    model = HLIP(config, grow_text_source(tmp_path / "text", ["acute infarction", "glioma"] * 2, text))
+    model.facts = {"kind": "official", "source": "owner/name", "keys": "352 of 352 keys mapped"}
+    what = section(model.card(), "What it is")
+    assert f"- parameters: {sum(p.numel() for p in model.parameters())}\n" in what
+    assert "converted from an official checkpoint: owner/name; 352 of 352 keys mapped" in what
+    model.facts = {"parameters": 7}
+    assert "- parameters: 7\n" in section(model.card(), "What it is")
 
 
 def test_an_official_source_is_named_and_a_hub_id_becomes_the_base_model():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import warnings
 from argparse import Namespace
 from pathlib import Path
 
@@ -75,7 +76,9 @@ def everything(folder: Path) -> dict[str, bytes]:
 
 def test_places_of_tilted_scans_by_hand():
     """Centres at voxels (0.5, 3.5, 3.5), then 8 voxels on along w, then along h, and (6.5, 11.5, 11.5) at last."""
-    places = patch_centres(np.stack([TILTED, np.eye(4)]), grid=(4, 2, 2), patch=PATCH)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # an axis name that einops will refuse warned here
+        places = patch_centres(np.stack([TILTED, np.eye(4)]), grid=(4, 2, 2), patch=PATCH)
     assert places.shape == (2, 16, 3)
     expected = [[3.0, 24.1, 36.2], [-13.0, 24.1, 36.2], [3.0, 36.9, 45.8], [-13.0, 18.9, 69.8]]
     np.testing.assert_allclose(places[0, [0, 1, 2, -1]], expected, atol=1e-5)

@@ -92,7 +92,7 @@ def test_labels_of_the_manifest(checkpoint, protocol, tiny_store, tmp_path, caps
     assert "SIMULATED" in printed
 
 
-def test_labels_of_a_file(checkpoint, protocol, tiny_store, tmp_path):
+def test_labels_of_a_file(checkpoint, protocol, tiny_store, tmp_path, capsys):
     labels = tmp_path / "labels.csv"
     labels.write_text("study,Stroke,glioma\ns0,1,0\ns1,0,1\ns2,1,0\ns2,1,0\nelsewhere,1,1\n")
     out = tmp_path / "out"
@@ -102,6 +102,30 @@ def test_labels_of_a_file(checkpoint, protocol, tiny_store, tmp_path):
     assert result["cohort"] == {"studies": 3, "without_labels": 37, "labels_without_study": 1, "skipped_scans": 0}
     assert result["tasks"]["all"]["classes"]["Stroke"]["positives"] == 2
     assert result["tasks"]["all"]["auc"]["low"] is None
+    printed = capsys.readouterr().out
+    assert "nan" not in printed
+    assert "95 %" not in printed + result["note"]
+    assert "choice of all" in printed  # accuracies of a choice are no mean
+    assert [line for line in printed.splitlines() if "mean  " in line and line.count("0.") + line.count("1.") > 1] == []
+
+
+def test_labels_that_are_no_class_are_named_with_the_nearest(checkpoint, tiny_store, tmp_path, capsys):
+    path = tmp_path / "other.yaml"
+    path.write_text(PROTOCOL.replace("glioma", "gliomas").replace("acute infarction", "acute infarctions"))
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", str(checkpoint), "--protocol", str(path), "--store", str(tiny_store), "--out", str(tmp_path / "out")])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert "'glioma' (nearest: 'gliomas')" in said
+    assert "wanted 'Stroke' or 'acute infarctions', 'gliomas', 'unheard of'" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_labels_file_that_is_not_there_is_named_with_the_remedy(checkpoint, protocol, tiny_store, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", str(checkpoint), "--protocol", str(protocol), "--store", str(tiny_store), "--labels", "missing.csv"])
+    assert stop.value.code == 2
+    assert "--labels missing.csv: no such file or directory; give a CSV with study ids" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

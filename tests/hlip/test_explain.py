@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 from hlip import explain as explain_module
 from hlip.explain import explain, explain_command, integrated_gradients, mirrored
 from hlip.model import HLIP, SENTENCE, HLIPConfig
-from hlip.overlay import ScanEvidence, all_scans, montage, write_nifti
+from hlip.overlay import ScanEvidence, all_scans, montage, tissue_of, write_nifti
 from hlip.prepare import prepare
 from hlip.text import TextConfig, grow_text_source
 from hlip.vision import VisionConfig
@@ -251,6 +252,54 @@ def test_the_montage_starts_at_the_slice_with_most_evidence_in_tissue(tmp_path, 
     assert (tmp_path / "new" / "x.png").stat().st_size > 5000
 
 
+def lit(air: float, tissue: float) -> ScanEvidence:
+    """Tissue fills the right half of each slice, dark in its middle; one patch speaks in the air, one in the dark middle."""
+    voxels, evidence = np.full(SIZE, 20, np.uint8), np.zeros(GRID, np.float32)
+    voxels[:, :, 6:] = 200
+    voxels[:, 5:11, 9:13] = 0
+    voxels[:, 3, 2] = 90  # noise
+    evidence[:, 1, 0], evidence[:, 1, 2] = air, tissue
+    return ScanEvidence("T1", voxels, evidence, np.diag([6.0, 5, 5, 1]))
+
+
+def test_tissue_is_all_within_the_outline_and_no_speck():
+    tissue = tissue_of(lit(0, 0).voxels)
+    assert tissue[:, 1:-1, 6:].all()
+    assert not tissue[:, :, :6].any()
+
+
+def test_colours_are_scaled_by_tissue_the_mean_by_itself_and_air_is_faint(tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
+
+    seen = []
+    monkeypatch.setattr(Axes, "imshow", lambda self, values, **said: seen.append((np.asarray(values), said)))
+    parts = [lit(-8.0, 2.0), lit(0.0, -4.0)]
+    mean = all_scans(parts)
+    montage(parts, tmp_path / "x.png", "t", slices=3, together=mean)
+    coloured = [(values, said) for values, said in seen if "alpha" in said]
+    assert len(coloured) == 9
+    limits = [said["vmax"] for _, said in coloured]
+    alone, both = (max(np.abs(p.on_voxels()[tissue_of(p.voxels)]).max() for p in group) for group in ([mean], parts))
+    assert limits == pytest.approx([alone] * 3 + [both] * 6)
+    assert 3 * alone < both < 4  # and less than the 8 in air
+    values, said = coloured[3]
+    air, tissue = (np.unravel_index(np.argmax(sign * values), values.shape) for sign in (-1, 1))
+    assert abs(values[air]) > 3 * abs(values[tissue])
+    assert said["alpha"][air] < 0.2 * said["alpha"][tissue]
+
+
+def test_evidence_outside_of_tissue_is_said_below_the_title(tmp_path, monkeypatch):
+    from matplotlib.figure import FigureBase
+
+    said = []
+    monkeypatch.setattr(FigureBase, "text", lambda self, x, y, text, **_: said.append(text))
+    montage([lit(1.0, 2.0)], tmp_path / "x.png", "good", "warning")
+    assert said == ["good", "warning"]
+    montage([lit(3.0, 1.0)], tmp_path / "x.png", "bad", "warning")
+    assert said[2:] == ["bad", said[3], "warning"]
+    assert re.match(r"Caution: [67]\d % of the evidence lies outside of tissue", said[3])
+
+
 BRIGHT = (-25.0, 20.0, -18.0)  # mm
 
 
@@ -300,6 +349,24 @@ def test_the_command_writes_maps_that_open_on_the_scans(asked, capsys, tmp_path,
         assert image.shape == original.shape
         assert np.array_equal(image.affine, original.affine)
     assert (asked.out / "evidence.png").is_file()
+
+
+def test_the_title_is_the_study_and_a_refused_study_leaves_no_folder(asked, tmp_path, monkeypatch):
+    titles = []
+    monkeypatch.setattr(
+        explain_module, "montage", lambda scans, path, title, *_, together: titles.append((title, together.name))
+    )
+    explain_command(asked)
+    assert titles[0][0].startswith('"glioma" in study: score')
+    assert titles[0][1] == "all scans, on FLAIR"
+    asked.out, asked.study = tmp_path / "none", "nobody"
+    with pytest.raises(ValueError, match="neither a file nor a folder"):
+        explain_command(asked)
+    assert not asked.out.exists()
+    asked.out = tmp_path / "file"
+    asked.out.write_text("")
+    with pytest.raises(NotADirectoryError, match="a file stands there"):
+        explain_command(asked)
 
 
 def test_a_study_of_a_store_finds_its_scans_by_the_manifest_or_says_so(asked, capsys, tmp_path):

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -13,8 +17,9 @@ from safetensors.torch import load_file
 import hlip
 from hlip import official
 from hlip.model import CheckpointError
-from hlip.official_names import name_of, scopes_of, to_official, vision_config
+from hlip.official_names import Shapes, name_of, scopes_of, to_official, vision_config
 from hlip.text import TextConfig, grow_text_source
+from hlip.variants import Variant
 from hlip.vision import VisionConfig
 from hlip.volume import VolumeSpec
 
@@ -85,7 +90,44 @@ def test_what_the_official_code_has_no_place_for_is_refused(text_source, tmp_pat
         official.export(made(text_source, patch_norm=True), tmp_path / "out")
     with pytest.raises(CheckpointError, match="two class tokens with a SigLIP bias"):
         official.export(made(text_source, "siglip"), tmp_path / "out")
+    for vision, part in (
+        ({"position": "rotary"}, "position rotary"),
+        ({"pool": "class", "class_tokens": 2}, "2 class tokens with pool class"),
+        ({"class_tokens": 3}, "3 class tokens"),
+    ):
+        with pytest.raises(CheckpointError, match=f"no place for {part}"):
+            official.export(made(text_source, **vision), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def cfg_of(folder: Path) -> dict:
+    return json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
+
+
+def test_an_export_that_the_official_code_cannot_build_warns(text_source, tmp_path):
+    model = made(text_source, scopes=["scan", "scan", "study", "study"])
+    with pytest.warns(UserWarning, match="attention scopes or sizes .* and a text tower .*: only hlip.load opens this export"):
+        official.export(model, tmp_path / "out")
+    assert cfg_of(tmp_path / "out")["vision_cfg"]["timm_model_name"] == "hlip_custom"
+    with pytest.warns(
+        UserWarning, match="'ablate_seqposemb_vit_w64d8_multiscan_h2_dualdinotxt8' that is none of its published"
+    ):
+        official.export(wide(text_source, SCOPES["multiscan_h2"]), tmp_path / "out")
+
+
+def test_official_names_are_for_the_official_towers_alone():
+    named = official.official_names()
+    assert len(named) == 9
+    for name, vision in named.items():
+        assert official._official_name(vision) == name
+    base = named["ablate_seqposemb_vit_base_multiscan_h2_dualdinotxt1568"]
+    assert official._official_name(replace(base, heads=8)) == "hlip_custom"  # weights of the same shapes, another function
+    assert official._official_name(replace(base, patch=(6, 8, 32), size=(48, 112, 448))) == "hlip_custom"
+    config = hlip.HLIPConfig(vision=base)
+    config.text.source = "owner/bert"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        official._warn(config)
 
 
 # --- recognition ---
@@ -124,8 +166,8 @@ def test_names_tell_the_scopes(kind, place, text_source, tmp_path):
 def test_weights_without_a_name_ask_for_one(text_source, tmp_path):
     path = tmp_path / "epoch_20.pt"
     torch.save(state_of(hlip.create("tiny_scan_study", text_source)), path)
-    with pytest.raises(CheckpointError, match=r"say variant=... \(of these shapes: tiny_scan_study, tiny_slice_scan_study\)"):
-        hlip.load(path, text_source=text_source)
+    with pytest.raises(CheckpointError, match=r"say variant=... \(of these shapes: none built in: give a model file"):
+        hlip.load(path, text_source=text_source)  # tiny ones are not official
     with pytest.raises(CheckpointError, match="variant 'vit_huge' is no model"):
         hlip.load(path, variant="vit_huge", text_source=text_source)
     with pytest.raises(CheckpointError, match=r"not the model 'vit_large_scan_study' .*width 48, not 1024; depth 12, not 24"):
@@ -133,6 +175,46 @@ def test_weights_without_a_name_ask_for_one(text_source, tmp_path):
     with pytest.raises(CheckpointError, match="48 channels are not whole heads of 64"):
         hlip.load(path, variant="tiny_scan_study")
     assert hlip.load(path, variant="tiny_scan_study", text_source=text_source).config.vision.heads == 3
+
+
+def test_offered_are_official_models_alone_and_a_contradiction_warns(tmp_path):
+    found = official.Official(tmp_path / "epoch_20.pt", {})
+    base = official.official_names()["ablate_seqposemb_vit_base_multiscan_h2_dualdinotxt1568"]
+    shapes = Shapes((8, 14, 14), (6, 16, 16), 768, 12, 4.0, 2, "dinotxt", 0, 768)
+    variants = official._fitting(shapes)
+    with pytest.raises(CheckpointError, match=r"\(of these shapes: vit_base_scan_study, vit_base_slice_scan_study\)"):
+        official._scopes(found, None, shapes, variants)
+    tiny = Variant.load("tiny_scan_study").config.vision
+    shapes_of_tiny = Shapes(tiny.grid, tiny.patch, tiny.width, len(tiny.scopes), 4.0, tiny.class_tokens, tiny.pool, 0, 32)
+    assert [v.name for v in official._fitting(shapes_of_tiny)] == ["tiny_scan_study", "tiny_slice_scan_study"]
+    with pytest.raises(CheckpointError, match="of these shapes: none built in"):
+        official._scopes(found, None, shapes_of_tiny, official._fitting(shapes_of_tiny))
+    with pytest.raises(CheckpointError, match="no official model has position rotary"):
+        official._scopes(found, "vit_base_scan_study_rotary", shapes, variants)
+    found.config = {"vision_cfg": {"timm_model_name": "ablate_seqposemb_vit_base_multiscan_h2_dualdinotxt1568"}}
+    with pytest.warns(UserWarning, match="variant 'vit_base_slice_scan_study' has other attention scopes .* 'ablate_seqposemb"):
+        official._scopes(found, "vit_base_slice_scan_study", shapes, variants)
+    with pytest.warns(UserWarning, match="variant 'vit_base_multiscan_h3' has other attention scopes"):
+        official._scopes(found, "vit_base_multiscan_h3", shapes, variants)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert official._scopes(found, "vit_base_scan_study", shapes, variants)[0] == base.scopes
+
+
+def test_numbers_of_numpy_are_read_and_keys_are_counted_in_the_log(text_source, tmp_path, caplog):
+    model = wide(text_source, SCOPES["multiscan_h2"])
+    path = tmp_path / "multiscan_h2.pt"
+    torch.save({"epoch": np.int64(20), "loss": np.float64(3), "best": np.bool_(True), "state_dict": state_of(model)}, path)
+    with caplog.at_level(logging.INFO, "hlip"):
+        again = hlip.load(path, text_source=text_source)
+    assert torch.equal(again.encode_study(volumes(), [4]), model.encode_study(volumes(), [4]))
+    total = len(state_of(model))
+    assert [record.getMessage() for record in caplog.records if record.name == "hlip"] == [
+        f"{path}: {total} of {total} keys mapped, 0 missing, 0 unexpected"
+    ]
+    torch.save({"array": np.zeros(3, dtype=object), "state_dict": state_of(model)}, path)  # may hold anything
+    with pytest.raises(CheckpointError, match="holds more than tensors"):
+        hlip.load(path, text_source=text_source)
 
 
 def test_single_scan_arguments_have_no_sequence_embedding():

@@ -42,6 +42,20 @@ def test_a_task_may_look_at_some_studies_only():
     assert found["tumor"]["studies"] == 4
 
 
+def test_means_of_accuracies_are_over_the_classes_of_the_mean_auc():
+    """Normal and Glioma alone: the three classes that nobody has are not three perfect ones."""
+    protocol = Protocol.load("pub_brain_5")
+    logits, targets = np.zeros((5, 5)), np.zeros((5, 5))
+    for row, (truth, called) in enumerate([(0, 0), (0, 0), (0, 2), (2, 2), (2, 2)]):
+        targets[row, truth], logits[row, called] = 1, 3
+    found = evaluate_protocol(protocol, logits, targets, list("abcde"), resamples=0)
+    anomaly = found["anomaly"]
+    assert anomaly["left_out"] == ["Stroke", "Meningioma", "Metastasis"]
+    assert anomaly["balanced_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
+    assert anomaly["weighted_f1"] == anomaly["classes"]["Glioma"]["weighted_f1"] < 1
+    assert (anomaly["accuracies_of"], found["disease"]["accuracies_of"]) == ("mean", "choice")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
