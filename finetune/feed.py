@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from finetune.tuning import Tuned, TuningConfig
 from hlip.batches import GlobalBatches, Place
-from hlip.data import Batch, Sample, collate, evaluation_batches
+from hlip.data import Batch, Sample, collate, deaf_to_signals, evaluation_batches
 from hlip.engine import whole_weights
 from hlip.store import Store, StudyRecord
 from hp2l.diagnoser import Diagnoser, Tokens
@@ -112,6 +112,7 @@ class LiveScans:
             num_workers=self.workers,
             collate_fn=collate,
             pin_memory=pinned,
+            worker_init_fn=deaf_to_signals,
         )
         for batch in loader:
             yield torch.tensor([int(study) for study in batch.study_ids]), batch

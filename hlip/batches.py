@@ -133,8 +133,7 @@ class GlobalBatches(Sampler[list[Place]]):
         for step in range(self.start, self.steps):
             places = self.orders.batch(step)
             chunks = self.chunks([self.sizes[place.study] for place in places])
-            share = len(chunks) // self.world
-            own = chunks[self.rank * share : (self.rank + 1) * share]
+            own = chunks[self.rank :: self.world]  # largest first, so dealt out in turn
             yield [places[place]._replace(chunk=number) for number, chunk in enumerate(own) for place in chunk]
 
     def chunks(self, sizes: Sequence[int]) -> list[list[int]]:

@@ -67,7 +67,7 @@ def plain_errors() -> Iterator[None]:
 
     try:
         yield
-    except (ValueError, FileNotFoundError, FloatingPointError, StoreError) as error:
+    except (ValueError, OSError, FloatingPointError, StoreError) as error:
         if os.environ.get("HLIP_TRACEBACK"):
             raise
         raise SystemExit(f"{error}\n(HLIP_TRACEBACK=1 shows where)") from error

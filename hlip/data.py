@@ -7,8 +7,9 @@ contrasted and is left out by name; one whose file is damaged is replaced by ano
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple
 
@@ -34,6 +35,8 @@ class SamplingConfig:
     """Scans drawn from a study at most, in random order (8 in the updated version, 10 in the paper)."""
     sentence_dropout: bool = True
     """One random sentence for class token 0; False gives it the whole report."""
+    exclude: list[str] = field(default_factory=list)
+    """Study ids that are left out of training, for example those that a stopped run named."""
     rare_sentences: float = 0.0
     """0: every sentence of a report is as likely. 1: in inverse proportion to how often it stands in the training reports."""
 
@@ -103,6 +106,8 @@ class StudyDataset(Dataset[Sample]):
         self.sentences: list[list[str]] = []
         self.without_report: list[str] = []
         for record in store.split(split):
+            if record.study_id in sampling.exclude:
+                continue
             sentences = list(record.sentences) or split_sentences(record.report)
             if sentences:
                 self.records.append(record)
@@ -178,6 +183,14 @@ def collate(samples: Sequence[Sample], tokenizer: Callable[[Sequence[str]], Tens
         report_ids=tokenizer(reports) if tokenizer else None,
         faults=tuple(fault for sample in samples for fault in sample.faults),
     )
+
+
+def deaf_to_signals(worker: int) -> None:
+    """For a loader's processes: a scheduler's signal reaches the whole group, but it is the training process that answers it; a loader
+    that died of it would take the run along before it has saved."""
+    for name in ("SIGTERM", "SIGUSR1", "SIGINT"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 class Chunks:

@@ -37,6 +37,13 @@ class OptimizerConfig:
     clip_norm: float = 1.0
     """Largest gradient norm; DeepSpeed clips at this value too."""
 
+    def __post_init__(self) -> None:
+        for name in ("lr", "warmup_steps", "vision_lr_scale", "text_lr_scale", "eps", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"optimizer.{name} {getattr(self, name)} is negative")
+        if not 0 < self.layer_decay <= 1 or self.clip_norm <= 0:
+            raise ValueError("optimizer: layer_decay must be in (0, 1], clip_norm above 0")
+
 
 def parameter_groups(modules: Mapping[nn.Module, float], weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
     """Parameters by learning-rate scale and by decay: matrices decay; vectors (norms, biases, temperatures) and class tokens do not.

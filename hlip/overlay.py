@@ -102,6 +102,7 @@ def montage(
     warning: str = "",
     slices: int = 5,
     together: ScanEvidence | None = None,
+    ends: tuple[str, str] = ("for", "against"),
 ) -> None:
     """Draw a row a scan: its slice with the most evidence plain, then coloured among its neighbours.
 
@@ -115,6 +116,7 @@ def montage(
         warning: stands below the title, in a warning colour.
         slices: coloured slices a scan.
         together: what all scans say together: the first row, with a colour scale of its own, as a mean is weaker than its parts.
+        ends: what the upper and the lower end of the colours mean.
     """
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
@@ -137,7 +139,7 @@ def montage(
     below = 0
     for group in reversed(groups):
         spot = ((below + 0.17) / len(rows), (len(group) - 0.42) / len(rows))
-        _bar(body.add_axes((0.925, spot[0], 0.012, spot[1])), _limit(group), colours)
+        _bar(body.add_axes((0.925, spot[0], 0.012, spot[1])), _limit(group), colours, ends)
         below += len(group)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, facecolor="black")
@@ -193,12 +195,12 @@ def _row(panels: NDArray[Any], drawn: _Drawn, limit: float, colours: Colormap) -
             panel.imshow(values[place], cmap=colours, vmin=-limit, vmax=limit, alpha=opacity, aspect=_aspect(scan))
 
 
-def _bar(axes: Axes, limit: float, colours: Colormap) -> None:
+def _bar(axes: Axes, limit: float, colours: Colormap, ends: tuple[str, str]) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
     bar = axes.figure.colorbar(ScalarMappable(Normalize(-limit, limit), colours), cax=axes)
-    for height, text, anchor in ((1.02, "for", "bottom"), (-0.02, "against", "top")):
+    for height, text, anchor in ((1.02, ends[0], "bottom"), (-0.02, ends[1], "top")):
         bar.ax.text(0.5, height, text, transform=bar.ax.transAxes, color="white", fontsize=8, ha="center", va=anchor)
     bar.ax.tick_params(colors="white", labelsize=7)
 

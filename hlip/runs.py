@@ -33,10 +33,6 @@ class RunLog:
             with self.path.open("a", encoding="utf-8") as out:
                 out.write(json.dumps(row) + "\n")
 
-    def best(self, name: str) -> float:
-        """The largest value of a measure so far; minus infinity if there is none."""
-        return max(self.values(name), default=float("-inf"))
-
     def values(self, name: str) -> list[float]:
         """All values of a measure so far, in order."""
         return [row[name] for row in map(json.loads, self._lines()) if name in row]
@@ -71,8 +67,15 @@ class Checkpoints:
         if accelerator.is_main_process:
             for old in self.all()[: -self.keep]:
                 (old / "run.json").unlink()  # from here on it is no checkpoint, even if this is the last thing that happens
-            for path in set(self.folder.iterdir()) - set(self.all()):
-                shutil.rmtree(path)
+            for path in {*self.folder.glob("step-*"), *self.folder.glob(".step-*")} - set(self.all()):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def distrust(self, step: int) -> list[Path]:
+        """What is left after the checkpoint of this step, if there is one, is no longer taken for good."""
+        for path in self.all():
+            if path.name == f"step-{step:09d}":
+                (path / "run.json").replace(path / "distrusted.json")
+        return self.all()
 
     def restore(self, accelerator: Accelerator, resume: str) -> int:
         """Load the state to continue from and return its step, 0 for a fresh start.

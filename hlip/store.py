@@ -166,6 +166,15 @@ def read_metadata(file: Path) -> dict[str, Any]:
         raise StoreError(f"{file}: missing or damaged ({error}); delete it and prepare again") from error
 
 
+def readable_study(store: Store, study_id: str) -> bool:
+    """Whether a study's file is there and whole; its voxels are not read."""
+    try:
+        read_metadata(study_file(store.path, study_id))
+    except StoreError:
+        return False
+    return True
+
+
 def write_spec(store: Path, spec: VolumeSpec) -> None:
     """Write STORE/volume_spec.json."""
     content = {"format": FORMAT, "digest": spec.digest(), "spec": spec.as_dict()}

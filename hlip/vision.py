@@ -84,6 +84,8 @@ class VisionConfig:
             raise ValueError(f"scopes: each block needs one of slice | scan | study, not {unknown or 'nothing'}")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.class_tokens not in (1, 2):
+            raise ValueError(f"class_tokens {self.class_tokens}: 2 for sentence and report, or 1")
         if not 0.0 <= self.patch_dropout < 1.0:
             raise ValueError(f"patch_dropout {self.patch_dropout} is not in [0, 1)")
         if self.position == "rotary" and (self.width // self.heads) % 2:

@@ -13,6 +13,8 @@ PANELS = {
     "gradient norm (before clipping)": ["grad_norm"],
     "temperatures' factors": ["scale_sentence", "scale_report"],
     "studies a second": ["studies_per_second"],
+    "share of time waiting for data": ["wait_share"],
+    "peak memory, GB": ["memory_gb"],
 }
 
 
@@ -21,8 +23,8 @@ def draw_run(out: Path) -> Path:
     from matplotlib.figure import Figure
 
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    figure = Figure(figsize=(11, 6), layout="constrained")
-    for axes, (title, names) in zip(figure.subplots(2, 3).flat, PANELS.items(), strict=True):
+    figure = Figure(figsize=(14, 6), layout="constrained")
+    for axes, (title, names) in zip(figure.subplots(2, 4).flat, PANELS.items(), strict=True):
         for name in names:
             draw_series(axes, rows, name)
         axes.set_title(title, fontsize=10, loc="left")

@@ -63,7 +63,7 @@ def train_step(
     texts = [text for chunk in chunks for text in chunk.sentences], [text for chunk in chunks for text in chunk.reports]
 
     def encode(number: int) -> dict[str, Tensor]:
-        place = accelerator.process_index * len(chunks) + number  # in the global batch, whoever holds the chunk
+        place = number * accelerator.num_processes + accelerator.process_index  # in the global batch, whoever holds the chunk
         torch.manual_seed(int(np.random.SeedSequence([*seed, place]).generate_state(1)[0]))
         return features_of(accelerator, model, chunks[number])
 

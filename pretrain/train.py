@@ -9,6 +9,7 @@ from the last checkpoint; a finished run says so and ends. Told to stop (SIGTERM
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import time
@@ -23,17 +24,18 @@ from torch.utils.data import DataLoader
 from hlip.augment import AugmentConfig
 from hlip.batches import GlobalBatches
 from hlip.config import parse_config, plain, plain_errors
-from hlip.data import Batch, Chunks, SamplingConfig, StudyDataset
+from hlip.data import Batch, Chunks, SamplingConfig, StudyDataset, deaf_to_signals
 from hlip.engine import Precision, full_state, make_accelerator, share_cores, whole_weights
+from hlip.folders import recover
 from hlip.loss import LossConfig
 from hlip.model import HLIP, HLIPConfig
 from hlip.optimizer import OptimizerConfig, WeightAverage, learning_rate, make_optimizer, set_learning_rate
 from hlip.runs import Checkpoints, StopSignal
 from hlip.store import Store
 from pretrain.figure import draw_run
-from pretrain.start import build_model
+from pretrain.start import FREE, build_model
 from pretrain.step import BadStepError, Step, train_step
-from pretrain.validate import ValidationConfig, validate
+from pretrain.validate import ValidationConfig, check_validation, validate
 from pretrain.watch import Watch
 
 
@@ -95,6 +97,17 @@ class PretrainConfig:
     resume: str = "auto"
     """auto: go on after the last checkpoint in `out`, if there is one. never: refuse if there is. Or the path of one."""
 
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "prefetch", "log_every", "save_every", "keep", "centre_studies"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: at least 1")
+        if not 0 <= self.damaged_share <= 1:
+            raise ValueError(f"damaged_share {self.damaged_share} is not a share, between 0 and 1")
+        if self.model.text.locked and self.model.text.source is None and self.init is None:
+            raise ValueError(
+                "model.text.locked: a tower grown from the reports knows nothing yet; name a text.source, or unlock it"
+            )
+
 
 def main(argv: list[str] | None = None) -> None:
     """Parse the arguments and run."""
@@ -119,6 +132,8 @@ class Run:
         prefix = config.model.prefix
         self.data = StudyDataset(self.store, "train", config.sampling, config.seed, prefix, vision, augmentation)
         self.steps = total_steps(config, len(self.data))
+        self.notes = check_same_run(config) + check_validation(self.store, config.validation)
+        self.accelerator.wait_for_everyone()
         if self.main:
             config.out.mkdir(parents=True, exist_ok=True)
             (config.out / "config.yaml").write_text(yaml.safe_dump(plain(config), sort_keys=False), encoding="utf-8")
@@ -136,8 +151,8 @@ class Run:
         self.start = self.checkpoints.restore(self.accelerator, config.resume)
         if config.trackers:
             self.accelerator.init_trackers("pretrain", config=flat(plain(config)))
-        self.watch = Watch(self.accelerator, config.out, self.start, self.steps)
-        self.best = self.watch.log.best(config.validation.best)
+        self.watch = Watch(self.accelerator, config.out, self.start, self.steps, self.store)
+        self.best = best_so_far(config.out)
         self.measures: dict[str, float] = {}
         self.faults: list[tuple[str, str]] = []
 
@@ -160,6 +175,8 @@ class Run:
             watch.say(f"{config.out} is finished ({self.start} steps)")
             return
         watch.say(self.introduction())
+        for note in self.notes:
+            watch.say(note)
         if self.data.without_report:
             watch.say(f"left out, no report: {len(self.data.without_report)} studies ({_few(self.data.without_report)})")
         chunks = iter(self.loader())
@@ -177,6 +194,7 @@ class Run:
                     if done % config.save_every == 0 or end or reason:
                         self.save(done)
                 if reason and not end:
+                    self.report_damage()
                     watch.close()
                     watch.say(f"stopped after step {done} ({reason}); the same command goes on from there")
                     return
@@ -199,7 +217,8 @@ class Run:
             self.check_explosion(taken)
         except BadStepError as error:
             studies = [study for chunk in chunks for study in chunk.study_ids]
-            saved = self.checkpoints.all()
+            # what was saved just now has not seen a step yet, and its weights may be what went wrong
+            saved = self.checkpoints.distrust(step) if self.main else self.checkpoints.all()
             last = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint was saved yet"
             raise FloatingPointError(self.watch.bad_step(done, error, studies, last)) from error
         if self.average:
@@ -213,8 +232,12 @@ class Run:
         self.watch.bar.update()
         if done % config.log_every == 0 or done == self.steps:
             self.watch.report(done, taken, self.accelerator.unwrap_model(self.model), rate)
-            self.watch.damaged(self.faults, len(self.data), config.damaged_share)
-            self.faults.clear()
+            self.report_damage()
+
+    def report_damage(self) -> None:
+        """Studies that could not be read since the last report; all processes call it."""
+        self.watch.damaged(self.faults, len(self.data), self.config.damaged_share)
+        self.faults.clear()
 
     def check_explosion(self, taken: Step) -> None:
         """
@@ -283,6 +306,7 @@ class Run:
             "augmentation",
             "loss",
             "optimizer",
+            "init",
             "init_vision",
         )
         data = {
@@ -326,6 +350,7 @@ class Run:
             collate_fn=Chunks(self.tokenizer),
             pin_memory=accelerator.device.type == "cuda",
             prefetch_factor=config.prefetch if config.workers else None,
+            worker_init_fn=deaf_to_signals,
         )
 
     def introduction(self) -> str:
@@ -352,6 +377,51 @@ def total_steps(config: PretrainConfig, studies: int) -> int:
     if config.steps is not None and config.epochs is not None:
         raise ValueError(f"steps {config.steps} and epochs {config.epochs} are both given: add --epochs null, or --steps null")
     return config.steps if config.steps is not None else math.ceil((config.epochs or 0) * studies / config.batch_size)
+
+
+def best_so_far(out: Path) -> float:
+    """The measure of the model in RUN/best; minus infinity if there is none."""
+    recover(out / "best")
+    path = out / "best" / "config.json"
+    if not path.is_file():
+        return float("-inf")
+    facts = json.loads(path.read_text(encoding="utf-8"))["facts"]
+    return float(facts["metrics"][facts["chosen_by"]])
+
+
+def check_same_run(config: PretrainConfig) -> list[str]:
+    """Notes on settings that differ from those that the run was begun with.
+
+    Raises:
+        ValueError: they make another model, which the saved state does not fit.
+    """
+    path = config.out / "config.yaml"
+    if not path.is_file() or not list((config.out / "checkpoints").glob("step-*/run.json")):
+        return []
+    before, now = flat(yaml.safe_load(path.read_text(encoding="utf-8"))), flat(plain(config))
+    changed = {name: (before[name], value) for name, value in now.items() if name in before and before[name] != value}
+    free = {f"model.{part}.{name}" for part, names in FREE.items() for name in names}
+    fatal = [
+        name for name in changed if (name.startswith("model.") and name not in free) or (name == "ema" and 0 in changed[name])
+    ]
+    if fatal:
+        listed = ", ".join(f"{name} {changed[name][0]}, now {changed[name][1]}" for name in fatal[:5])
+        raise ValueError(f"{config.out}: begun with {listed}; choose another --out, or the same settings")
+    quiet = {
+        "store",
+        "out",
+        "resume",
+        "workers",
+        "prefetch",
+        "threads",
+        "log_every",
+        "save_every",
+        "keep",
+        "trackers",
+        "compile",
+        *free,
+    }
+    return [f"note: begun with {name} {old}, now {new}" for name, (old, new) in changed.items() if name not in quiet]
 
 
 def check_sizes(config: PretrainConfig, store: Store) -> None:

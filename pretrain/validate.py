@@ -14,9 +14,9 @@ from hlip.engine import whole_weights
 from hlip.metrics import class_aucs, recall_at_k
 from hlip.model import HLIP, REPORT
 from hlip.reports import split_sentences
-from hlip.store import Store, StudyRecord
+from hlip.store import Store, StudyRecord, readable_study
 from hlip.taxonomy import Taxonomy
-from hlip.zeroshot import ZeroShotSettings, embed_studies, score_taxonomy
+from hlip.zeroshot import PromptSet, ZeroShotSettings, embed_studies, score_taxonomy
 
 
 @dataclass
@@ -36,7 +36,36 @@ class ValidationConfig:
     recall_at: tuple[int, ...] = (1, 5, 10)
     """Retrieval: share of studies whose own report is among the k nearest reports of the split, and of reports likewise."""
     best: str = "val_auc"
-    """Measure whose best model is kept in RUN/best; the first of recall_at where it is not defined."""
+    """Measure whose best model is kept in RUN/best: val_auc, or val_recall_K; the first of recall_at where it is not defined."""
+
+    def __post_init__(self) -> None:
+        self.recall_at = tuple(self.recall_at)
+        known = ["val_auc", *(f"val_recall_{k}" for k in self.recall_at)]
+        if self.best not in known:
+            raise ValueError(f"validation.best '{self.best}' is none of {', '.join(known)}")
+
+
+def check_validation(store: Store, config: ValidationConfig) -> list[str]:
+    """What will be watched can be: taxonomy, prompts and labels are read now, not after the first hours.
+
+    Returns:
+        Notes: studies that cannot be read and are left out; a split that is empty.
+
+    Raises:
+        TaxonomyError: a label is not in the tree; the message names the study. ResourceError: no such taxonomy or prompt set.
+    """
+    records = store.split(config.split)
+    labelled = [record for record in records if record.labels is not None]
+    if labelled:
+        PromptSet.load(config.prompts)
+        Taxonomy.load(config.taxonomy).encode_all([r.labels for r in labelled], names=[r.study_id for r in labelled])
+    damaged = [record.study_id for record in records if not readable_study(store, record.study_id)]
+    notes = (
+        [f"left out of validation, cannot be read: {', '.join(damaged[:5])}{' ...' if len(damaged) > 5 else ''}"]
+        if damaged
+        else []
+    )
+    return notes if records else [f"no study in split '{config.split}': nothing is watched"]
 
 
 @torch.no_grad()
@@ -47,7 +76,7 @@ def validate(accelerator: Accelerator, model: HLIP, store: Store, config: Valida
         `val_auc`: macro zero-shot AUC over the disease classes of the deepest level that have positives and negatives, and `val_classes`
         that went into it, where studies carry labels; `val_recall_K` where they have reports; nothing when the split is empty.
     """
-    records = store.split(config.split)
+    records = [record for record in store.split(config.split) if readable_study(store, record.study_id)]
     if not records:
         return {}
     was_training = model.training

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from hlip.model import HLIP
 from hlip.runs import RunLog
+from hlip.store import Store, readable_study
 from pretrain.step import BadStepError, Step
 
 SHOWN = ("loss", "loss_sentence", "loss_report", "studies_per_second", "wait_share")
@@ -34,9 +35,10 @@ class Watch:
         out: run folder.
         start: steps already done.
         steps: of the whole run.
+        store: what is read; studies that were damaged in an earlier part of the run and can be read now are forgiven.
     """
 
-    def __init__(self, accelerator: Accelerator, out: Path, start: int, steps: int):
+    def __init__(self, accelerator: Accelerator, out: Path, start: int, steps: int, store: Store):
         self.accelerator, self.out, self.steps = accelerator, out, steps
         self.main = accelerator.is_main_process
         self.log = RunLog(out, self.main, start)
@@ -44,7 +46,7 @@ class Watch:
         self.bar = tqdm(total=steps, initial=start, desc="pretrain", unit="step", mininterval=1.0, disable=not on_terminal)
         self.lines = self.main and not on_terminal
         self.pace = Pace(start)
-        self.faults: dict[str, str] = known_faults(out) if self.main else {}
+        self.faults: dict[str, str] = known_faults(out, store) if self.main else {}
 
     def say(self, text: str) -> None:
         """Print on the main process, above the bar."""
@@ -115,7 +117,7 @@ class Watch:
         )
         return (
             f"step {step}: {error}, {named}; {last}; the step's studies are in {self.out / 'bad_step.json'}. "
-            "Leave out a damaged study, or lower optimizer.lr, and start again"
+            "Leave out a damaged study (--sampling.exclude '[ID]'), or lower optimizer.lr, and start again"
         )
 
     def close(self) -> None:
@@ -142,11 +144,15 @@ class Pace:
         self.began += time.perf_counter() - stopped
 
 
-def known_faults(out: Path) -> dict[str, str]:
-    """Damaged studies that an earlier part of the run noted."""
-    path = out / "damaged.jsonl"
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
-    return {row["study_id"]: row["reason"] for row in rows}
+def known_faults(out: Path, store: Store) -> dict[str, str]:
+    """Damaged studies that an earlier part of the run noted, and that still are."""
+    path, faults = out / "damaged.jsonl", {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        if line.endswith("}"):  # a line that a crash cut short is not
+            row = json.loads(line)
+            if not readable_study(store, row["study_id"]):
+                faults[row["study_id"]] = row["reason"]
+    return faults
 
 
 def peak_memory(device: torch.device) -> float:

@@ -72,7 +72,7 @@ def make_store(folder: Path, studies: int = 40, size: tuple[int, int, int] = (8,
         volumes = generator.integers(0, 60, (scans, *size), dtype=np.uint8)
         row, column = divmod(number % 4, 2)
         volumes[:, :, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8] += 150
-        write_study(folder, f"s{number}", list(volumes), {})
+        write_study(folder, f"s{number}", list(volumes), {"affines": [np.eye(4).tolist()] * scans})
         text = f"There is {label} seen. Case {number % 7} compared." if label != "normal" else "No significant abnormalities."
         split = ("train", "train", "train", "val", "test")[number // 4 % 5]
         extra = {"simulated": True}

@@ -73,7 +73,17 @@ def test_chunks_do_not_depend_on_the_processes():
     alone = list(GlobalBatches(96, 32, **settings))
     halves = [list(GlobalBatches(96, 32, rank=rank, world=2, **settings)) for rank in range(2)]
     for whole, one, other in zip(alone, *halves, strict=True):
-        assert whole == one + [place._replace(chunk=place.chunk + 2) for place in other]
+        dealt = [place._replace(chunk=2 * place.chunk + rank) for rank, part in enumerate((one, other)) for place in part]
+        assert sorted(whole, key=lambda place: place.chunk) == sorted(dealt, key=lambda place: place.chunk)
+
+
+def test_chunks_of_one_study_are_dealt_evenly():
+    sizes = np.random.default_rng(0).integers(1, 9, 384).tolist()
+    settings = {"seed": 0, "steps": 1, "sizes": sizes, "chunk_studies": 1, "world": 8}
+    scans = [
+        sum(sizes[place.study] for place in next(iter(GlobalBatches(384, 384, rank=rank, **settings)))) for rank in range(8)
+    ]
+    assert max(scans) < 1.03 * np.mean(scans)
 
 
 def test_impossible_batches_are_refused():

@@ -166,7 +166,9 @@ def test_names_tell_the_scopes(kind, place, text_source, tmp_path):
 def test_weights_without_a_name_ask_for_one(text_source, tmp_path):
     path = tmp_path / "epoch_20.pt"
     torch.save(state_of(hlip.create("tiny_scan_study", text_source)), path)
-    with pytest.raises(CheckpointError, match=r"say variant=... \(of these shapes: none built in: give a model file"):
+    with pytest.raises(
+        CheckpointError, match=r"say variant=... or --variant \(of these shapes: none built in: give a model file"
+    ):
         hlip.load(path, text_source=text_source)  # tiny ones are not official
     with pytest.raises(CheckpointError, match="variant 'vit_huge' is no model"):
         hlip.load(path, variant="vit_huge", text_source=text_source)

@@ -57,7 +57,8 @@ def started(command: list[str]) -> subprocess.Popen:
         "ACCELERATE_USE_CPU": "true",
         "CUDA_VISIBLE_DEVICES": "",
     }
-    return subprocess.Popen(command, cwd=ROOT, env=settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env=settings, start_new_session=True, **output)
 
 
 def wait_for(process: subprocess.Popen, run: Path, steps: int) -> None:
@@ -69,12 +70,17 @@ def wait_for(process: subprocess.Popen, run: Path, steps: int) -> None:
     assert len(rows(run)) >= steps, process.communicate()[0]
 
 
-def test_a_scheduler_s_signal_saves_and_the_same_command_goes_on(tiny_store, tmp_path):
-    """SIGTERM to the launcher, as `kill` or a scheduler sends it: the run saves where it is."""
-    settings = arguments(tiny_store, tmp_path / "run", "--steps", "4000", "--save_every", "4000", "--log_every", "1", *DROPS)
+@pytest.mark.parametrize(("whom", "workers"), [("the launcher", "0"), ("the whole group", "2")])
+def test_a_scheduler_s_signal_saves_and_the_same_command_goes_on(tiny_store, tmp_path, whom, workers):
+    """SIGTERM to the launcher, as `kill` sends it, or to all its processes, as a scheduler does: the run saves where it is."""
+    endless = ("--steps", "4000", "--save_every", "4000", "--log_every", "1")
+    settings = arguments(tiny_store, tmp_path / "run", *endless, *DROPS, "--workers", workers)
     process = started([str(Path(sys.executable).with_name("accelerate")), "launch", "pretrain", *settings])
     wait_for(process, tmp_path / "run", 5)
-    process.send_signal(signal.SIGTERM)
+    if whom == "the launcher":
+        process.send_signal(signal.SIGTERM)
+    else:
+        os.killpg(process.pid, signal.SIGTERM)
     process.wait(timeout=60)
     checkpoints = tmp_path / "run" / "checkpoints"
     for _ in range(300):  # the launcher may be gone before its child has saved
@@ -164,6 +170,34 @@ def test_too_many_damaged_studies_stop_the_run(tiny_store, tmp_path):
     store = damage(tiny_store, tmp_path / "store", ["s1", "s2", "s3"])
     with pytest.raises(SystemExit, match=r"\d of 24 training studies cannot be read, more than damaged_share 0.05 allows"):
         main(arguments(store, tmp_path / "run", "--damaged_share", "0.05"))
+
+
+def test_a_repaired_store_is_forgiven(tiny_store, tmp_path):
+    store = damage(tiny_store, tmp_path / "store", ["s1", "s2", "s3"])
+    with pytest.raises(SystemExit, match="cannot be read"):
+        main(arguments(store, tmp_path / "run", "--damaged_share", "0.05"))
+    for study in ("s1", "s2", "s3"):
+        shutil.copy(tiny_store / "studies" / f"{study}.safetensors", store / "studies")
+    with (tmp_path / "run" / "damaged.jsonl").open("a") as out:
+        out.write('{"study_id": "s4", "rea')  # a crash in the middle of a line
+    main(arguments(store, tmp_path / "run", "--damaged_share", "0.05"))
+    assert hlip.load(tmp_path / "run").facts["step"] == 6
+
+
+def test_a_damaged_study_of_validation_is_left_out(tiny_store, tmp_path, capsys):
+    study = hlip.Store(tiny_store).split("val")[0].study_id
+    main(arguments(damage(tiny_store, tmp_path / "store", [study]), tmp_path / "run", "--validation.every", "3"))
+    assert f"left out of validation, cannot be read: {study}" in capsys.readouterr().out
+    assert [row["step"] for row in rows(tmp_path / "run") if "val_auc" in row] == [3, 6]
+
+
+def test_a_checkpoint_that_was_followed_by_a_bad_step_is_not_trusted(tiny_store, tmp_path):
+    """Weights of 1e30 are finite, and saved; the next step shows what they are worth."""
+    wild = ("--optimizer.lr", "1e30", "--optimizer.warmup_steps", "0", "--save_every", "1", "--log_every", "1")
+    with pytest.raises(SystemExit, match="no checkpoint was saved yet"):
+        main(arguments(tiny_store, tmp_path / "run", *wild))
+    main(arguments(tiny_store, tmp_path / "run"))
+    assert [row["step"] for row in rows(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_loss_that_is_no_number_stops_with_the_last_good_checkpoint(tiny_store, tmp_path, monkeypatch):

@@ -116,6 +116,14 @@ def test_temperatures_are_clamped_after_each_step(tiny_store, tmp_path):
         (("--resume", "nowhere"), "--resume nowhere: no checkpoint there"),
         (("--trackers", "[wandb]"), "tracker 'wandb' is not installed; `pip install wandb`"),
         (("--trackers", "[paper]"), "tracker 'paper' is not known; choose from .*tensorboard"),
+        (("--save_every", "0"), "save_every 0: at least 1"),
+        (("--damaged_share", "5"), "damaged_share 5.0 is not a share"),
+        (("--optimizer.warmup_steps", "-1"), "warmup_steps -1 is negative"),
+        (("--model.vision.class_tokens", "3"), "class_tokens 3: 2 for sentence and report, or 1"),
+        (("--validation.best", "val_acu"), "validation.best 'val_acu' is none of val_auc, val_recall_1"),
+        (("--validation.taxonomy", "leukemia"), "study s.*: taxonomy leukemia has no class"),
+        (("--model.text.locked", "true"), "grown from the reports knows nothing yet"),
+        (("--model.text.source", "/nosuch"), "/nosuch"),
         (("--ema", "1.5"), "ema 1.5 is not between 0 and 1"),
         (("--store", "absent"), "no prepared store here"),
     ],
@@ -123,6 +131,43 @@ def test_temperatures_are_clamped_after_each_step(tiny_store, tmp_path):
 def test_what_cannot_work_is_said_in_one_line(tiny_store, tmp_path, more, words):
     with pytest.raises(SystemExit, match=words):
         main(arguments(tiny_store, tmp_path / "run", *more))
+
+
+def test_a_run_goes_on_as_it_was_begun(tiny_store, tmp_path, capsys):
+    out = tmp_path / "run"
+    main(arguments(tiny_store, out))
+    before = (out / "config.yaml").read_text()
+    with pytest.raises(SystemExit, match=r"begun with model\.embed_dim 16, now 20; choose another --out"):
+        main(arguments(tiny_store, out, "--model.embed_dim", "20"))
+    with pytest.raises(SystemExit, match=r"begun with ema 0.*, now 0\.9"):
+        main(arguments(tiny_store, out, "--ema", "0.9"))
+    assert (out / "config.yaml").read_text() == before
+    main(arguments(tiny_store, out, "--steps", "8", "--batch_size", "12"))
+    printed = capsys.readouterr().out
+    assert "note: begun with batch_size 8, now 12" in printed
+    assert "note: begun with steps 6, now 8" in printed
+
+
+def test_the_best_model_survives_a_restart(tiny_store, tmp_path, monkeypatch):
+    """Its measure stands in its own folder: 0.9 at step 3 is not beaten by 0.6 after the restart."""
+    out, worth = tmp_path / "run", iter([0.9, 0.5, 0.6])
+    monkeypatch.setattr(pretrain.train, "validate", lambda *arguments: {"val_recall_1": next(worth)})
+    main(arguments(tiny_store, out))
+    assert hlip.load(out / "best").facts["step"] == 3
+    main(arguments(tiny_store, out, "--steps", "8"))
+    assert hlip.load(out / "best").facts["step"] == 3
+    assert hlip.load(out / "best").facts["chosen_by"] == "val_recall_1"
+
+
+def test_excluded_studies_are_not_seen(tiny_store, tmp_path):
+    store = hlip.Store(tiny_store)
+    left_out = [record.study_id for record in store.split("train")[:10]]
+    more = ("--sampling.exclude", str(left_out), "--steps", "1")
+    run = Run(
+        parse_config(PretrainConfig, command="pretrain", description="", argv=arguments(tiny_store, tmp_path / "run", *more))
+    )
+    assert len(run.data) == 14
+    assert not {record.study_id for record in run.data.records} & set(left_out)
 
 
 def test_epochs_instead_of_steps(tiny_store, tmp_path):
