@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from hlip.taxonomy import Taxonomy
 from hp2l.head import Head
 from hp2l.model import HP2L
-from hp2l.prototypes import FixedPrototypes
+from hp2l.prototypes import FixedPrototypes, LearnedPrototypes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +33,8 @@ def keep_snapshot(head: Head, out: Path, step: int) -> None:
         return
     folder = out / "prototypes"
     folder.mkdir(exist_ok=True)
-    levels = range(1, len(own.counts) + 1)
+    # learnt ones end a level earlier: the last level's prompt is read by nobody
+    levels = range(1, len(own.counts) + 1 - isinstance(own.bank, LearnedPrototypes))
     tensors = {f"level_{level}": own.bank.prototypes(level).detach().float().cpu().numpy() for level in levels}
     save_file(tensors, folder / f"step-{step:09d}.safetensors")
 

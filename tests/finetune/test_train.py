@@ -99,6 +99,7 @@ SETTINGS = [
     ("--head.kind", "flat"),
     ("--cohort.balance", "0.5", "--cohort.fraction", "0.7"),
     ("--cohort.folds", "4", "--cohort.fold", "2"),
+    ("--head.prompt", "prototypes", "--head.prototypes", "learnable"),
     ("--head.dependency", "0.1", "--loss.long_tail", "class_balanced"),
     ("--loss.long_tail", "logit_adjusted", "--head.prototype_start", "text"),
     ("--tuning.encoder", "all"),

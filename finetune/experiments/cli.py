@@ -1,0 +1,38 @@
+"""What experiments add to the `hlip` command line; the work is done elsewhere and imported when it runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_experiments(commands: Any) -> None:
+    """Add `experiments` to the `hlip` command line."""
+    parser = commands.add_parser(
+        "experiments",
+        help="all methods and ablations on one cohort, several seeds, intervals: one results page",
+        description="Encode STORE once with the frozen ENCODER, train every variant of every experiment in configs/experiments (a variant "
+        "that several share once), score the test split, and write index.html, results.json and results.md into OUT. Started again with "
+        "the same OUT it goes on; finished runs are not repeated.",
+    )
+    parser.add_argument("encoder", type=Path, metavar="ENCODER", help="run or checkpoint folder of the pretrained HLIP")
+    parser.add_argument("store", type=Path, metavar="STORE", help="prepared store with labels and train, val and test splits")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write")
+    parser.add_argument("--config", default="demo", help="the setting that all variants share, as for finetune (default: demo)")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each variant (default: 3)")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help="these experiments alone: names in configs/experiments, or files"
+    )
+    parser.add_argument("--variants", nargs="+", metavar="NAME", help="these variants of them alone, for a trial")
+    parser.add_argument("--steps", type=int, help="optimizer steps of each run (default: those of the configuration)")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 takes all cores (default)")
+    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples over patients (default: 1000)")
+    parser.add_argument("--plan", action="store_true", help="list the runs and stop")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from finetune.experiments.runs import run
+
+    run(arguments)

@@ -1,0 +1,288 @@
+"""From scores to numbers: how well each level is told, what is lost from coarse to fine, and whether errors are undone on the way.
+
+Definitions, N test studies:
+- A threshold is that of best balanced accuracy on the validation split, a class and a run at a time; 0.5 where that split lacks
+  positives or negatives. AUC and balanced accuracy are means over the level's disease classes with at least 5 positive and 5 negative
+  test studies.
+- A study is right at a level if its highest-scoring class there is one of its labels; studies without a label at a level are not asked.
+- Recovery: P(right at the last level | wrong at the first), among studies asked at both.
+- Child without parent: the share of called classes (score at or above the threshold) whose parent is not called, at all pairs of
+  neighbouring levels. Parent without child: the share of called classes with children below of which none is called.
+- Distance: edges between a study's highest-scoring class of the last level and the nearest of its labels, over the studies where it is
+  wrong. Siblings are 2 apart; top classes meet in a root above the tree.
+
+Intervals are percentiles over resamples of patients, the same for all variants; a variant's number is the mean over its seeds (of ratios:
+all seeds' counts together).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.cohort import Labels
+from hlip import metrics
+from hlip.store import StudyRecord
+from hlip.taxonomy import Taxonomy
+from hp2l.baselines.tree import tree_nodes
+from hp2l.resampling import summary
+from hp2l.truth import Truth, left_out
+
+Floats = NDArray[np.float64]
+RATIOS = ("wrong_first", "recovery", "kept", "child_without_parent", "parent_without_child", "distance")
+MINIMUM = 5
+
+
+@dataclass
+class Test:
+    """The studies that answer, and how often each resample draws them."""
+
+    __test__ = False  # not a test of pytest's
+
+    truth: Truth
+    """Of val, then test."""
+    tree: Taxonomy
+    weights: NDArray[np.float32]
+    """(N test, 1 + R), the cohort itself first."""
+    edges: Floats
+    """(K, K) distances between the classes of the last level."""
+
+    @classmethod
+    def of(
+        cls,
+        val: Sequence[StudyRecord],
+        test: Sequence[StudyRecord],
+        tree: Taxonomy,
+        *,
+        resamples: int,
+        seed: int = 0,
+        ruler: Taxonomy | None = None,
+    ) -> Test:
+        """The truth of both splits and the resamples of the second; distances are those of `ruler` where it has the same last level."""
+        records = [*val, *test]
+        labels = Labels(records, tree)
+        patients = [record.patient_id for record in records]
+        truth = Truth(
+            targets=[level.numpy() > 0.5 for level in labels.targets],
+            known=[level.numpy() > 0.5 for level in labels.known],
+            class_names=[list(level) for level in tree.levels],
+            normal=tree.normal,
+            split=np.array(["val"] * len(val) + ["test"] * len(test)),
+            patients=np.array(patients, dtype=str),
+            minimum=MINIMUM,
+            prevalence=None,
+        )
+        ones = np.ones((len(test), 1), dtype=np.float32)
+        drawn = metrics.patient_bootstrap(patients[len(val) :], resamples, seed)
+        measured_in = ruler if ruler is not None and ruler.levels[-1] == tree.levels[-1] else tree
+        return cls(truth, tree, np.concatenate([ones, *drawn], axis=1), leaf_distances(measured_in))
+
+    def rows(self, split: str, level: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Targets and known entries (N, K) of a split at a level (from 0)."""
+        rows = self.truth.split == split
+        return self.truth.targets[level][rows], self.truth.known[level][rows]
+
+
+@dataclass
+class Measured:
+    """One variant: rows (1 + R,) of every measure, the value first, and what each seed alone came to."""
+
+    rows: dict[str, Floats]
+    seeds: dict[str, list[float]]
+    counts: dict[str, tuple[int, int]]
+    """Ratio -> numerator and denominator, all seeds together."""
+    classes: dict[str, dict[str, Any]]
+    """Class of the last level -> AUC and its interval, positives."""
+    tree: Taxonomy
+    left_out: dict[str, dict[str, str]]
+    """Level -> class -> why it is in no mean."""
+    notes: list[str] = field(default_factory=list)
+
+    def summary(self) -> dict[str, Any]:
+        """Measure -> {value, low, high, seeds}, and the counts behind ratios."""
+        found: dict[str, Any] = {}
+        for name, row in self.rows.items():
+            found[name] = {**summary(row), "seeds": self.seeds[name]}
+            if name in self.counts:
+                found[name]["counts"] = self.counts[name]
+        return found
+
+    def difference(self, other: Measured) -> dict[str, Any]:
+        """Measure -> paired difference to another variant {value, low, high, p}; where the classes are others, none."""
+        same = [name for name in self.rows if name in other.rows and self._comparable(name, other)]
+        return {name: summary(self.rows[name] - other.rows[name], paired=True) for name in same}
+
+    def _comparable(self, name: str, other: Measured) -> bool:
+        if name.startswith("drop"):
+            levels = ["1", str(self.tree.depth)]
+        else:
+            levels = [name[-1]] if name[-1].isdigit() else []
+        return all(_names(self.tree, level) == _names(other.tree, level) for level in levels)
+
+
+def _names(tree: Taxonomy, number: str) -> set[str] | None:
+    """Classes of the level that `level_numbers` calls so."""
+    return next((set(tree.levels[place]) for place, own in enumerate(level_numbers(tree)) if str(own) == number), None)
+
+
+def level_numbers(tree: Taxonomy) -> list[int]:
+    """What the levels of a tree are called on the page: the last is 3, as in the paper, also where a tree was cut; the others from 1.
+
+    A tree of more than three levels counts as it stands.
+    """
+    deepest = max(3, tree.depth)
+    return [*range(1, tree.depth), deepest]
+
+
+def measure(runs: Sequence[dict[str, list[Floats]]], test: Test) -> Measured:
+    """All measures of one variant.
+
+    Args:
+        runs: scores of each seed: split (`val`, `test`) -> (N, K_l) a level.
+        test: truth and resamples.
+    """
+    notes: list[str] = []
+    singles = [_single(scores, test, notes) for scores in runs]
+    rows: dict[str, Floats] = {}
+    seeds: dict[str, list[float]] = {}
+    for name in singles[0].rows:
+        rows[name] = np.mean([single.rows[name] for single in singles], axis=0)
+        seeds[name] = [float(single.rows[name][0]) for single in singles]
+    counts: dict[str, tuple[int, int]] = {}
+    for name in singles[0].ratios:
+        above, below = (sum(single.ratios[name][side] for single in singles) for side in (0, 1))
+        rows[name] = _ratio(np.asarray(above), np.asarray(below))
+        seeds[name] = [float(_ratio(*single.ratios[name])[0]) for single in singles]
+        counts[name] = int(np.asarray(above)[0]), int(np.asarray(below)[0])
+    last = len(test.truth.class_names) - 1
+    positives = test.truth.counts(last, "test", True)
+    areas = np.mean([single.areas for single in singles], axis=0)
+    classes = {
+        name: {**summary(areas[k]), "positives": int(positives[k])} for k, name in enumerate(test.truth.class_names[last])
+    }
+    numbers = level_numbers(test.tree)
+    excluded = {str(number): left_out(test.truth, level) for level, number in enumerate(numbers)}
+    return Measured(rows, seeds, counts, classes, test.tree, excluded, list(dict.fromkeys(notes)))
+
+
+@dataclass
+class _Single:
+    """One run: rows (1 + R,) of measures, (numerator, denominator) rows of ratios, AUC (K, 1 + R) at the last level."""
+
+    rows: dict[str, Floats]
+    ratios: dict[str, tuple[Floats, Floats]]
+    areas: Floats
+
+
+def _single(scores: dict[str, list[Floats]], test: Test, notes: list[str]) -> _Single:
+    rows: dict[str, Floats] = {}
+    flagged: list[NDArray[np.bool_]] = []
+    numbers, areas = level_numbers(test.tree), np.empty(0)
+    for level, number in enumerate(numbers):
+        target, known = test.rows("test", level)
+        limits = thresholds(scores["val"][level], *test.rows("val", level), test.truth.class_names[level], notes)
+        flagged.append(scores["test"][level] >= limits)
+        columns = zip(target.T, scores["test"][level].T, known.T, strict=True)
+        areas = np.stack([metrics.Ranking.of(*column).areas(test.weights)[0] for column in columns])
+        both = metrics.weighted_rates(target, flagged[-1], known, test.weights)
+        keep = test.truth.in_macro(level)
+        rows[f"auc_{number}"], rows[f"bacc_{number}"] = metrics.macro(areas, keep), metrics.macro((both[0] + both[1]) / 2, keep)
+    if test.tree.depth > 1:
+        rows |= {f"drop_{name}": rows[f"{name}_1"] - rows[f"{name}_{numbers[-1]}"] for name in ("auc", "bacc")}
+    pairs = {**recovery(scores["test"], test), **paths(flagged, test), **distance(scores["test"][-1], test)}
+    weights = test.weights.astype(np.float64)
+    return _Single(rows, {name: (above @ weights, below @ weights) for name, (above, below) in pairs.items()}, areas)
+
+
+def thresholds(
+    score: Floats, target: NDArray[np.bool_], known: NDArray[np.bool_], names: Sequence[str], notes: list[str]
+) -> Floats:
+    """(K,) thresholds of best balanced accuracy on the validation split; 0.5, with a note, for a class that cannot have one."""
+    found = np.array([metrics.best_threshold(target[rows, k], score[rows, k])[0] for k, rows in enumerate(known.T)])
+    for k in np.flatnonzero(np.isnan(found)).tolist():
+        notes.append(f"{names[k]}: no positive or no negative validation study, so its threshold is 0.5")
+    return np.where(np.isnan(found), 0.5, found)
+
+
+Pairs = dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
+"""Ratio -> what each study (N,) adds to its numerator and to its denominator."""
+
+
+def right(score: Floats, target: NDArray[np.bool_], known: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Per study (N,): whether the highest-scoring class is one of its labels; whether it is asked (all known, and it has a label)."""
+    best = score.argmax(axis=1)
+    asked = np.logical_and(known.all(axis=1), target.any(axis=1))
+    return target[np.arange(len(score)), best], asked
+
+
+def recovery(scores: Sequence[Floats], test: Test) -> Pairs:
+    """`wrong_first`: wrong at level 1. `recovery`: of these, right at the last level. `kept`: of those right at level 1, right at the last.
+
+    Nothing for a tree of one level.
+    """
+    if len(scores) < 2:
+        return {}
+    (first, asked_first), (last, asked_last) = (right(scores[level], *test.rows("test", level)) for level in (0, -1))
+    asked = asked_first & asked_last
+    wrong, was_right = asked & ~first, asked & first
+    pairs = {"wrong_first": (wrong, asked), "recovery": (wrong & last, wrong), "kept": (was_right & last, was_right)}
+    return {name: (above.astype(np.float32), below.astype(np.float32)) for name, (above, below) in pairs.items()}
+
+
+def paths(flagged: Sequence[NDArray[np.bool_]], test: Test) -> Pairs:
+    """Called children whose parent is not, and called parents none of whose children is, at all neighbouring levels together.
+
+    Only edges of which the truth of both ends is known. Nothing for a tree of one level.
+    """
+    if len(flagged) < 2:
+        return {}
+    studies = len(flagged[0])
+    found = {name: (np.zeros(studies, np.float32), np.zeros(studies, np.float32)) for name in RATIOS[3:5]}
+    for level in range(len(flagged) - 1):
+        known = [test.rows("test", place)[1] for place in (level, level + 1)]
+        children: dict[int, list[int]] = {}
+        for parent, child in test.tree.edges(level + 1):
+            children.setdefault(parent, []).append(child)
+        for parent, below in children.items():
+            valid = known[0][:, [parent]] & known[1][:, below]
+            up, down = flagged[level][:, parent], flagged[level + 1][:, below] & valid
+            called = up & valid.any(axis=1)
+            for name, above, total in (
+                ("child_without_parent", (down & ~up[:, None]).sum(1), down.sum(1)),
+                ("parent_without_child", called & ~down.any(axis=1), called),
+            ):
+                found[name][0][:] += above
+                found[name][1][:] += total
+    return found
+
+
+def distance(score: Floats, test: Test) -> Pairs:
+    """Edges from the highest-scoring class of the last level to the study's nearest label, over the studies where it is wrong."""
+    target, known = test.rows("test", -1)
+    correct, asked = right(score, target, known)
+    nearest = np.where(target, test.edges[score.argmax(axis=1)], np.inf).min(axis=1)
+    wrong = asked & ~correct
+    return {"distance": (np.where(wrong, nearest, 0.0).astype(np.float32), wrong.astype(np.float32))}
+
+
+def leaf_distances(tree: Taxonomy) -> Floats:
+    """(K, K) edges between the classes of the last level, by way of their nearest common ancestor or of a root above the tree.
+
+    A leaf that several levels carry is one node: it hangs from its parent directly.
+    """
+    nodes = tree_nodes(tree)
+    lines = [nodes.paths[node] for node in nodes.of[-1]]
+
+    def edges(mine: tuple[int, ...], theirs: tuple[int, ...]) -> int:
+        shared = sum(a == b for a, b in zip(mine, theirs, strict=False))
+        return len(mine) + len(theirs) - 2 * shared
+
+    return np.array([[edges(mine, theirs) for theirs in lines] for mine in lines], dtype=np.float64)
+
+
+def _ratio(above: Floats, below: Floats) -> Floats:
+    return np.divide(above, below, out=np.full(np.shape(above), np.nan, dtype=np.float64), where=np.asarray(below) > 0)

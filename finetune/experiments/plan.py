@@ -1,0 +1,219 @@
+"""Which experiments there are, and which runs they come to.
+
+An experiment is a YAML file: a question, and variants as overrides of one shared configuration.
+
+    title: Depth of the tree
+    question: Is the finest level learnt better with the coarser ones before it?
+    source: where the published numbers stand
+    reference: hp2l                 # the variant that the others are compared with
+    variants:
+      - name: hp2l
+        label: 3 levels (HP2L)
+        published: {bacc_3: 88.43}  # %, keys as in `measures`
+      - name: depth_1
+        label: 1 level
+        depth: 1                    # the tree cut to this many levels, the last always among them
+        overrides: {head.momentum: 0.9}
+
+Two variants that come to the same configuration are one run, whatever experiments they stand in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from finetune.train import FinetuneConfig
+from hlip import resources
+from hlip.config import parse_config, plain
+from hlip.taxonomy import Taxonomy
+
+PUBLISHED = ("auc_1", "bacc_1", "auc_2", "bacc_2", "auc_3", "bacc_3", "drop_auc", "drop_bacc")
+"""Numbers that a paper may have published of a variant."""
+OWN = {"encoder", "store", "out", "tokens", "seed", "seeds", "steps", "threads", "trackers", "resume", "patience"}
+"""What the command sets itself, so that no variant may."""
+
+
+class ExperimentError(ValueError):
+    """An experiment that cannot be read; the message names file, fault and remedy."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of an experiment's table."""
+
+    name: str
+    label: str
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """`head.prompt: none`: as `--head.prompt none` on the command line of fine-tuning."""
+    depth: int | None = None
+    """Levels of the tree, `Taxonomy.to_depth`; None: all."""
+    published: Mapping[str, float] = field(default_factory=dict)
+    """Measure (of PUBLISHED) -> value in %."""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A question and the variants that answer it."""
+
+    name: str
+    title: str
+    question: str
+    variants: tuple[Variant, ...]
+    reference: str
+    source: str = ""
+    note: str = ""
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> Experiment:
+        """Read one: a built-in name or a YAML file.
+
+        Raises:
+            ResourceError: neither exists.
+            ExperimentError: an unknown key, a missing one, or a reference that is no variant.
+        """
+        path = resources.find("experiments", name_or_path)
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        try:
+            variants = tuple(Variant(**entry) for entry in content.pop("variants"))
+            found = cls(name=path.stem, variants=variants, **content)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ExperimentError(f"{path}: {error} (keys: title, question, source, note, reference, variants)") from error
+        found._check(path)
+        return found
+
+    def _check(self, path: Path) -> None:
+        names = [variant.name for variant in self.variants]
+        if len(set(names)) != len(names) or self.reference not in names:
+            raise ExperimentError(f"{path}: reference '{self.reference}' must be one of the variants, each named once: {names}")
+        for variant in self.variants:
+            if unknown := set(variant.published) - set(PUBLISHED):
+                raise ExperimentError(f"{path}, {variant.name}: published {sorted(unknown)} is none of {', '.join(PUBLISHED)}")
+            if taken := {key.split(".")[0] for key in variant.overrides} & OWN:
+                raise ExperimentError(f"{path}, {variant.name}: {sorted(taken)} are the command's own; leave them out")
+
+
+def experiments(only: Sequence[str] | None = None, variants: Sequence[str] | None = None) -> list[Experiment]:
+    """The experiments asked for, all built-in ones by default, the main table first; of them only some variants, if named.
+
+    Raises:
+        ExperimentError: a variant that none of them has, or none left.
+    """
+    names = list(only) if only else sorted(resources.names("experiments"), key=lambda name: (name != "main_table", name))
+    found = [Experiment.load(name) for name in names]
+    if not variants:
+        return found
+    known = {variant.name for experiment in found for variant in experiment.variants}
+    if unknown := set(variants) - known:
+        raise ExperimentError(
+            f"no variant {', '.join(sorted(unknown))} in {', '.join(names)} (there are: {', '.join(sorted(known))})"
+        )
+    kept = []
+    for experiment in found:
+        chosen = tuple(variant for variant in experiment.variants if variant.name in variants)
+        if chosen:
+            first = experiment.reference if experiment.reference in [v.name for v in chosen] else chosen[0].name
+            kept.append(Experiment(**{**vars(experiment), "variants": chosen, "reference": first}))
+    return kept
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all runs share."""
+
+    encoder: Path
+    store: Path
+    out: Path
+    base: str = "demo"
+    steps: int | None = None
+    threads: int = 0
+    data: str = ""
+    """Digest of encoder and store: other data, other runs."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One configuration to train, with every seed."""
+
+    key: str
+    """Folder name below OUT/runs: the kind of head and a digest of all that decides the result but the seed."""
+    label: str
+    arguments: tuple[str, ...]
+    """For `finetune`, without --out and --seed."""
+    config: FinetuneConfig
+    tree: Taxonomy
+
+    def folder(self, setting: Setting, seed: int) -> Path:
+        """Where a run of it is."""
+        return setting.out / "runs" / self.key / f"seed_{seed}"
+
+
+def jobs(found: Sequence[Experiment], setting: Setting) -> tuple[dict[str, Job], dict[tuple[str, str], str]]:
+    """The distinct runs of some experiments.
+
+    Returns:
+        Key -> job, in the order of first use; and (experiment, variant) -> key.
+    """
+    distinct: dict[str, Job] = {}
+    places: dict[tuple[str, str], str] = {}
+    for experiment in found:
+        for variant in experiment.variants:
+            job = make_job(variant, setting)
+            places[experiment.name, variant.name] = job.key
+            distinct.setdefault(job.key, job)
+    return distinct, places
+
+
+def make_job(variant: Variant, setting: Setting) -> Job:
+    """A variant's configuration, checked by fine-tuning's own parser."""
+    arguments = [*_shared(setting), *_flags(variant.overrides)]
+    config = _parse(arguments, setting)
+    tree = Taxonomy.load(config.taxonomy)
+    if variant.depth is not None and variant.depth != tree.depth:
+        tree = tree.to_depth(variant.depth)
+        arguments += ["--taxonomy", str(_written(tree, setting.out / "taxonomy"))]
+        config = _parse(arguments, setting)
+    decisive = {name: value for name, value in plain(config).items() if name not in OWN - {"steps"} and name != "taxonomy"}
+    facts = json.dumps([decisive, tree.to_dict(), setting.data], sort_keys=True)
+    key = f"{config.head.kind}-{hashlib.sha256(facts.encode()).hexdigest()[:10]}"
+    return Job(key, variant.label, tuple(arguments), config, tree)
+
+
+def _shared(setting: Setting) -> Iterator[str]:
+    yield from ("--config", setting.base, "--store", str(setting.store), "--encoder", str(setting.encoder))
+    yield from (
+        "--tokens",
+        str(setting.out / "tokens"),
+        "--threads",
+        str(setting.threads),
+        "--trackers",
+        "[]",
+        "--patience",
+        "0",
+    )
+    if setting.steps is not None:
+        yield from ("--steps", str(setting.steps))
+
+
+def _flags(overrides: Mapping[str, Any]) -> list[str]:
+    return [text for key, value in overrides.items() for text in (f"--{key}", "null" if value is None else str(value))]
+
+
+def _parse(arguments: Sequence[str], setting: Setting) -> FinetuneConfig:
+    given = [*arguments, "--out", str(setting.out)]
+    return parse_config(FinetuneConfig, command="finetune", description="A variant of an experiment.", argv=given)
+
+
+def _written(tree: Taxonomy, folder: Path) -> Path:
+    """The tree as a file, for a command line to name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{tree.name}.yaml"
+    path.write_text(yaml.safe_dump(tree.to_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return path

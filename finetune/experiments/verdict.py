@@ -1,0 +1,209 @@
+"""What came out of an experiment, and whether it is in the published order: numbers first, then sentences made of them.
+
+Two variants are in the published order if the sign of their difference is the published one; that is shown only where the interval of
+the paired difference excludes zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from finetune.experiments.measures import Measured
+from finetune.experiments.plan import Experiment, Variant
+
+MAIN = ("bacc_3", "auc_3")
+ORDERED = (*MAIN, "drop_bacc")
+NAMES = {
+    "bacc_3": "balanced accuracy at level 3",
+    "auc_3": "AUC at level 3",
+    "drop_bacc": "how little balanced accuracy is lost from level 1 to level 3",
+}
+
+
+def summarise(
+    experiment: Experiment,
+    places: Mapping[tuple[str, str], str],
+    measured: Mapping[str, Measured],
+    facts: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> dict[str, Any]:
+    """One experiment as plain values for JSON and the page.
+
+    Args:
+        places: (experiment, variant) -> key of its run.
+        measured: key -> its measures; a key that is lacking failed.
+        facts: key -> what each seed's run says of itself.
+    """
+    keys = {variant.name: places[experiment.name, variant.name] for variant in experiment.variants}
+    there = [variant for variant in experiment.variants if keys[variant.name] in measured]
+    reference = measured.get(keys[experiment.reference])
+    rows = []
+    for variant in there:
+        own = measured[keys[variant.name]]
+        row: dict[str, Any] = {"name": variant.name, "label": variant.label, "note": variant.note, "run": keys[variant.name]}
+        row |= {"measures": own.summary(), "published": dict(variant.published), "classes": own.classes}
+        row["levels"] = list(own.tree.counts)
+        compared = reference is not None and variant.name != experiment.reference
+        row["difference"] = own.difference(reference) if compared and reference is not None else {}
+        row |= {"training": training(facts[keys[variant.name]]), "left_out": own.left_out, "notes": own.notes}
+        rows.append(row)
+    found: dict[str, Any] = {
+        name: getattr(experiment, name) for name in ("name", "title", "question", "source", "note", "reference")
+    }
+    found |= {"variants": rows, "missing": [variant.label for variant in experiment.variants if variant not in there]}
+    own_rows = {variant.name: measured[keys[variant.name]] for variant in there}
+    found["order"] = {metric: order(there, own_rows, metric) for metric in ORDERED}
+    found["answers"] = [*answers(found), *recovered(found), *hints(found)]
+    return found
+
+
+def training(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How the runs went: means over seeds, the best step of each."""
+    means = {name: float(np.mean([run[name] for run in runs])) for name in ("seconds", "val_auc", "loss")}
+    return {
+        **means,
+        "best_steps": [run["step"] for run in runs],
+        "steps": runs[0]["steps"],
+        "parameters": runs[0]["parameters"],
+    }
+
+
+def order(variants: Sequence[Variant], measured: Mapping[str, Measured], metric: str) -> dict[str, Any] | None:
+    """The published order beside ours, pair by pair; None where fewer than two have a published number.
+
+    Returns:
+        published, ours: labels, best first. pairs: {better, worse (as published), published, difference (ours), agrees, shown}.
+    """
+    given = [v for v in variants if metric in v.published and np.isfinite(_value(measured[v.name], metric))]
+    if len(given) < 2:
+        return None
+    sign = -1 if metric.startswith("drop") else 1  # the less is lost, the better
+    ours = sorted(given, key=lambda v: -sign * _value(measured[v.name], metric))
+    theirs = sorted(given, key=lambda v: -sign * v.published[metric])
+    pairs = []
+    for better, worse in combinations(theirs, 2):
+        change = measured[better.name].difference(measured[worse.name]).get(metric)
+        if change is None or better.published[metric] == worse.published[metric]:
+            continue
+        shown = _apart(change)
+        gap = better.published[metric] - worse.published[metric]
+        entry = {"better": better.label, "worse": worse.label, "published": gap, "difference": change}
+        pairs.append(entry | {"agrees": bool(sign * change["value"] > 0), "shown": shown})
+    return {"published": [v.label for v in theirs], "ours": [v.label for v in ours], "pairs": pairs}
+
+
+def _value(measured: Measured, metric: str) -> float:
+    return float(measured.rows[metric][0]) if metric in measured.rows else float("nan")
+
+
+def answers(found: Mapping[str, Any]) -> list[str]:
+    """The experiment's result in sentences: the order against the published one, else who leads and what is shown."""
+    sentences = [text for metric, entry in found["order"].items() if entry for text in _order_sentences(metric, entry)]
+    if found["missing"]:
+        sentences.append(f"Not run, or failed: {', '.join(found['missing'])}.")
+    return sentences + _against_reference(found)
+
+
+def _order_sentences(metric: str, entry: Mapping[str, Any]) -> list[str]:
+    pairs, name = entry["pairs"], NAMES[metric]
+    if not pairs:
+        return []
+    agree = [pair for pair in pairs if pair["agrees"]]
+    against = [pair for pair in pairs if not pair["agrees"]]
+    if entry["published"] == entry["ours"]:
+        text = f"Same order as published in {name}: {' > '.join(entry['ours'])}"
+    else:
+        text = f"Another order than published in {name}: ours {' > '.join(entry['ours'])}; published {' > '.join(entry['published'])}"
+    text += f". Of {_count(len(pairs), 'pair')}, {len(agree)} the published way round ({_shown(agree)}), "
+    text += f"{len(against)} the other ({_shown(against)})."
+    firm = [
+        f"{pair['worse']} before {pair['better']} by {points(abs(pair['difference']['value']))}"
+        for pair in against
+        if pair["shown"]
+    ]
+    return [text, *([f"Against the paper, with an interval that excludes zero: {'; '.join(firm)}."] if firm else [])]
+
+
+def _shown(pairs: Sequence[Mapping[str, Any]]) -> str:
+    return f"{sum(pair['shown'] for pair in pairs)} shown"
+
+
+def _against_reference(found: Mapping[str, Any]) -> list[str]:
+    """Which variants differ from the reference, as far as shown."""
+    others = [row for row in found["variants"] if row["name"] != found["reference"] and row["difference"]]
+    reference = next((row["label"] for row in found["variants"] if row["name"] == found["reference"]), "")
+    sentences = []
+    for metric in MAIN:
+        known = [row for row in others if metric in row["difference"]]
+        above = [row["label"] for row in known if row["difference"][metric]["low"] > 0]
+        below = [row["label"] for row in known if row["difference"][metric]["high"] < 0]
+        if known:
+            parts = [f"{', '.join(names)} {word}" for names, word in ((above, "above it"), (below, "below it")) if names]
+            rest = len(known) - len(above) - len(below)
+            parts += (
+                [f"no difference shown for {rest} of {len(known)}" if rest < len(known) else "no difference shown"]
+                if rest
+                else []
+            )
+            sentences.append(f"Beside {reference}, {NAMES[metric]}: {'; '.join(parts)}.")
+    return sentences
+
+
+def recovered(found: Mapping[str, Any]) -> list[str]:
+    """Whether an error at level 1 is undone further down: the reference, and the range of the others."""
+    rows = {row["name"]: row for row in found["variants"] if "recovery" in row["measures"]}
+    rows = {name: row for name, row in rows.items() if np.isfinite(row["measures"]["recovery"]["value"])}
+    reference = rows.pop(found["reference"], None)
+    if reference is None:
+        return []
+    entry = reference["measures"]["recovery"]
+    text = f"Wrong at level 1 and right at level 3: {reference['label']} {_share(entry)} ({entry['counts'][0]} of {entry['counts'][1]})"
+    if rows:
+        ordered = sorted(rows.values(), key=lambda row: row["measures"]["recovery"]["value"])
+        ends = [f"{row['label']} {_share(row['measures']['recovery'])}" for row in (ordered[0], ordered[-1])[: len(ordered)]]
+        differ = [row["label"] for row in ordered if "recovery" in row["difference"] and _apart(row["difference"]["recovery"])]
+        text += f"; {'from ' if len(ends) > 1 else ''}{' to '.join(ends)}. "
+        text += f"A difference to {reference['label']} is shown for {', '.join(differ) if differ else 'none'}"
+    return [text + "."]
+
+
+def _share(entry: Mapping[str, Any]) -> str:
+    return f"{100 * entry['value']:.1f} %"
+
+
+def _apart(change: Mapping[str, Any]) -> bool:
+    return bool(change["low"] > 0 or change["high"] < 0)
+
+
+def hints(found: Mapping[str, Any]) -> list[str]:
+    """Where to look for a reason, if the numbers themselves say so: runs that were still rising, seeds that differ more than variants."""
+    rows, sentences = found["variants"], []
+    late = [row["label"] for row in rows if all(step == row["training"]["steps"] for step in row["training"]["best_steps"])]
+    if late:
+        all_of_them = len(late) == len(rows)
+        who = "Every variant" if all_of_them else ", ".join(late)
+        sentences.append(
+            f"{who} was best at the last step with all seeds: longer training may move {'all numbers' if all_of_them else 'these'}."
+        )
+    values = [row["measures"]["bacc_3"] for row in rows if "bacc_3" in row["measures"]]
+    if len(values) > 1 and len(values[0]["seeds"]) > 1:
+        between = max(entry["value"] for entry in values) - min(entry["value"] for entry in values)
+        within = max(max(entry["seeds"]) - min(entry["seeds"]) for entry in values)
+        if within > between:
+            sentences.append(
+                f"Seeds of one variant differ by up to {points(within)}, the variants' means by {points(between)} ({NAMES['bacc_3']}): "
+                "the order is not settled by this many seeds."
+            )
+    return sentences
+
+
+def points(value: float) -> str:
+    """A difference in percentage points."""
+    return f"{100 * value:.1f} points".replace("-", "\N{MINUS SIGN}")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

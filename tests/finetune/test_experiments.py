@@ -1,0 +1,410 @@
+"""Experiments: one run a configuration, measures that a hand can check, the published order beside ours, a page that can be made again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+
+from finetune.experiments import measures, runs
+from finetune.experiments.cli import add_experiments
+from finetune.experiments.measures import Measured, Test, leaf_distances, level_numbers, measure
+from finetune.experiments.page import percent
+from finetune.experiments.plan import Experiment, ExperimentError, Setting, Variant, experiments, jobs, make_job
+from finetune.experiments.verdict import answers, hints, order
+from hlip.model import HLIP, HLIPConfig
+from hlip.store import Store, StudyRecord
+from hlip.taxonomy import Taxonomy
+from hlip.text import TextConfig, grow_text_source
+from hlip.vision import VisionConfig
+
+TINY = Path(__file__).with_name("tiny.yaml")
+TREE = Taxonomy.from_dict(
+    {
+        "name": "small",
+        "level_names": ["top", "leaf"],
+        "classes": [
+            {"name": "A", "children": [{"name": "a1"}, {"name": "a2"}]},
+            {"name": "B", "children": [{"name": "b1"}, {"name": "b2"}]},
+        ],
+    }
+)
+
+
+@pytest.fixture(autouse=True)
+def fresh_engine():
+    """accelerate keeps its state in singletons."""
+    yield
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+
+
+# --- the plan --------------------------------------------------------------------------------------------------------
+
+
+def setting(folder: Path, **more) -> Setting:
+    return Setting(folder / "encoder", folder / "store", folder / "out", **more)
+
+
+def write_experiment(path: Path, variants: str, reference: str = "hp2l") -> Path:
+    path.write_text(f"title: T\nquestion: Q?\nreference: {reference}\nvariants:\n{variants}")
+    return path
+
+
+def test_the_built_in_experiments_are_valid_and_share_their_runs(tmp_path):
+    found = experiments()
+    assert found[0].name == "main_table"
+    assert {e.name for e in found} >= {
+        "prompt",
+        "prototypes",
+        "depth",
+        "taxonomy",
+        "momentum",
+        "prototype_start",
+        "consistency",
+    }
+    distinct, places = jobs(found, setting(tmp_path))
+    assert len({places[experiment.name, "hp2l"] for experiment in found}) == 1  # the method itself is trained once
+    assert len(places) - len(distinct) == len(found) - 1  # and nothing else stands twice
+    kinds = {job.config.head.kind for job in distinct.values()}
+    assert kinds == {"hp2l", "transhp", "decision_tree", "prompt_vit", "isolated", "cascade", "nearest", "linear", "flat"}
+    depths = [job.tree.counts for key, job in distinct.items() if key in [places["depth", f"depth_{n}"] for n in (1, 2)]]
+    assert sorted(depths) == [(4, 16), (16,)]
+
+
+def test_a_run_is_known_by_what_decides_it_and_by_nothing_else(tmp_path):
+    same = Variant("x", "X", {"head.momentum": 0.99, "loss.consistency": "0.5"})  # what the configuration says anyway
+    plain = make_job(Variant("hp2l", "HP2L"), setting(tmp_path))
+    assert make_job(same, setting(tmp_path)).key == plain.key
+    assert make_job(same, setting(tmp_path / "elsewhere", threads=2)).key == plain.key
+    others = [
+        make_job(Variant("m", "M", {"head.momentum": 0.9}), setting(tmp_path)),
+        make_job(Variant("t", "T", {"taxonomy": "brain_mri_clinical"}), setting(tmp_path)),
+        make_job(Variant("d", "D", depth=2), setting(tmp_path)),
+        make_job(Variant("hp2l", "HP2L"), setting(tmp_path, steps=7)),
+        make_job(Variant("hp2l", "HP2L"), setting(tmp_path, data="another encoder")),
+    ]
+    assert len({plain.key, *(job.key for job in others)}) == 6
+    assert others[3].config.steps == 7
+    assert Taxonomy.load(others[2].config.taxonomy) == Taxonomy.load("brain_mri").to_depth(2)
+
+
+@pytest.mark.parametrize(
+    ("variants", "says"),
+    [
+        (" - {name: other, label: O}\n", "reference 'hp2l'"),
+        (" - {name: hp2l, label: H, colour: red}\n", "colour"),
+        (" - {name: hp2l, label: H, published: {auc: 3}}\n", "published"),
+        (" - {name: hp2l, label: H, overrides: {steps: 3}}\n", "steps"),
+    ],
+)
+def test_a_wrong_experiment_is_named_with_its_fault(tmp_path, variants, says):
+    with pytest.raises(ExperimentError, match=says):
+        Experiment.load(write_experiment(tmp_path / "e.yaml", variants))
+
+
+def test_a_choice_of_variants_moves_the_reference_if_it_must():
+    (chosen,) = experiments(["prompt"], ["learnable", "none"])
+    assert [variant.name for variant in chosen.variants] == ["learnable", "none"]
+    assert chosen.reference == "learnable"
+    with pytest.raises(ExperimentError, match="no variant nonsense"):
+        experiments(["prompt"], ["nonsense"])
+
+
+# --- the measures ----------------------------------------------------------------------------------------------------
+
+
+def records(labels: list[list[str]], patients: list[str] | None = None) -> list[StudyRecord]:
+    names = patients or [f"p{number}" for number in range(len(labels))]
+    return [StudyRecord(f"s{i}", names[i], ("T1",), "", (), tuple(given), "test", {}) for i, given in enumerate(labels)]
+
+
+def one_hot(count: int, best: list[int]) -> np.ndarray:
+    """Scores 0.9 for one class a study, 0.1 for the others."""
+    return np.where(np.arange(count) == np.array(best)[:, None], 0.9, 0.1)
+
+
+def test_distances_in_the_tree_are_edges_by_way_of_the_nearest_common_ancestor():
+    tree = Taxonomy.load("brain_mri")
+    names, edges = tree.levels[-1], leaf_distances(tree)
+    far = lambda one, other: edges[names.index(one), names.index(other)]  # noqa: E731
+    assert far("glioma", "glioma") == 0
+    assert far("glioma", "meningioma") == 2
+    assert far("glioma", "Alzheimer's disease") == 4  # tumor - occupying - degeneration
+    assert far("glioma", "acute infarction") == 6  # by the root
+    assert far("white matter hyperintensity", "acute infarction") == 3  # hangs from vascular directly
+    assert far("normal", "glioma") == 4
+    assert (leaf_distances(tree.to_depth(1)) == 2 * (1 - np.eye(16))).all()
+
+
+def test_recovery_and_distance_counted_by_hand():
+    labels = [["a1"], ["a1"], ["a2"], ["b1"], ["b2"], ["a1", "b1"]]
+    test = Test.of([], records(labels), TREE, resamples=0)
+    top = one_hot(2, [0, 1, 1, 1, 0, 0])  # right, wrong, wrong, right, wrong, right
+    leaf = one_hot(4, [0, 0, 2, 3, 3, 3])  # right, right (recovered), wrong, wrong, right (recovered), wrong
+    pairs = measures.recovery([top, leaf], test)
+    sums = {name: (above.sum(), below.sum()) for name, (above, below) in pairs.items()}
+    assert sums == {"wrong_first": (3, 6), "recovery": (2, 3), "kept": (1, 3)}
+    above, below = measures.distance(leaf, test)["distance"]
+    assert above.tolist() == [0, 0, 4, 2, 0, 2]  # b1 for a2: by the root; b2 for b1; b2 where b1 is the nearest of two labels
+    assert below.tolist() == [0, 0, 1, 1, 0, 1]
+
+
+def test_studies_without_a_label_at_a_level_are_not_asked():
+    test = Test.of([], records([["A"], ["a1"], []]), TREE, resamples=0)  # A alone: its leaf is unknown; []: nothing found
+    pairs = measures.recovery([one_hot(2, [1, 1, 1]), one_hot(4, [0, 0, 0])], test)
+    assert pairs["wrong_first"][1].tolist() == [0, 1, 0]
+    assert pairs["recovery"][0].tolist() == [0, 1, 0]
+
+
+def test_inconsistent_paths_counted_by_hand():
+    test = Test.of([], records([["a1"], ["b1"], ["A"]]), TREE, resamples=0)
+    top = np.array([[1, 0], [1, 1], [1, 0]], dtype=bool)
+    leaf = np.array([[1, 0, 1, 1], [0, 0, 1, 0], [0, 0, 1, 0]], dtype=bool)
+    pairs = measures.paths([top, leaf], test)
+    above, below = pairs["child_without_parent"]
+    assert above.tolist() == [2, 0, 0]  # b1 and b2 without B; the last study's leaves cannot be judged
+    assert below.tolist() == [3, 1, 0]
+    above, below = pairs["parent_without_child"]
+    assert above.tolist() == [0, 1, 0]  # A, with neither a1 nor a2
+    assert below.tolist() == [1, 2, 0]
+
+
+def test_levels_are_numbered_as_in_the_paper_also_where_the_tree_was_cut():
+    tree = Taxonomy.load("brain_mri")
+    assert [level_numbers(tree.to_depth(depth)) for depth in (1, 2, 3)] == [[3], [1, 3], [1, 2, 3]]
+
+
+@pytest.fixture
+def scored() -> tuple[Test, dict[str, list[np.ndarray]]]:
+    """120 validation and 120 test studies, two a patient, and scores that know something."""
+    generator = np.random.default_rng(0)
+    leaves = generator.integers(4, size=240)
+    given = records([[TREE.levels[1][leaf]] for leaf in leaves], [f"p{number // 2}" for number in range(240)])
+    tops = np.eye(2)[leaves // 2] + generator.normal(0, 0.8, (240, 2))
+    bottoms = np.eye(4)[leaves] + generator.normal(0, 0.8, (240, 4))
+    scores = {"val": [tops[:120], bottoms[:120]], "test": [tops[120:], bottoms[120:]]}
+    return Test.of(given[:120], given[120:], TREE, resamples=200), scores
+
+
+def test_measures_agree_with_scikit_learn_and_average_over_seeds(scored):
+    from sklearn.metrics import roc_auc_score
+
+    test, scores = scored
+    worse = {split: [np.random.default_rng(1).normal(size=table.shape) for table in levels] for split, levels in scores.items()}
+    both, alone = measure([scores, worse], test), measure([scores], test)
+    assert alone.rows["auc_3"][0] == pytest.approx(roc_auc_score(test.rows("test", 1)[0], scores["test"][1]))
+    assert both.seeds["auc_3"][0] == pytest.approx(alone.rows["auc_3"][0])
+    assert both.rows["auc_3"][0] == pytest.approx(np.mean(both.seeds["auc_3"]))
+    assert alone.rows["drop_bacc"][0] == pytest.approx(alone.rows["bacc_1"][0] - alone.rows["bacc_3"][0])
+    entry = both.summary()["recovery"]
+    assert entry["counts"] == (
+        sum(_recovered(s, test)[0] for s in (scores, worse)),
+        sum(_recovered(s, test)[1] for s in (scores, worse)),
+    )
+    assert entry["value"] == pytest.approx(entry["counts"][0] / entry["counts"][1])
+    assert entry["low"] <= entry["value"] <= entry["high"]
+    assert alone.classes["a1"]["positives"] == test.rows("test", 1)[0][:, 0].sum()
+
+
+def _recovered(scores, test) -> tuple[int, int]:
+    first, last = (test.rows("test", level)[0][np.arange(120), scores["test"][level].argmax(1)] for level in (0, 1))
+    return int((~first & last).sum()), int((~first).sum())
+
+
+def test_thresholds_come_from_validation_alone(scored):
+    test, scores = scored
+    shifted = {"val": scores["val"], "test": [table + 100.0 for table in scores["test"]]}
+    assert measure([shifted], test).rows["bacc_3"][0] == pytest.approx(0.5)  # everything is above the thresholds
+    assert measure([scores], test).rows["bacc_3"][0] > 0.65
+
+
+def test_differences_are_paired_and_only_between_the_same_classes(scored):
+    test, scores = scored
+    one = measure([scores], test)
+    assert one.difference(one)["auc_3"] == {"value": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
+    renamed = json.loads(json.dumps(TREE.to_dict()).replace('"A"', '"C"'))
+    other = Measured(one.rows, one.seeds, one.counts, one.classes, Taxonomy.from_dict(renamed), {})
+    shared = set(other.difference(one))
+    assert {"auc_3", "bacc_3", "recovery"} <= shared
+    assert not shared & {"auc_1", "bacc_1", "drop_auc", "drop_bacc"}
+
+
+# --- the verdict -----------------------------------------------------------------------------------------------------
+
+
+def made(bacc: float, spread: float = 0.01) -> Measured:
+    """A variant whose balanced accuracy is known, with independent resamples of that spread."""
+    generator = np.random.default_rng(int(1e6 * bacc))
+    rows = {name: np.append(bacc, bacc + generator.normal(0, spread, 500)) for name in ("bacc_3", "auc_3")}
+    return Measured(rows, {name: [bacc] for name in rows}, {}, {}, TREE, {})
+
+
+def test_the_published_order_is_compared_pair_by_pair():
+    variants = [
+        Variant(name, name.upper(), published={"bacc_3": value}) for name, value in (("a", 90.0), ("b", 80.0), ("c", 70.0))
+    ]
+    found = order(variants, {"a": made(0.70), "b": made(0.80), "c": made(0.795)}, "bacc_3")
+    assert found is not None
+    assert found["published"] == ["A", "B", "C"]
+    assert found["ours"] == ["B", "C", "A"]
+    assert [(p["better"], p["worse"], p["agrees"], p["shown"]) for p in found["pairs"]] == [
+        ("A", "B", False, True),
+        ("A", "C", False, True),
+        ("B", "C", True, False),
+    ]
+    text = " ".join(answers({"order": {"bacc_3": found}, "missing": [], "variants": [], "reference": "a"}))
+    assert "Another order than published" in text
+    assert "1 the published way round (0 shown), 2 the other (2 shown)" in text
+    assert "B before A by 10.0 points" in text
+    same = order(variants, {"a": made(0.9), "b": made(0.8), "c": made(0.7)}, "bacc_3")
+    assert answers({"order": {"x": None, "bacc_3": same}, "missing": [], "variants": [], "reference": "a"})[0].startswith(
+        "Same order"
+    )
+
+
+def test_the_least_drop_comes_first():
+    variants = [Variant("a", "A", published={"drop_bacc": 2.0}), Variant("b", "B", published={"drop_bacc": 14.0})]
+    low, high = made(0.8), made(0.7)
+    low.rows["drop_bacc"], high.rows["drop_bacc"] = np.full(9, 0.02), np.full(9, 0.09)
+    found = order(variants, {"a": low, "b": high}, "drop_bacc")
+    assert found is not None
+    assert found["ours"] == found["published"] == ["A", "B"]
+    assert found["pairs"][0]["agrees"]
+
+
+def test_hints_name_runs_that_were_still_rising_and_seeds_that_decide():
+    def row(label: str, seeds: list[float], steps: list[int]) -> dict:
+        entry = {"bacc_3": {"value": float(np.mean(seeds)), "seeds": seeds}}
+        return {"label": label, "measures": entry, "training": {"steps": 100, "best_steps": steps}}
+
+    found = hints({"variants": [row("A", [0.7, 0.8], [100, 100]), row("B", [0.76, 0.77], [50, 100])]})
+    assert any(text.startswith("A was best at the last step") for text in found)
+    assert any("not settled" in text for text in found)
+    assert hints({"variants": [row("A", [0.7, 0.71], [50, 100]), row("B", [0.8, 0.81], [50, 100])]}) == []
+
+
+def test_percent():
+    assert [percent(0.12345), percent(-0.0001, True), percent(-0.05, True), percent(None)] == [
+        "12.3",
+        "0.0",
+        "\u22125.0",
+        "\u2013",
+    ]
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained tiny checkpoint."""
+    folder = tmp_path_factory.mktemp("encoder")
+    torch.manual_seed(0)
+    text = TextConfig(width=16, depth=1, heads=2, vocabulary=80, context_length=24)
+    vision = VisionConfig(size=(8, 16, 16), patch=(2, 8, 8), width=24, heads=2, scopes=["slice", "scan", "study"])
+    model = HLIP(HLIPConfig(16, vision, text), text_source=grow_text_source(folder / "text", ["There is glioma seen."], text))
+    model.volume_spec = Store(tiny_store).spec
+    model.save(folder / "model")
+    return folder
+
+
+def command(*words: object) -> None:
+    parser = argparse.ArgumentParser()
+    add_experiments(parser.add_subparsers())
+    arguments = parser.parse_args(["experiments", *map(str, words)])
+    arguments.run(arguments)
+
+
+def test_the_command_trains_each_run_once_and_writes_its_page(tiny_store, encoder, tmp_path, monkeypatch, capsys):
+    rows = " - {name: hp2l, label: HP2L, published: {bacc_3: 88.43}}\n - {name: d, label: Flat, depth: 1, published: {bacc_3: 74.23}}\n"
+    one = write_experiment(tmp_path / "one.yaml", rows)
+    two = write_experiment(tmp_path / "two.yaml", " - {name: hp2l, label: Again}\n")
+    out = tmp_path / "out"
+    words = [encoder, tiny_store, out, "--config", TINY, "--seeds", 2, "--threads", 1, "--resamples", 50, "--only", one, two]
+    command(*words)
+    said = capsys.readouterr().out
+    assert "2 of them distinct" in said
+    assert "run 4 of 4" in said
+    folders = sorted((out / "runs").glob("*/seed_*"))
+    assert len(folders) == 4
+    assert all((folder / "result.json").is_file() and not (folder / "checkpoints").exists() for folder in folders)
+    assert sorted(path.name.split("-")[0] for path in (out / "tokens").iterdir()) == ["test", "train", "val"]
+    page = (out / "index.html").read_text()
+    assert "SIMULATED" in page
+    assert "88.43" in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+
+    monkeypatch.setattr(runs, "finetune", lambda argv: pytest.fail("trained again"))
+    monkeypatch.setattr(measures, "MINIMUM", 1)  # two studies a class
+    command(*words)
+    results = json.loads((out / "results.json").read_text())
+    hp2l, flat = results["experiments"][0]["variants"]
+    assert len(hp2l["measures"]["bacc_3"]["seeds"]) == 2
+    assert 0 <= hp2l["measures"]["bacc_3"]["low"] <= hp2l["measures"]["bacc_3"]["high"] <= 1
+    assert "recovery" in hp2l["measures"]
+    assert "recovery" not in flat["measures"]
+    assert set(flat["difference"]) == {"auc_3", "bacc_3", "distance"}
+    assert results["experiments"][0]["order"]["bacc_3"]["published"] == ["HP2L", "Flat"]
+    assert "| HP2L |" in (out / "results.md").read_text()
+
+
+def test_scores_are_those_of_the_saved_model(tiny_store, encoder, tmp_path):
+    one = write_experiment(tmp_path / "one.yaml", " - {name: hp2l, label: HP2L}\n")
+    command(
+        encoder, tiny_store, tmp_path / "out", "--config", TINY, "--seeds", 1, "--threads", 1, "--resamples", 10, "--only", one
+    )
+    (folder,) = (tmp_path / "out" / "runs").glob("*/seed_0")
+    from hp2l.diagnoser import load
+
+    store, model = Store(tiny_store), load(folder)
+    study = store.split("test")[3]
+    expected = model.diagnose(store.volumes(study.study_id), [len(study.sequences)])[2][0]
+    with np.load(folder / "scores.npz") as arrays:
+        torch.testing.assert_close(torch.from_numpy(arrays["test_3"][3]).float(), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_failing_variant_is_named_and_the_others_go_on(tiny_store, encoder, tmp_path):
+    one = write_experiment(
+        tmp_path / "one.yaml", " - {name: hp2l, label: HP2L}\n - {name: bad, label: Bad, overrides: {batch_size: 4000}}\n"
+    )
+    out = tmp_path / "out"
+    with pytest.raises(RuntimeError, match="1 of 2 variants failed"):
+        command(encoder, tiny_store, out, "--config", TINY, "--seeds", 1, "--threads", 1, "--resamples", 10, "--only", one)
+    results = json.loads((out / "results.json").read_text())
+    assert list(results["failed"]) == ["Bad"]
+    assert [row["label"] for row in results["experiments"][0]["variants"]] == ["HP2L"]
+    assert "Failed" in (out / "index.html").read_text()
+
+
+def test_a_stopped_run_stops_the_command_and_goes_on_later(tiny_store, encoder, tmp_path, monkeypatch):
+    one = write_experiment(tmp_path / "one.yaml", " - {name: hp2l, label: HP2L}\n")
+    words = [
+        encoder,
+        tiny_store,
+        tmp_path / "out",
+        "--config",
+        TINY,
+        "--seeds",
+        1,
+        "--threads",
+        1,
+        "--resamples",
+        10,
+        "--only",
+        one,
+    ]
+    with monkeypatch.context() as patch:
+        patch.setattr("finetune.train.StopSignal.asked", lambda self, accelerator: "told to")
+        with pytest.raises(KeyboardInterrupt):
+            command(*words)
+    (folder,) = (tmp_path / "out" / "runs").glob("*/seed_0")
+    assert not (folder / "result.json").exists()
+    command(*words)
+    assert json.loads((folder / "result.json").read_text())["steps"] == 6
+    assert "stopped after step 1" in (folder / "log.txt").read_text()
