@@ -47,9 +47,9 @@ from hlip.engine import make_accelerator
 from hlip.optimizer import learning_rate, make_optimizer, set_learning_rate
 from hlip.store import Store, StudyRecord, write_index, write_spec, write_study
 from hlip.volume import VolumeSpec
+from pretrain.settings import PretrainConfig
 from pretrain.start import build_model
 from pretrain.step import train_step
-from pretrain.train import PretrainConfig
 
 SCANS = 8  # of a study at most
 FINDINGS = ("infarction", "hemorrhage", "atrophy", "edema", "mass", "gliosis", "cyst", "calcification")

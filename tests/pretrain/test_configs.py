@@ -22,8 +22,10 @@ import hlip
 import pretrain.train
 from hlip.config import parse_config, plain
 from hlip.resources import configs_folder, names
+from hlip.text import TextConfig, grow_text_source
 from hlip.variants import Variant
-from pretrain.train import PretrainConfig, Run
+from pretrain.settings import PretrainConfig
+from pretrain.train import Run
 
 CONFIGS = configs_folder()
 TINY = Path(__file__).with_name("tiny.yaml")
@@ -85,14 +87,17 @@ def recipe(name: str, *more: str) -> PretrainConfig:
 
 
 def shrunk(store: Path, out: Path) -> list[str]:
-    """Options that make a recipe tiny; its depth, scopes, rates and epochs stay."""
+    """Options that make a recipe tiny; its depth, scopes, rates and epochs stay. A locked tower needs a source of its own."""
+    text = TextConfig(width=16, depth=1, heads=2, vocabulary=120, context_length=32)
+    source = grow_text_source(out.with_name(f"{out.name}_text"), ["There is glioma seen.", "No significant abnormalities."], text)
     small = {
         "model.embed_dim": 16,
         "model.vision.size": [8, 16, 16],
         "model.vision.patch": [2, 8, 8],
         "model.vision.width": 24,
         "model.vision.heads": 2,
-        "model.text.source": "null",
+        "model.text.source": source,
+        "model.text.pretrained": "false",
         "model.text.context_length": 32,
         "model.text.width": 16,
         "model.text.depth": 1,

@@ -15,9 +15,9 @@ from hlip.config import parse_config
 from hlip.data import Chunks, StudyDataset
 from hlip.loss import LossConfig, dual_contrastive_loss
 from hlip.store import Store
+from pretrain.settings import PretrainConfig
 from pretrain.start import build_model
 from pretrain.step import BadStepError, features_of, joined, train_step
-from pretrain.train import PretrainConfig
 
 TINY = Path(__file__).with_name("tiny.yaml")
 EVEN = LossConfig()

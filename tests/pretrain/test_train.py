@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 import hlip
 import pretrain.train
 from hlip.config import parse_config
-from pretrain.train import PretrainConfig, Run, main
+from pretrain.settings import PretrainConfig
+from pretrain.train import Run, main
 
 TINY = Path(__file__).with_name("tiny.yaml")
 
