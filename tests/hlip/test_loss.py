@@ -79,6 +79,22 @@ def test_identical_texts_share_the_probability():
     assert rewarded > clip_loss(image, text, image, text, scale, same)
 
 
+def test_with_infonce_identical_texts_change_nothing():
+    """Equal texts have equal embeddings: neither the loss nor any gradient moves, whatever the studies look like."""
+    results = []
+    for match in (False, True):
+        parts = features()
+        own = torch.tensor([0, 1, 0, 2, 1, 0])
+        leaves = {"study": parts["study"].clone().requires_grad_(), "rows": parts["sentence"][:3].clone().requires_grad_()}
+        shared = parts | {"study": leaves["study"], "sentence": leaves["rows"][own]}
+        texts = [f"text {number}" for number in own.tolist()]
+        losses = dual_contrastive_loss(shared, LossConfig(identical_texts_match=match), (texts, [f"r{n}" for n in range(6)]))
+        losses.total.backward()
+        results.append([losses.total.detach(), leaves["study"].grad, leaves["rows"].grad])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+
+
 def test_identical_texts_need_the_texts():
     with pytest.raises(ValueError, match="needs the texts"):
         dual_contrastive_loss(features(), LossConfig(identical_texts_match=True))

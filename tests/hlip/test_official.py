@@ -93,7 +93,6 @@ def test_what_the_official_code_has_no_place_for_is_refused(text_source, tmp_pat
     for vision, part in (
         ({"position": "rotary"}, "position rotary"),
         ({"pool": "class", "class_tokens": 2}, "2 class tokens with pool class"),
-        ({"class_tokens": 3}, "3 class tokens"),
     ):
         with pytest.raises(CheckpointError, match=f"no place for {part}"):
             official.export(made(text_source, **vision), tmp_path / "out")

@@ -89,7 +89,9 @@ def recipe(name: str, *more: str) -> PretrainConfig:
 def shrunk(store: Path, out: Path) -> list[str]:
     """Options that make a recipe tiny; its depth, scopes, rates and epochs stay. A locked tower needs a source of its own."""
     text = TextConfig(width=16, depth=1, heads=2, vocabulary=120, context_length=32)
-    source = grow_text_source(out.with_name(f"{out.name}_text"), ["There is glioma seen.", "No significant abnormalities."], text)
+    source = grow_text_source(
+        out.with_name(f"{out.name}_text"), ["There is glioma seen.", "No significant abnormalities."], text
+    )
     small = {
         "model.embed_dim": 16,
         "model.vision.size": [8, 16, 16],
