@@ -6,12 +6,14 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from hlip.store import Store, StudyRecord, write_index, write_spec, write_study
 from hlip.volume import VolumeSpec
@@ -20,6 +22,24 @@ torch.set_num_threads(1)  # tiny tensors: threads cost more than they bring
 
 ROOT = Path(__file__).parents[1]
 LABELS = ["glioma", "acute infarction", "white matter hyperintensity", "normal"]
+
+
+@pytest.fixture
+def fresh_engine() -> Iterator[Callable[[], None]]:
+    """accelerate keeps its state in singletons: the next test begins without, and `fresh_engine()` forgets it at once."""
+
+    def forget() -> None:
+        for state in (AcceleratorState, GradientState, PartialState):
+            state._reset_state()
+
+    yield forget
+    forget()
+
+
+@pytest.fixture
+def accelerator(fresh_engine: Callable[[], None]) -> Accelerator:
+    """Of one CPU process."""
+    return Accelerator(cpu=True)
 
 
 @pytest.fixture

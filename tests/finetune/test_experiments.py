@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from finetune.experiments import measures, runs
 from finetune.experiments.cli import add_experiments
@@ -23,6 +22,8 @@ from hlip.taxonomy import Taxonomy
 from hlip.text import TextConfig, grow_text_source
 from hlip.vision import VisionConfig
 
+pytestmark = pytest.mark.usefixtures("fresh_engine")
+
 TINY = Path(__file__).with_name("tiny.yaml")
 TREE = Taxonomy.from_dict(
     {
@@ -34,14 +35,6 @@ TREE = Taxonomy.from_dict(
         ],
     }
 )
-
-
-@pytest.fixture(autouse=True)
-def fresh_engine():
-    """accelerate keeps its state in singletons."""
-    yield
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()
 
 
 # --- the plan --------------------------------------------------------------------------------------------------------

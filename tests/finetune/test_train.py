@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import load_file
 from torch import nn
 
@@ -23,15 +22,9 @@ from hlip.text import TextConfig, grow_text_source
 from hlip.vision import VisionConfig
 from hp2l.diagnoser import load
 
+pytestmark = pytest.mark.usefixtures("fresh_engine")
+
 TINY = Path(__file__).with_name("tiny.yaml")
-
-
-@pytest.fixture(autouse=True)
-def fresh_engine():
-    """accelerate keeps its state in singletons."""
-    yield
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()
 
 
 @pytest.fixture(scope="module")

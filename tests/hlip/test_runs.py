@@ -7,8 +7,6 @@ import os
 import signal
 
 import pytest
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import nn
 
 from hlip.runs import Checkpoints, RunLog, StopSignal
@@ -34,13 +32,6 @@ def test_a_new_run_begins_a_new_log_and_other_processes_write_nothing(tmp_path):
     RunLog(tmp_path, main=True, start=0)
     assert (tmp_path / "metrics.jsonl").read_text() == ""
     assert RunLog(tmp_path, main=True).values("loss") == []
-
-
-@pytest.fixture
-def accelerator():
-    yield Accelerator(cpu=True)
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()
 
 
 def test_the_last_checkpoints_are_kept_and_the_last_is_gone_on_from(tmp_path, accelerator):

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import load_file, save_file
 
 import hlip
@@ -26,6 +25,8 @@ from hlip.text import TextConfig, grow_text_source
 from hlip.variants import Variant
 from pretrain.settings import PretrainConfig
 from pretrain.train import Run
+
+pytestmark = pytest.mark.usefixtures("fresh_engine")
 
 CONFIGS = configs_folder()
 TINY = Path(__file__).with_name("tiny.yaml")
@@ -66,18 +67,6 @@ LAUNCHES = {
     "nodes_2": ("MULTI_GPU", 16, 2, None),
     "nodes_2_zero2": ("DEEPSPEED", 16, 2, 2),
 }
-
-
-@pytest.fixture(autouse=True)
-def fresh_engine():
-    """accelerate keeps its state in singletons."""
-    yield
-    forget_engine()
-
-
-def forget_engine() -> None:
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()
 
 
 def recipe(name: str, *more: str) -> PretrainConfig:
@@ -181,14 +170,14 @@ def test_a_recipe_trains_a_named_model(name):
 
 
 @pytest.mark.parametrize("name", [*RECIPES, "demo"])
-def test_a_recipe_makes_its_first_step(name, tiny_store, tmp_path, stopped_at):
+def test_a_recipe_makes_its_first_step(name, tiny_store, tmp_path, stopped_at, fresh_engine):
     parsed = recipe(name, "--store", "store", "--out", "run")
     start, flat = tmp_path / "start", tmp_path / "flat.safetensors"
     vit = flat_vit(flat, len(parsed.model.vision.scopes))
     if "unmasked" in name:
         masked = recipe(name.partition(" + ")[0], *shrunk(tiny_store, start), "--init_vision", str(flat))
         stopped_at(pretrain.train, "train_step", 2, Run(masked).train)
-        forget_engine()
+        fresh_engine()
         weight = load_file(start / "model" / "model.safetensors")["visual.blocks.1.attn.qkv.weight"]
         config = recipe(name, *shrunk(tiny_store, tmp_path / "run"), "--init", str(start))
     else:
@@ -223,11 +212,11 @@ def test_a_recipe_makes_its_first_step(name, tiny_store, tmp_path, stopped_at):
     assert model.config.prefix == ("" if name == "chest_ct" else "This study shows: ")
 
 
-def test_the_overlay_alone_does_not_pass_for_another_recipe(tiny_store, tmp_path, stopped_at):
+def test_the_overlay_alone_does_not_pass_for_another_recipe(tiny_store, tmp_path, stopped_at, fresh_engine):
     """unmasked.yaml without the recipe it is laid over describes another model than the run's."""
     masked = recipe("mri_ct_large", *shrunk(tiny_store, tmp_path / "masked"), "--init_vision", "null")
     stopped_at(pretrain.train, "train_step", 2, Run(masked).train)
-    forget_engine()
+    fresh_engine()
     config = recipe("unmasked", *shrunk(tiny_store, tmp_path / "run"), "--init", str(tmp_path / "masked"))
     with pytest.raises(ValueError, match="the model differs from that of init: vision"):
         Run(config)

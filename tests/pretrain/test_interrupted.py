@@ -14,24 +14,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import load_file
 
 import hlip
 import pretrain.train
 from pretrain.train import main
 
+pytestmark = pytest.mark.usefixtures("fresh_engine")
+
 ROOT = Path(__file__).parents[2]
 TINY = Path(__file__).with_name("tiny.yaml")
 DROPS = ("--model.vision.patch_dropout", "0.5", "--model.vision.drop_path", "0.2")
-
-
-@pytest.fixture(autouse=True)
-def fresh_engine():
-    """accelerate keeps its state in singletons."""
-    yield
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()
 
 
 def arguments(store: Path, out: Path, *more: str) -> list[str]:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from hlip.batches import GlobalBatches
 from hlip.config import parse_config
@@ -22,13 +21,6 @@ from pretrain.step import BadStepError, features_of, joined, train_step
 TINY = Path(__file__).with_name("tiny.yaml")
 EVEN = LossConfig()
 DROPPING = ("--model.vision.patch_dropout", "0.5", "--model.vision.drop_path", "0.3")
-
-
-@pytest.fixture
-def accelerator():
-    yield Accelerator(cpu=True)
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()
 
 
 class Bench:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import load_file, save_file
 
 import hlip
@@ -16,15 +15,9 @@ from hlip.config import parse_config
 from pretrain.settings import PretrainConfig
 from pretrain.train import Run, main
 
+pytestmark = pytest.mark.usefixtures("fresh_engine")
+
 TINY = Path(__file__).with_name("tiny.yaml")
-
-
-@pytest.fixture(autouse=True)
-def fresh_engine():
-    """accelerate keeps its state in singletons."""
-    yield
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()
 
 
 def arguments(store: Path, out: Path, *more: str) -> list[str]:
@@ -239,9 +232,9 @@ def test_the_vision_tower_starts_from_a_2d_vit(tiny_store, tmp_path):
     assert sorted(scales) == pytest.approx(sorted({1.0, 0.5, 0.25, 0.125, 0.0625, 0.1, 0.05, 0.025}))
 
 
-def test_half_precision_learns_the_same(tiny_store, tmp_path):
+def test_half_precision_learns_the_same(tiny_store, tmp_path, fresh_engine):
     main(arguments(tiny_store, tmp_path / "whole"))
-    AcceleratorState._reset_state(reset_partial_state=True)
+    fresh_engine()
     main(arguments(tiny_store, tmp_path / "half", "--precision", "bf16"))
     one, other = ([row["loss"] for row in metrics(tmp_path / name) if "loss" in row] for name in ("whole", "half"))
     assert one != other

@@ -7,18 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState, PartialState
 
 import hlip
 from pretrain.train import main
 from pretrain.validate import ValidationConfig, both_ways, report_of, validate
 
-
-@pytest.fixture(autouse=True)
-def fresh_engine():
-    yield
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()
+pytestmark = pytest.mark.usefixtures("fresh_engine")
 
 
 def test_both_directions_count_alike():
