@@ -33,9 +33,9 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from measure import Machine, apart, chosen_device, describe, model_flops, peak_bytes, peak_flops
+from measure import Machine, apart, chosen_device, describe, model_flops, peak_bytes
 from rich.console import Console
-from rich.table import Table
+from step_table import largest_gap, ratios, summary, table
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="pretrain-step-", dir=arguments.folder) as folder:
         write_store(Path(folder) / "store", setting, max(setting.batch_sizes))
         found = measure_all(all_cases, machine, setting, Path(folder), arguments)
-    report["cases"] = rows = [summary(case, turns, machine) for case, turns in found]
+    report["cases"] = rows = [summary(asdict(case), turns, machine) for case, turns in found]
     console.print(table(rows, machine.cuda))
     report["ratios"] = ratios(rows)
     for text, values in report["ratios"].items():
@@ -363,9 +363,6 @@ def step_flops(batch: Batch, config: PretrainConfig) -> float:
     return 3 * total
 
 
-# --- turns to tables --------------------------------------------------------------------------------------------------
-
-
 def measure_all(
     all_cases: Sequence[Case], machine: Machine, setting: Setting, folder: Path, arguments: argparse.Namespace
 ) -> list[tuple[Case, list[dict[str, Any]]]]:
@@ -378,89 +375,6 @@ def measure_all(
         tqdm.write(f"{case.name}: {words}, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
         found[case.name].append(turn)
     return [(case, found[case.name]) for case in all_cases]
-
-
-def summary(case: Case, turns: Sequence[dict[str, Any]], machine: Machine) -> dict[str, Any]:
-    """One case over all its turns."""
-    row: dict[str, Any] = asdict(case)
-    if errors := [turn["error"] for turn in turns if "error" in turn]:
-        return row | {"error": errors[0]}
-    everything = {name: [value for turn in turns for value in turn[name]] for name in vars(Taken())}
-    seconds, wait = statistics.median(everything["step"]), statistics.fmean(everything["wait"])
-    mean = {name: statistics.fmean(everything[name]) for name in ("scans", "patches", "words", "flops")}
-    row |= {
-        "step_seconds": seconds,
-        "all_step_seconds": everything["step"],
-        "cpu_seconds": statistics.median(everything["busy"]),
-        "wait_seconds": wait,
-        "wait_share": wait / (seconds + wait),
-        "scans": mean["scans"],
-        "studies_per_second": case.batch / (seconds + wait),
-        "patch_tokens_per_second": mean["patches"] / (seconds + wait),
-        "text_tokens_per_second": mean["words"] / (seconds + wait),
-        "peak_gb": statistics.median(turn["peak"] for turn in turns) / 1e9,
-        "first_loss": turns[0]["loss"],
-        "flops_per_second": mean["flops"] / seconds,
-    }
-    peak = peak_flops(machine.device) if machine.cuda else None
-    return row | {"mfu": None if peak is None else row["flops_per_second"] / peak}
-
-
-def pairs(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """What is compared: text, case, and the case it is held against; those that were measured."""
-    done = [row for row in rows if "error" not in row]
-
-    def plain(row: dict[str, Any]) -> list[dict[str, Any]]:
-        special = ("chunk", "max_scans", "repeated")
-        same = [other for other in done if all(other[name] == row[name] for name in ("batch", "workers"))]
-        return [other for other in same if not any(other[name] for name in special) and other["checkpoint"] is None]
-
-    for row in done:
-        if row["chunk"]:
-            yield from (
-                (f"{row['batch']} studies in chunks of {row['chunk']}, against whole", row, base) for base in plain(row)
-            )
-        if row["checkpoint"] is False:
-            yield from (("blocks not recomputed, against recomputed", row, base) for base in plain(row))
-        if row["repeated"]:
-            packed = [other for other in done if other["max_scans"] and not other["repeated"]]
-            yield from (("scans repeated, against packed", row, base) for base in packed)
-
-
-def ratios(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Of a step's seconds (without waiting), its CPU seconds, and peak memory."""
-    names = {"seconds": "step_seconds", "cpu_seconds": "cpu_seconds", "peak_gb": "peak_gb"}
-    return {text: {short: row[name] / base[name] for short, name in names.items()} for text, row, base in pairs(rows)}
-
-
-def largest_gap(rows: Sequence[dict[str, Any]]) -> float | None:
-    """Relative difference of the first loss, chunks against whole; None where nothing was measured in both ways."""
-    gaps = [abs(row["first_loss"] / base["first_loss"] - 1) for _, row, base in pairs(rows) if row["chunk"]]
-    return max(gaps, default=None)
-
-
-def table(rows: Sequence[dict[str, Any]], cuda: bool) -> Table:
-    """For people."""
-    more = ("TFLOP/s", "of the peak") if cuda else ()
-    found = Table("case", "scans", "s a step", "(least - most)", "studies/s", "patch tokens/s", "waiting", "peak GB", *more)
-    for row in rows:
-        if "error" in row:
-            found.add_row(row["name"], "", row["error"])
-            continue
-        cells = [
-            row["name"],
-            f"{row['scans']:.0f}",
-            f"{row['step_seconds']:.3g}",
-            f"{min(row['all_step_seconds']):.3g} - {max(row['all_step_seconds']):.3g}",
-            f"{row['studies_per_second']:.3g}",
-            f"{row['patch_tokens_per_second']:.0f}",
-            f"{row['wait_share']:.1%}",
-            f"{row['peak_gb']:.2f}",
-        ]
-        if cuda:
-            cells += [f"{row['flops_per_second'] / 1e12:.0f}", "unknown device" if row["mfu"] is None else f"{row['mfu']:.0%}"]
-        found.add_row(*cells)
-    return found
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -26,25 +27,25 @@ PATTERNS = ["*.json", "*.txt", "*.safetensors"]
 Kind = TypeVar("Kind", bound="HubCheckpoint")
 
 
-class HubCheckpoint(ModelHubMixin, library_name=LIBRARY):
+class HubCheckpoint(ModelHubMixin, ABC, library_name=LIBRARY):
     """A module whose `save(folder)` leaves all of a checkpoint, and whose `_open` reads it back."""
 
     files: ClassVar[frozenset[str]] = frozenset()
     """What stands in a checkpoint folder of this kind."""
     facts: dict[str, Any]
 
+    @abstractmethod
     def save(self, folder: str | Path) -> None:
         """Write the checkpoint folder, card included, whole or not at all."""
-        raise NotImplementedError
 
+    @abstractmethod
     def card(self) -> str:
         """The model card, Markdown with a YAML header."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def _open(cls: type[Kind], path: str | Path, device: str | torch.device, **settings: Any) -> Kind:
         """A model in evaluation mode, from all that the kind's own `load` takes."""
-        raise NotImplementedError
 
     def save_pretrained(
         self,

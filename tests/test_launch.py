@@ -92,7 +92,7 @@ def test_a_checkpoint_of_one_process_goes_on_with_two(launch, tiny_store, tmp_pa
 
 
 @pytest.mark.parametrize("engine", ["ddp", "zero2"])
-def test_chunks_on_two_processes_equal_one_pass(launch, tiny_store, tmp_path, alone, engine):
+def test_chunks_on_two_processes_equal_one_pass(launch, tiny_store, tmp_path, engine):
     """Two chunks a process against whole batches; without stochastic depth, whose draws belong to a chunk."""
     plain = ["--model.vision.drop_path", "0.0"]
     launch(["pretrain", *arguments(tiny_store, tmp_path / "whole", *plain, "--chunk_studies", "0")], **CPU)
@@ -101,6 +101,7 @@ def test_chunks_on_two_processes_equal_one_pass(launch, tiny_store, tmp_path, al
         launch(["--multi_gpu", "--num_processes", "2", *cut], **CPU)
     else:
         launch(["--config_file", str(ROOT / "configs" / "accelerate" / "cpu_2_zero2.yaml"), *cut])
+    assert len(losses(tmp_path / "cut")) == 20
     same_run(tmp_path / "cut", tmp_path / "whole")
 
 

@@ -45,17 +45,14 @@ def test_maps_are_attention_over_an_even_look(model):
     )
 
 
+def said(checkpoint: Path, store: Path, out: Path) -> argparse.Namespace:
+    settings = {"finetuned": checkpoint, "study": "s3", "store": store, "manifest": None, "top": 3, "device": "cpu"}
+    return argparse.Namespace(**settings, out=out)
+
+
 def test_the_command_prints_levels_and_writes_a_map_each(model, tiny_store, tmp_path, capsys):
     model.save(tmp_path / "model")
-    settings = {
-        "study": "s3",
-        "store": tiny_store,
-        "manifest": None,
-        "top": 3,
-        "device": "cpu",
-        "finetuned": tmp_path / "model",
-    }
-    diagnose_command(argparse.Namespace(**settings, out=tmp_path / "maps"))
+    diagnose_command(said(tmp_path / "model", tiny_store, tmp_path / "maps"))
     printed = capsys.readouterr().out
     volumes = Store(tiny_store).volumes("s3")
     scores = model.diagnose(volumes, [len(volumes)])
@@ -72,13 +69,5 @@ def test_the_command_prints_levels_and_writes_a_map_each(model, tiny_store, tmp_
 def test_a_head_without_a_prompt_says_so(model, tiny_store, tmp_path):
     flat = Diagnoser(model.encoder, HeadConfig(kind="flat", blocks=(4, 2, 2)), model.taxonomy).eval()
     flat.save(tmp_path / "model")
-    settings = {
-        "study": "s3",
-        "store": tiny_store,
-        "manifest": None,
-        "top": 3,
-        "device": "cpu",
-        "finetuned": tmp_path / "model",
-    }
     with pytest.raises(ValueError, match="a head of kind flat has no prompt"):
-        diagnose_command(argparse.Namespace(**settings, out=tmp_path / "maps"))
+        diagnose_command(said(tmp_path / "model", tiny_store, tmp_path / "maps"))

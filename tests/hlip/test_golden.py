@@ -69,14 +69,15 @@ def official_gradients(encoder: StudyEncoder) -> dict[str, Tensor]:
     return gradients | {"cls_token": token[:, :1], "reg_token": token[:, 1:]}
 
 
-def check_encoder(file: Path) -> None:
-    """Outputs, features, gradients, and what models.json says of each block and of every gradient's norm."""
+def check_encoder(file: Path) -> int:
+    """Outputs, features, gradients, and what models.json says of each block and of every gradient's norm; returns the cases held."""
     encoder, golden = encoder_of(file), load_file(file)
     inputs = json.loads((file.parent / "models.json").read_text(encoding="utf-8"))[file.stem].get("inputs", {})
     seen: list[Tensor] = []
     for block in encoder.blocks:
         block.register_forward_hook(lambda module, arguments, output: seen.append(output.detach()))
-    for case in (key[3:] for key in golden if key.startswith("in.")):
+    cases = [key[3:] for key in golden if key.startswith("in.")]
+    for case in cases:
         volumes, counts = packed(golden[f"in.{case}"].requires_grad_())
         seen.clear()
         tokens = encoder.tokens(volumes, counts)
@@ -97,6 +98,7 @@ def check_encoder(file: Path) -> None:
             close_to_largest(gradients[key.removeprefix(start)], golden[key], key)
         for key, norm in notes.get("grad_norms_of_sum(out*gradR)", {}).items():
             assert gradients[key].norm().item() == pytest.approx(norm, rel=1e-5), key
+    return len(cases)
 
 
 def check_trace(seen: list[Tensor], trace: list[dict[str, Any]], prefix: int) -> None:
@@ -110,13 +112,12 @@ def check_trace(seen: list[Tensor], trace: list[dict[str, Any]], prefix: int) ->
         assert total == pytest.approx(line["prefix_sum"], abs=allowed), line
 
 
-def check_patch_dropout(file: Path) -> None:
-    """Training mode with the official choice of patches: by place in the scan, or in each slice's plane."""
+def check_patch_dropout(file: Path) -> int:
+    """Training mode with the official choice of patches, by place in the scan or in each slice's plane; returns the cases held."""
     encoder, golden = encoder_of(file).train(), load_file(file)
     [studies] = [value for key, value in golden.items() if key.startswith("in.")]
     volumes, counts = packed(studies)
     compared = [key.removeprefix("keep_indices.") for key in golden if key.startswith("keep_indices.")]
-    assert compared
     for case in compared:
         kept = golden[f"keep_indices.{case}"]
         if len(kept) > len(volumes):
@@ -125,23 +126,24 @@ def check_patch_dropout(file: Path) -> None:
             kept = rearrange(rearrange(kept, "(S d) k -> S d k", d=depth) + starts, "S d k -> S (d k)")
         out = encoder(volumes, counts, kept=kept)
         close(out.reshape(golden[f"out.{case}"].shape), golden[f"out.{case}"], case)
+    return len(compared)
 
 
 @each("encoder")
 def test_vision_trunk(file):
-    check_encoder(file)
+    assert check_encoder(file) > 0
 
 
 @each("patch dropout")
 def test_patch_dropout(file):
-    check_patch_dropout(file)
+    assert check_patch_dropout(file) > 0
 
 
 @each("encoder", "patch dropout")
 def test_the_restatement_is_faithful(file):
     """`golden_maker`'s trunk gives what the official one gave."""
     weights, config = weights_and_config(file)
-    golden = load_file(file)
+    golden, held = load_file(file), 0
     for case in (key[3:] for key in golden if key.startswith("in.")):
         for out in (key for key in golden if key.startswith("out.")):
             kept = golden.get(out.replace("out.", "keep_indices."))
@@ -149,15 +151,17 @@ def test_the_restatement_is_faithful(file):
                 continue
             made = golden_maker.trunk(weights, config, golden[f"in.{case}"], kept)
             close(made["out"], golden[out], out)
+            held += 1
             if kept is None:
                 close(made["features"], golden[f"features.{case}"], "features")
+    assert held == sum(key.startswith("out.") for key in golden)
 
 
 @pytest.mark.parametrize("name", golden_maker.MADE)
 def test_vision_trunk_of_other_configurations(name, tmp_path):
     file = golden_maker.write(tmp_path, name)
     assert kind_of(file) == "encoder"
-    check_encoder(file)
+    assert check_encoder(file) > 0
 
 
 @pytest.mark.parametrize("name", ["other_patch", "chest_ct", "paper_h3_sequence", "large_h2_dual"])
@@ -165,7 +169,7 @@ def test_patch_dropout_of_other_configurations(name, tmp_path):
     golden_maker.write(tmp_path, name)
     file = golden_maker.write_dropped(tmp_path, name, 0.25)
     assert kind_of(file) == "patch dropout"
-    check_patch_dropout(file)
+    assert check_patch_dropout(file) > 0
 
 
 def test_layer_norms_of_another_epsilon_are_refused():

@@ -58,3 +58,4 @@ def test_a_forward_pass_does_not_wait_for_the_device():
             encoder(volumes, [1, 3, 2]).float().sum().backward()
         finally:
             torch.cuda.set_sync_debug_mode("default")
+    assert all(parameter.grad is not None for parameter in encoder.parameters())

@@ -85,6 +85,7 @@ def test_without_prompts_it_is_a_flat_vit() -> None:
         for block in head.blocks:
             out = run(block, out)
         slow.append([linear(layer, out[0]) for layer in head.heads])
+    assert len(head.blocks) == 6
     compare(head, slow)
 
 
@@ -147,6 +148,7 @@ def test_isolated_forward() -> None:
             above = out[:1]
             logits.append(linear(level.head, out[0]))
         slow.append(logits)
+    assert len(head.levels) == TREE.depth
     compare(head, slow)
 
 
