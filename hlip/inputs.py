@@ -56,7 +56,8 @@ def open_model(arguments: argparse.Namespace) -> HLIP:
             raise ValueError(
                 f"--spec {arguments.spec}: volumes of {tuple(spec.size)}, but the model reads {model.config.vision.size}"
             )
-        if model.volume_spec and not model.facts.get("official") and model.volume_spec.digest() != spec.digest():
+        guessed = model.facts.get("kind") == "official"  # its files name no spec; the architecture's usual one was taken
+        if model.volume_spec and not guessed and model.volume_spec.digest() != spec.digest():
             raise ValueError(f"{arguments.checkpoint}: says itself how its studies are prepared; leave --spec out")
         model.volume_spec = spec
     return model

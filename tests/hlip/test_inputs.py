@@ -44,6 +44,9 @@ def test_what_a_checkpoint_says_of_itself_is_not_contradicted(checkpoint):
     model.save(checkpoint)
     with pytest.raises(ValueError, match="says itself how its studies are prepared"):
         open_model(said(checkpoint, spec="demo"))
+    model.facts = {"kind": "official"}  # whose spec is a guess from its architecture
+    model.save(checkpoint)
+    assert open_model(said(checkpoint, spec="demo")).volume_spec == VolumeSpec.load("demo")
     assert json.loads((checkpoint / "config.json").read_text())["volume_spec"]["percentiles"] == [1.0, 99.0]
 
 
