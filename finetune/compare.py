@@ -33,8 +33,9 @@ from hlip.store import Store, StudyRecord, study_file
 from hlip.taxonomy import Taxonomy
 from hlip.zeroshot import ZeroShotSettings, embed_studies, score_taxonomy
 from hp2l.compare import Scores, compare
-from hp2l.diagnoser import Diagnoser, Tokens
+from hp2l.diagnoser import Diagnoser
 from hp2l.diagnoser import load as load_finetuned
+from hp2l.tokens import Tokens
 
 Levels = list[NDArray[np.float64]]
 

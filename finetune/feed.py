@@ -20,8 +20,9 @@ from hlip.batches import GlobalBatches, Place
 from hlip.data import Batch, Sample, collate, deaf_to_signals, evaluation_batches
 from hlip.engine import whole_weights
 from hlip.store import Store, StudyRecord
-from hp2l.diagnoser import Diagnoser, Tokens
+from hp2l.diagnoser import Diagnoser
 from hp2l.head import HP2LOutput
+from hp2l.tokens import Tokens
 
 Steps = Iterator[tuple[Tensor, "Batch | None"]]
 

@@ -20,7 +20,9 @@ from tqdm import tqdm
 from hlip.data import evaluation_batches
 from hlip.model import HLIP
 from hlip.store import Store, StudyRecord, study_file
-from hp2l.diagnoser import Diagnoser, Tokens
+from hp2l.diagnoser import Diagnoser
+from hp2l.encoders import Encoder
+from hp2l.tokens import Tokens
 
 
 @torch.no_grad()
@@ -77,7 +79,7 @@ def _digest(model: Diagnoser, store: Store, records: Sequence[StudyRecord], prec
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
-def weights_digest(encoder: HLIP) -> str:
+def weights_digest(encoder: Encoder | HLIP) -> str:
     """Hex digest of a vision tower's weights."""
     digest = hashlib.sha256()
     for key, value in sorted(encoder.visual.state_dict().items()):

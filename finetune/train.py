@@ -41,8 +41,9 @@ from hlip.optimizer import OptimizerConfig, learning_rate, make_optimizer, set_l
 from hlip.runs import Checkpoints, RunLog, StopSignal
 from hlip.store import Store
 from hlip.taxonomy import Taxonomy
-from hp2l.diagnoser import Diagnoser, HeadConfig
+from hp2l.diagnoser import Diagnoser
 from hp2l.head import Head
+from hp2l.heads import HeadConfig
 from hp2l.long_tail import count_labels
 from hp2l.loss import HP2LLoss, LossConfig
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from hlip.model import HLIP
 from hlip.vision import StudyEncoder
-from hp2l.diagnoser import Diagnoser, Tokens
+from hp2l.diagnoser import Diagnoser
 from hp2l.model import HP2LOutput
-from hp2l.tokens import pool_over_place
+from hp2l.tokens import Tokens, pool_over_place
 
 
 @dataclass

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hlip.taxonomy import Taxonomy, TaxonomyClass, TaxonomyError
     from hp2l.baselines import FlatConfig, FlatHead
-    from hp2l.diagnoser import Diagnoser, HeadConfig, load
+    from hp2l.diagnoser import Diagnoser, load
+    from hp2l.heads import HeadConfig
     from hp2l.loss import HP2LLoss, LossConfig, edge_consistency, level_bce
     from hp2l.model import HP2L, HP2LConfig, HP2LOutput
     from hp2l.prompts import PromptLearning
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "hlip.taxonomy": ("Taxonomy", "TaxonomyClass", "TaxonomyError"),
-    "hp2l.diagnoser": ("Diagnoser", "HeadConfig", "load"),
+    "hp2l.diagnoser": ("Diagnoser", "load"),
+    "hp2l.heads": ("HeadConfig",),
     "hp2l.baselines": ("FlatConfig", "FlatHead"),
     "hp2l.loss": ("HP2LLoss", "LossConfig", "edge_consistency", "level_bce"),
     "hp2l.model": ("HP2L", "HP2LConfig", "HP2LOutput"),

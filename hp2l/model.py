@@ -25,7 +25,7 @@ from hlip.taxonomy import Taxonomy
 from hp2l.blocks import BlockConfig, TokenEntry, make_block, start_as_vit
 from hp2l.head import Head, HP2LOutput
 from hp2l.prompts import PromptLearning, PromptUpdate, attention_row
-from hp2l.prototypes import FixedPrototypes, LearnedPrototypes, PrototypeBank, Prototypes, unit_vectors
+from hp2l.prototypes import Averaging, FixedPrototypes, LearnedPrototypes, PrototypeBank, Prototypes, unit_vectors
 
 __all__ = ["HP2L", "HP2LConfig", "HP2LOutput", "Level", "Prompt"]
 
@@ -42,8 +42,8 @@ class HP2LConfig(BlockConfig):
     """Heads of the prompt's attention over prototypes; the paper's equation has one."""
     momentum: float = 0.99
     """EMA momentum of the prototypes."""
-    warm_start: bool = False
-    """Set a prototype to the class's mean at its first update, instead of averaging from the random start."""
+    averaging: Averaging = "plain"
+    """Where the average begins, see `PrototypeBank`: plain is the paper's."""
     prototype_seed: int = 0
     """Seed of the prototypes' start from N(0, 1)."""
     prompt: Prompt = "prototypes"
@@ -56,7 +56,11 @@ class HP2LConfig(BlockConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_heads("prompt_heads")
-        for name, values in (("prompt", get_args(Prompt)), ("prototypes", get_args(Prototypes))):
+        for name, values in (
+            ("prompt", get_args(Prompt)),
+            ("prototypes", get_args(Prototypes)),
+            ("averaging", get_args(Averaging)),
+        ):
             if getattr(self, name) not in values:
                 raise ValueError(f"HP2LConfig.{name} '{getattr(self, name)}' is none of {', '.join(values)}")
         if self.prompt != "prototypes" and self.prototypes != "none":
@@ -121,7 +125,7 @@ class HP2L(Head, TokenEntry):
         given = (getattr(self, name, None) for name in ("cls", "prompt"))
         start_as_vit(self, *(token for token in given if token is not None), *self.later_prompts)
         if prototypes is not None:
-            self._averaged().initialise(prototypes)
+            self.begin_at(prototypes)
 
     def forward(self, tokens: Tensor, cls: Tensor | None = None, return_attention: bool = False) -> HP2LOutput:
         """Scores of every level.
@@ -162,6 +166,36 @@ class HP2L(Head, TokenEntry):
         if isinstance(self.bank, PrototypeBank):
             self.bank.update(output.cls, targets, masks)
 
+    def begin_at(self, prototypes: Sequence[Tensor]) -> None:
+        """Begin the averaged prototypes at these, one (K_l, C) tensor a level.
+
+        Raises:
+            ValueError: the head averages none, or other shapes.
+        """
+        self._averaged().initialise(prototypes)
+
+    @torch.no_grad()
+    def start_levels(self, blocks: Sequence[nn.Module]) -> None:
+        """Begin every level's two blocks as the last two of a trained encoder.
+
+        Args:
+            blocks: of the encoder, with timm's parameter names.
+
+        Raises:
+            ValueError: fewer than two, or blocks of another shape.
+        """
+        if len(blocks) < 2:
+            raise ValueError(f"levels have two blocks each, the encoder has {len(blocks)}: start them fresh")
+        for level in self._levels():
+            for own, given in zip((level.prompting, level.vanilla), blocks[-2:], strict=True):
+                try:
+                    own.load_state_dict(given.state_dict())
+                except RuntimeError as error:
+                    raise ValueError(
+                        "levels that begin as the encoder's blocks need its width, heads and mlp_ratio: "
+                        + str(error).splitlines()[1].strip()
+                    ) from error
+
     def similarity(self, output: HP2LOutput) -> list[Tensor]:
         """Cosine of each study's class token with each class prototype, (B, K_l) float32 in [-1, 1], a level each.
 
@@ -179,7 +213,7 @@ class HP2L(Head, TokenEntry):
                 self.counts,
                 config.width,
                 momentum=config.momentum,
-                warm_start=config.warm_start,
+                averaging=config.averaging,
                 seed=config.prototype_seed,
             )
         # The last level's are never read: learnt ones would get no gradient.

@@ -13,13 +13,14 @@ HP2L, step 5 (Liu et al., Medical Image Analysis 112, 2026). Notable choices:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 Prototypes = Literal["none", "one_hot", "learnable", "ema"]
+Averaging = Literal["plain", "first", "corrected"]
 
 
 class PrototypeBank(nn.Module):
@@ -29,17 +30,20 @@ class PrototypeBank(nn.Module):
         counts: K_l, number of classes of each level.
         width: C.
         momentum: m in P <- m P + (1 - m) mean; in [0, 1).
-        warm_start: a class's first update sets its prototype to the mean (ours; the paper averages from the random start).
+        averaging: plain, from the random start on (the paper). first: a class's first update sets its prototype to the mean. corrected:
+            the start has no part in it, and early means count alike (the bias correction of Adam; Kingma & Ba, arXiv 1412.6980, section 3).
         seed: of the start from N(0, 1), drawn by a generator of its own, so that all processes start equal.
     """
 
     def __init__(
-        self, counts: Sequence[int], width: int, *, momentum: float = 0.99, warm_start: bool = False, seed: int = 0
+        self, counts: Sequence[int], width: int, *, momentum: float = 0.99, averaging: Averaging = "plain", seed: int = 0
     ) -> None:
         super().__init__()
         if not 0.0 <= momentum < 1.0:
             raise ValueError(f"momentum must be in [0, 1), not {momentum}")
-        self.counts, self.width, self.momentum, self.warm_start = tuple(counts), width, momentum, warm_start
+        if averaging not in get_args(Averaging):
+            raise ValueError(f"averaging '{averaging}' is none of {', '.join(get_args(Averaging))}")
+        self.counts, self.width, self.momentum, self.averaging = tuple(counts), width, momentum, averaging
         generator = torch.Generator().manual_seed(seed)
         for level, count in enumerate(self.counts, start=1):
             self.register_buffer(f"level_{level}", torch.randn(count, width, generator=generator, device="cpu"))
@@ -98,12 +102,18 @@ class PrototypeBank(nn.Module):
     def _step(self, level: int, sums: Tensor, counts: Tensor) -> None:
         """Move the prototypes of the classes that are present: sums (K_l, C), counts (K_l, 1)."""
         prototypes, updates = self.prototypes(level), self.updates(level)
-        momentum = torch.full_like(counts, self.momentum)
-        if self.warm_start:
-            momentum[updates == 0] = 0.0
+        momentum = self._momenta(updates.unsqueeze(1).to(counts))
         moved = momentum * prototypes + (1.0 - momentum) * sums / counts.clamp(min=1.0)
         prototypes.copy_(torch.where(counts > 0, moved, prototypes.to(moved.dtype)))
         updates += (counts[:, 0] > 0).to(updates.dtype)
+
+    def _momenta(self, done: Tensor) -> Tensor:
+        """(K, 1): m of each class's next update, after so many (K, 1), a float."""
+        if self.averaging == "first":
+            return torch.where(done == 0, 0.0, self.momentum)
+        if self.averaging == "corrected":  # of the corrected average itself, so that no uncorrected one need be kept
+            return self.momentum * (1 - self.momentum**done) / (1 - self.momentum ** (done + 1))
+        return torch.full_like(done, self.momentum)
 
     def _check(self, features: Sequence[Tensor], targets: Sequence[Tensor], masks: Sequence[Tensor] | None) -> None:
         given = {"features": len(features), "targets": len(targets)} | ({} if masks is None else {"masks": len(masks)})
@@ -130,7 +140,7 @@ class PrototypeBank(nn.Module):
 
     def extra_repr(self) -> str:
         """Shown by `print(model)`."""
-        return f"counts={self.counts}, width={self.width}, momentum={self.momentum}, warm_start={self.warm_start}"
+        return f"counts={self.counts}, width={self.width}, momentum={self.momentum}, averaging={self.averaging}"
 
 
 class LearnedPrototypes(nn.Module):

@@ -1,4 +1,4 @@
-"""From an encoder's tokens to the fixed number that a hierarchical head reads.
+"""What a head reads: a fixed number of tokens a study, pooled from whatever an encoder gives.
 
 Patches are averaged over blocks of place and over the study's scans: `blocks` (2, 4, 4) gives 32 tokens, the number of the
 paper's own encoder, whatever the number of scans and the grid. Nothing is zero-filled: a missing sequence is simply not
@@ -7,12 +7,23 @@ part of the mean.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from einops import rearrange, reduce
 from torch import Tensor
 from torch.nn import functional as F
 
 from hlip.vision import StudyTokens
+
+
+class Tokens(NamedTuple):
+    """What a head reads of a batch of studies."""
+
+    patches: Tensor
+    """(B, N, C)."""
+    cls: Tensor
+    """(B, C): the encoder's first class token, or the mean of what it sees where it has none."""
 
 
 def pool_over_place(tokens: StudyTokens, blocks: tuple[int, int, int]) -> Tensor:
@@ -29,3 +40,8 @@ def pool_over_place(tokens: StudyTokens, blocks: tuple[int, int, int]) -> Tensor
     place = rearrange(tokens.patches, "S (d h w) C -> S C d h w", d=d, h=h, w=w)
     pooled = rearrange(F.adaptive_avg_pool3d(place, blocks), "S C d h w -> S (d h w) C")
     return torch.stack([reduce(scans, "n N C -> N C", "mean") for scans in pooled.split(tokens.scans_per_study)])
+
+
+def pool_map(features: Tensor, blocks: tuple[int, int, int]) -> Tensor:
+    """A feature map (B, C, d, h, w) of any size -> (B, N, C), N = the product of `blocks`; a smaller map is repeated."""
+    return rearrange(F.adaptive_avg_pool3d(features, blocks), "B C d h w -> B (d h w) C")

@@ -33,7 +33,8 @@ from hlip.model import checkpoint_folder
 from hlip.model import load as load_encoder
 from hlip.store import Store
 from hlip.taxonomy import Taxonomy
-from hp2l.diagnoser import Diagnoser, Tokens, load
+from hp2l.diagnoser import Diagnoser, load
+from hp2l.tokens import Tokens
 
 Scored = dict[str, list[NDArray[np.float64]]]
 """Split -> scores (N, K_l) of each level."""

@@ -40,7 +40,7 @@ class NearestPrototypes(Head):
         self.counts, self.nearest = taxonomy.counts, nearest
         self.pooling = Pooling(with_cls=with_cls)
         width = input_width * (2 if with_cls else 1)
-        self.bank = PrototypeBank(self.counts, width, momentum=momentum, warm_start=True)
+        self.bank = PrototypeBank(self.counts, width, momentum=momentum, averaging="first")
         self.scale = nn.Parameter(torch.full((len(self.counts),), 10.0))
         self.bias = nn.ParameterList(nn.Parameter(torch.zeros(count)) for count in self.counts)
         for level in range(1, taxonomy.depth + 1):

@@ -13,8 +13,9 @@ import hlip
 from finetune.diagnose import diagnose_command, prompt_maps, read
 from hlip.store import Store
 from hlip.taxonomy import Taxonomy
-from hp2l.diagnoser import Diagnoser, HeadConfig
+from hp2l.diagnoser import Diagnoser
 from hp2l.head import HP2LOutput
+from hp2l.heads import HeadConfig
 
 
 @pytest.fixture

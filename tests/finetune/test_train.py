@@ -136,7 +136,7 @@ def test_a_finished_run_is_left_alone(tiny_store, pretrained, tmp_path, capsys):
 
 def test_the_encoder_stays_as_it_was(tiny_store, pretrained, tmp_path):
     main(arguments(tiny_store, pretrained, tmp_path / "run"))
-    kept = load(tmp_path / "run").encoder.state_dict()
+    kept = load(tmp_path / "run").encoder.model.state_dict()
     for key, value in load_pretrained(pretrained).state_dict().items():
         assert torch.equal(value, kept[key]), key
 

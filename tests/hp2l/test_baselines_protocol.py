@@ -15,8 +15,9 @@ from hlip.model import HLIP, HLIPConfig
 from hlip.taxonomy import Taxonomy
 from hlip.text import TextConfig, grow_text_source
 from hlip.vision import VisionConfig
-from hp2l.diagnoser import KINDS, Diagnoser, HeadConfig, build_head, load
+from hp2l.diagnoser import Diagnoser, load
 from hp2l.head import Head, HP2LOutput
+from hp2l.heads import KINDS, HeadConfig, build_head
 from hp2l.loss import HP2LLoss, LossConfig
 
 WIDTH = 8

@@ -13,7 +13,8 @@ from hlip.model import HLIP, CheckpointError, HLIPConfig
 from hlip.taxonomy import Taxonomy
 from hlip.text import TextConfig, grow_text_source
 from hlip.vision import VisionConfig
-from hp2l.diagnoser import Diagnoser, HeadConfig, load
+from hp2l.diagnoser import Diagnoser, load
+from hp2l.heads import HeadConfig
 from hp2l.tokens import pool_over_place
 
 HEADS = [

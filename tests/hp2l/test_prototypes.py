@@ -90,7 +90,7 @@ def test_a_study_that_overflowed_does_not_count() -> None:
 
 
 def test_resume_equals_never_stopped() -> None:
-    through, before, after = (PrototypeBank(COUNTS, WIDTH, warm_start=True, seed=seed) for seed in (0, 0, 1))
+    through, before, after = (PrototypeBank(COUNTS, WIDTH, averaging="corrected", seed=seed) for seed in (0, 0, 1))
     for seed in range(6):
         through.update(*batch(seed))
     for seed in range(3):
@@ -112,11 +112,24 @@ def test_the_start_is_standard_normal_and_the_same_on_every_process() -> None:
     assert abs(first.prototypes(1).std().item() - 1.0) < 0.02
 
 
-def test_warm_start_takes_the_first_mean_and_averages_from_then_on() -> None:
-    bank = PrototypeBank((1,), 1, momentum=0.9, warm_start=True)
+def test_averaging_first_takes_the_first_mean_and_averages_from_then_on() -> None:
+    bank = PrototypeBank((1,), 1, momentum=0.9, averaging="first")
     for value, expected in ((10.0, 10.0), (20.0, 11.0)):
         bank.update([torch.tensor([[value]])], [torch.ones(1, 1)])
         assert bank.prototypes(1).item() == pytest.approx(expected)
+
+
+def test_corrected_averaging_is_the_weighted_mean_of_what_was_seen() -> None:
+    bank, seen = PrototypeBank((2,), 1, momentum=0.9, averaging="corrected"), []
+    start = bank.prototypes(1)[1].item()
+    for value in (3.0, -1.0, 8.0, 2.0):
+        seen.append(value)
+        bank.update([torch.tensor([[value]])], [torch.tensor([[1.0, 0.0]])])
+        weights = [0.9**age for age in reversed(range(len(seen)))]
+        assert bank.prototypes(1)[0].item() == pytest.approx(
+            sum(w * v for w, v in zip(weights, seen, strict=True)) / sum(weights)
+        )
+    assert bank.prototypes(1)[1].item() == start  # never seen
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])

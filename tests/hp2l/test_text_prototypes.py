@@ -9,7 +9,8 @@ from torch.nn import functional as F
 import hlip
 from hlip.taxonomy import Taxonomy
 from hlip.zeroshot import PromptSet, embed_classes
-from hp2l.diagnoser import Diagnoser, HeadConfig
+from hp2l.diagnoser import Diagnoser
+from hp2l.heads import HeadConfig
 from hp2l.text_prototypes import text_prototypes
 
 TREE = Taxonomy.load("brain_mri")

@@ -1,0 +1,89 @@
+"""What every encoder answers: which scans of a study it reads, and the tokens it makes of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from hlip.store import Store, StudyRecord
+from hlip.volume import VolumeSpec
+from hp2l.tokens import Tokens
+
+
+class Encoder(nn.Module, ABC):
+    """Scans of a study -> tokens for a head."""
+
+    kind: ClassVar[str]
+    channels: tuple[str, ...] | None = None
+    """Names of the scans that are read, in order, an absent one as zeros; None: all scans, whatever they are called."""
+    volume_spec: VolumeSpec | None = None
+
+    @property
+    @abstractmethod
+    def visual(self) -> nn.Module:
+        """What fine-tuning may train."""
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """C, channels of the tokens."""
+
+    @abstractmethod
+    def read(self, visual: nn.Module, volumes: Tensor, scans_per_study: Sequence[int], blocks: tuple[int, int, int]) -> Tokens:
+        """Tokens of packed studies.
+
+        Args:
+            visual: this encoder's, or what an engine or low-rank additions made of it.
+            volumes: (S, 1, D, H, W) uint8, study after study, as `scans` gives them.
+            scans_per_study: B counts on the host.
+            blocks: token blocks along depth, height and width.
+        """
+
+    @abstractmethod
+    def blocks(self) -> list[nn.Module]:
+        """The trunk's blocks or stages, from the input on."""
+
+    @abstractmethod
+    def norm(self) -> nn.Module | None:
+        """What normalises the last block's output, if anything does."""
+
+    @abstractmethod
+    def save(self, folder: str | Path) -> None:
+        """Write what `load_encoder` reads."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the trunk is."""
+        return next(self.visual.parameters()).device
+
+    def reads(self, record: StudyRecord) -> bool:
+        """Whether there is a scan in a study that this encoder reads."""
+        return bool(record.sequences) if self.channels is None else any(place is not None for place in self.places(record))
+
+    def places(self, record: StudyRecord) -> list[int | None]:
+        """For each channel the study's first scan of that name (upper and lower case alike), None where it has none."""
+        names = [name.casefold() for name in record.sequences]
+        wanted = [name.casefold() for name in self.channels or ()]
+        return [names.index(name) if name in names else None for name in wanted]
+
+    def scans(self, store: Store, record: StudyRecord, order: Sequence[int] | None = None) -> Tensor:
+        """(n, 1, D, H, W) uint8: the scans this encoder reads, absent channels as zeros.
+
+        Args:
+            order: without channels, which scans and in which order; all by default. Channels have an order of their own.
+
+        Raises:
+            StoreError: a damaged file.
+        """
+        if self.channels is None:
+            return store.volumes(record.study_id, order)
+        places = self.places(record)
+        found = store.volumes(record.study_id, [place for place in places if place is not None])
+        stacked = torch.zeros((len(places), *found.shape[1:]), dtype=found.dtype)
+        stacked[[channel for channel, place in enumerate(places) if place is not None]] = found
+        return stacked
