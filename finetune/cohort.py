@@ -6,7 +6,7 @@ Everything goes by patient: two studies of one patient never part, neither betwe
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hlip.store import Store, StudyRecord
 from hlip.taxonomy import Taxonomy, TaxonomyError
+from hp2l.encoders import ScanReader
 
 
 @dataclass
@@ -69,6 +70,33 @@ def cohort(store: Store, config: CohortConfig, taxonomy: Taxonomy) -> dict[str, 
         found = fold(found["train"] + found["val"], config, taxonomy)
     found["train"] = share(found["train"], config.fraction, config.seed)
     return found
+
+
+def only_read(
+    records: dict[str, list[StudyRecord]], reader: ScanReader, say: Callable[[str], None]
+) -> dict[str, list[StudyRecord]]:
+    """The studies with any scan that an encoder reads; where it reads named ones, how many lack each is said.
+
+    Raises:
+        ValueError: a split has no such study.
+    """
+    if reader.channels is None:
+        return records
+    every = [record for found in records.values() for record in found]
+    present = [sum(reader.places(record)[place] is not None for record in every) for place in range(len(reader.channels))]
+    counts = ", ".join(f"{name} {count}" for name, count in zip(reader.channels, present, strict=True))
+    say(f"the encoder reads, of {len(every)} studies: {counts}; what a study lacks is zeros")
+    kept = {split: [record for record in found if reader.reads(record)] for split, found in records.items()}
+    if without := [record.study_id for record in every if not reader.reads(record)]:
+        named = sorted({name for record in every for name in record.sequences})
+        say(
+            f"left out, none of these scans: {len(without)} studies ({', '.join(without[:5])}{', ...' if len(without) > 5 else ''})"
+        )
+        if not all(kept.values()):
+            raise ValueError(
+                f"no study has any of the channels {', '.join(reader.channels)}; the store's scans are called: {', '.join(named)}"
+            )
+    return kept
 
 
 def labelled(store: Store, split: str) -> list[StudyRecord]:

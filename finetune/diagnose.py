@@ -38,7 +38,7 @@ def diagnose_command(arguments: argparse.Namespace) -> None:
     """Print every level's scores of one study; with --out also the prompt's maps."""
     model = load(arguments.finetuned, pick_device(arguments.device))
     with tempfile.TemporaryDirectory() as scratch:
-        store, record = find_study(arguments, expected_spec(model.encoder, str(arguments.finetuned)), Path(scratch))
+        store, record = find_study(arguments, expected_spec(model.encoder.volume_spec, str(arguments.finetuned)), Path(scratch))
         volumes = store.volumes(record.study_id)
         output = read(model, volumes)
         notes = scan_notes(store, record.study_id) + folder_notes(store, record.study_id)

@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from finetune.tuning import Tuned, TuningConfig
+from hlip.augment import AugmentConfig, augment
 from hlip.batches import GlobalBatches, Place
 from hlip.data import Batch, Sample, collate, deaf_to_signals, evaluation_batches
 from hlip.engine import whole_weights
 from hlip.store import Store, StudyRecord
 from hp2l.diagnoser import Diagnoser
+from hp2l.encoders import ScanReader
 from hp2l.head import HP2LOutput
 from hp2l.tokens import Tokens
 
@@ -73,16 +75,26 @@ class CachedTokens:
 
 
 class Scans(Dataset[Sample]):
-    """Scans of labelled studies, drawn anew each epoch by (seed, epoch, study)."""
+    """Scans of labelled studies, drawn and changed anew each epoch by (seed, epoch, study)."""
 
-    def __init__(self, store: Store, records: Sequence[StudyRecord], max_scans: int, seed: int):
-        self.store, self.records, self.max_scans, self.seed = store, records, max_scans, seed
+    def __init__(
+        self,
+        store: Store,
+        records: Sequence[StudyRecord],
+        reader: ScanReader,
+        max_scans: int,
+        augmentation: AugmentConfig,
+        seed: int,
+    ):
+        self.store, self.records, self.reader = store, records, reader
+        self.max_scans, self.augmentation, self.seed = max_scans, augmentation, seed
 
     def __getitem__(self, place: Place) -> Sample:
         record = self.records[place.study]
         draws = np.random.default_rng([self.seed, place.epoch, place.study])
-        scans = draws.permutation(len(record.sequences))[: self.max_scans]
-        return Sample(str(place.study), self.store.volumes(record.study_id, scans.tolist()), "", "")
+        order = draws.permutation(len(record.sequences))[: self.max_scans].tolist()
+        volumes = self.reader(self.store, record, order)
+        return Sample(str(place.study), augment(volumes, self.augmentation, draws), "", "")
 
 
 class LiveScans:
@@ -99,10 +111,12 @@ class LiveScans:
         seed: int,
         workers: int,
         batch_size: int,
+        augmentation: AugmentConfig,
     ):
         self.module: nn.Module = Tuned(model, config)
         self.store, self.records, self.accelerator = store, records, accelerator
-        self.scans = Scans(store, records["train"], config.max_scans, seed)
+        self.reader = model.encoder.reader
+        self.scans = Scans(store, records["train"], self.reader, config.max_scans, augmentation, seed)
         self.workers, self.batch_size = workers, batch_size
 
     def steps(self, batches: GlobalBatches) -> Steps:
@@ -130,7 +144,7 @@ class LiveScans:
         own = range(accelerator.process_index, len(records), accelerator.num_processes)
         parts: list[list[Tensor]] = []
         with whole_weights(accelerator, model), accelerator.autocast():
-            for batch in evaluation_batches(self.store, [records[row] for row in own], self.batch_size):
+            for batch in evaluation_batches(self.store, [records[row] for row in own], self.batch_size, self.reader):
                 volumes = batch.volumes.to(accelerator.device)
                 parts.append([level.float().cpu() for level in model(volumes, batch.scans_per_study).probabilities()])
         levels = [torch.cat(level) for level in zip(*parts, strict=True)]

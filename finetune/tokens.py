@@ -34,7 +34,7 @@ def encode(
     patches: list[Tensor] = []
     cls: list[Tensor] = []
     with tqdm(total=len(records), desc=progress, unit="study", mininterval=0.5, disable=progress is None) as bar:
-        for batch in evaluation_batches(store, records, batch_size):
+        for batch in evaluation_batches(store, records, batch_size, model.encoder.reader):
             tokens = model.tokens(batch.volumes.to(device), batch.scans_per_study)
             patches.append(tokens.patches.float().cpu())
             cls.append(tokens.cls.float().cpu())
@@ -72,6 +72,7 @@ def _digest(model: Diagnoser, store: Store, records: Sequence[StudyRecord], prec
         weights_digest(model.encoder),
         store.spec.digest(),
         list(model.config.blocks),
+        list(model.encoder.channels or ()),
         precision,
         [[record.study_id, list(record.sequences)] for record in records],
         [[file.st_size, file.st_mtime_ns] for file in files],

@@ -25,23 +25,25 @@ from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from finetune.cohort import CohortConfig, Labels, classes_without, cohort, draw_weights
+from finetune.cohort import CohortConfig, Labels, classes_without, cohort, draw_weights, only_read
 from finetune.feed import CachedTokens, Feed, LiveScans, Steps
 from finetune.movement import draw_movement, keep_snapshot
 from finetune.several import expand, summarise
 from finetune.tokens import encode_once, weights_digest
-from finetune.tuning import TuningConfig, merged, with_weights
+from finetune.tuning import TuningConfig, merged
+from hlip.augment import AugmentConfig
 from hlip.batches import GlobalBatches
 from hlip.config import parse_config, plain, plain_errors
 from hlip.engine import Precision, full_state, make_accelerator, share_cores, whole_weights
 from hlip.folders import recover
 from hlip.metrics import class_aucs, macro
-from hlip.model import CheckpointError, load
+from hlip.model import CheckpointError
 from hlip.optimizer import OptimizerConfig, learning_rate, make_optimizer, set_learning_rate
 from hlip.runs import Checkpoints, RunLog, StopSignal
 from hlip.store import Store
 from hlip.taxonomy import Taxonomy
 from hp2l.diagnoser import Diagnoser
+from hp2l.encoders import CNNConfig, Encoder, ImageConfig, make_encoder
 from hp2l.head import Head
 from hp2l.heads import HeadConfig
 from hp2l.long_tail import count_labels
@@ -54,8 +56,8 @@ class FinetuneConfig:
 
     store: Path
     """Prepared store with labels and a train and a val split."""
-    encoder: Path
-    """Run or checkpoint folder of the pretrained HLIP."""
+    encoder: str
+    """Run or checkpoint folder of a pretrained HLIP; or `cnn` (the paper's own, over named sequences) or `image` (a 2-D backbone of timm)."""
     out: Path
     """Run folder."""
     steps: int
@@ -63,7 +65,10 @@ class FinetuneConfig:
     taxonomy: str = "brain_mri"
     """Name or path of the disease tree."""
     head: HeadConfig = field(default_factory=HeadConfig)
+    cnn: CNNConfig = field(default_factory=CNNConfig)
+    image: ImageConfig = field(default_factory=ImageConfig)
     tuning: TuningConfig = field(default_factory=TuningConfig)
+    augmentation: AugmentConfig = field(default_factory=AugmentConfig)
     cohort: CohortConfig = field(default_factory=CohortConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=1e-3, warmup_steps=100, weight_decay=0.05))
@@ -94,6 +99,14 @@ class FinetuneConfig:
     resume: str = "auto"
     """auto: go on after the last checkpoint in `out`, if there is one. never: refuse if there is. Or the path of one."""
 
+    def __post_init__(self) -> None:
+        if self.encoder == "cnn" and self.tuning.encoder != "all":
+            raise ValueError("encoder cnn starts at random: it must be trained, with --tuning.encoder all")
+        if self.tuning.encoder == "frozen" and not self.augmentation.off:
+            raise ValueError(
+                "augmentation changes voxels, but a frozen encoder reads them once: train it (--tuning.encoder), or leave it out"
+            )
+
 
 def main(argv: list[str] | None = None) -> None:
     """Parse the arguments and run."""
@@ -122,16 +135,17 @@ class Run:
         check_same_tree(config.out, self.taxonomy)
         self.store = Store(config.store)
         self.records = cohort(self.store, config.cohort, self.taxonomy)
-        self.labels = {split: Labels(records, self.taxonomy) for split, records in self.records.items()}
         if self.main:
             config.out.mkdir(parents=True, exist_ok=True)
             (config.out / "config.yaml").write_text(yaml.safe_dump(plain(config), sort_keys=False), encoding="utf-8")
         torch.manual_seed(config.seed)
         with whole_weights(self.accelerator):
-            self.pretrained = load(config.encoder)
-            self.model = Diagnoser(self.pretrained, config.head, self.taxonomy).to(self.accelerator.device).eval()
+            encoder = self.make_encoder()
+            self.records = only_read(self.records, encoder.reader, self.say)
+            self.model = Diagnoser(encoder, config.head, self.taxonomy).to(self.accelerator.device).eval()
+        self.labels = {split: Labels(records, self.taxonomy) for split, records in self.records.items()}
         self.model.start(self.labels["train"].targets, self.labels["train"].known, config.seed)
-        check_same_encoder(config.out, weights_digest(self.pretrained), self.accelerator)
+        check_same_encoder(config.out, weights_digest(self.model.encoder), self.accelerator)
         self.feed: Feed = self.make_feed()
         self.loss = self.make_loss()
         optimizer = make_optimizer({self.feed.module: config.tuning.lr_scale, self.model.head: 1.0}, config.optimizer)
@@ -143,6 +157,11 @@ class Run:
             self.accelerator.init_trackers("finetune")
         self.log = RunLog(config.out, self.main, self.start)
         self.means = [] if not self.start else self.log.values("val_auc")
+
+    def make_encoder(self, fetch: bool = True) -> Encoder:
+        """The encoder as it is before fine-tuning."""
+        config = self.config
+        return make_encoder(config.encoder, config.cnn, config.image, self.store.spec, fetch=fetch)
 
     def make_feed(self) -> Feed:
         """Cached tokens of a frozen encoder, encoded by the main process once and read by all; or the scans."""
@@ -157,6 +176,7 @@ class Run:
                 seed=config.seed,
                 workers=config.workers,
                 batch_size=config.encode_batch,
+                augmentation=config.augmentation,
             )
         cached, folder, precision = {}, config.tokens or config.out / "tokens", accelerator.mixed_precision
         with accelerator.main_process_first(), accelerator.autocast():
@@ -263,7 +283,9 @@ class Run:
                 own.visual, {key[len("visual.") :]: value for key, value in state.items() if key.startswith("visual.")}
             )
             head_state = {key[len("head.") :]: value for key, value in state.items() if key.startswith("head.")}
-            model = Diagnoser(with_weights(load(self.config.encoder), visual), self.config.head, self.taxonomy)
+            encoder = self.make_encoder(fetch=False)
+            encoder.visual.load_state_dict(visual)
+            model = Diagnoser(encoder, self.config.head, self.taxonomy)
         model.facts = self.facts(step, values)
         model.save(self.config.out / "model", head_state)
 
@@ -278,7 +300,8 @@ class Run:
         config = self.config
         weights = draw_weights(self.labels["train"], config.cohort.balance)
         tuned = config.tuning.encoder != "frozen"
-        sizes = [min(len(record.sequences), config.tuning.max_scans) for record in self.records["train"]] if tuned else None
+        reader = self.model.encoder.reader
+        sizes = [min(reader.count(record), config.tuning.max_scans) for record in self.records["train"]] if tuned else None
         return self.feed.steps(
             GlobalBatches(
                 len(self.records["train"]),
@@ -316,9 +339,10 @@ class Run:
         counts = " / ".join(map(str, self.taxonomy.counts))
         with whole_weights(self.accelerator, self.accelerator.unwrap_model(self.trained)):
             millions = sum(p.numel() for p in self.trained.parameters() if p.requires_grad) / 1e6
+        studies = f"{len(self.records['train'])} training and {len(self.records['val'])} validation studies"
+        parts = f"head {self.config.head.kind}, encoder {self.model.encoder.kind} ({self.config.tuning.encoder})"
         return (
-            f"{len(self.records['train'])} training and {len(self.records['val'])} validation studies, taxonomy {self.taxonomy.name} "
-            f"({counts} classes), head {self.config.head.kind}, encoder {self.config.tuning.encoder}: {millions:.1f} M trained parameters, "
+            f"{studies}, taxonomy {self.taxonomy.name} ({counts} classes), {parts}: {millions:.1f} M trained parameters, "
             f"{self.config.steps} steps" + (f", continuing after step {self.start}" if self.start else "")
         )
 

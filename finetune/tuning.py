@@ -6,7 +6,7 @@ becomes one module with the head, which the engine can wrap.
 
 from __future__ import annotations
 
-import copy
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,11 +14,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from hlip.model import HLIP
 from hlip.vision import StudyEncoder
 from hp2l.diagnoser import Diagnoser
-from hp2l.model import HP2LOutput
-from hp2l.tokens import Tokens, pool_over_place
+from hp2l.encoders import Encoder
+from hp2l.head import HP2LOutput
 
 
 @dataclass
@@ -48,56 +47,65 @@ class Tuned(nn.Module):
     """Encoder and head as one module: voxels in, logits of every level out.
 
     Args:
-        model: its vision tower and head become this module's; the text tower stays outside, it gets no gradient.
+        model: its vision tower and head become this module's; a text tower stays outside, it gets no gradient.
         config: what of the encoder is trained.
     """
 
     def __init__(self, model: Diagnoser, config: TuningConfig):
         super().__init__()
-        self.visual = trainable(model.encoder.visual, config)
+        self.visual = trainable(model.encoder, config)
         self.head = model.head
         self.blocks, self.start = model.config.blocks, model.config.cls == "encoder"
+        self.read = model.encoder.read  # a method, so that the encoder is no part of this module
 
     def forward(self, volumes: Tensor, scans_per_study: Sequence[int]) -> HP2LOutput:
         """(S, 1, D, H, W) uint8 of all scans, B counts on the host."""
-        tokens = self.visual.tokens(volumes, scans_per_study)
-        read = Tokens(pool_over_place(tokens, self.blocks), tokens.cls[:, 0])
-        output: HP2LOutput = self.head(read.patches, read.cls if self.start else None)
+        tokens = self.read(self.visual, volumes, scans_per_study, self.blocks)
+        output: HP2LOutput = self.head(tokens.patches, tokens.cls if self.start else None)
         return output
 
 
-def trainable(visual: StudyEncoder, config: TuningConfig) -> StudyEncoder:
-    """The tower with exactly the parameters trainable that the configuration names; changed in place.
+def trainable(encoder: Encoder, config: TuningConfig) -> nn.Module:
+    """The encoder's trunk with exactly the parameters trainable that the configuration names; changed in place.
 
     Raises:
-        ValueError: more blocks than there are, or peft is not installed.
+        ValueError: more blocks than there are, low-rank additions where there is no attention, or peft is not installed.
     """
+    visual, blocks = encoder.visual, encoder.blocks()
     visual.requires_grad_(config.encoder == "all")
-    visual.config.patch_dropout, visual.config.checkpoint_blocks = 0.0, config.checkpoint_blocks
+    if isinstance(visual, StudyEncoder):
+        visual.config.patch_dropout, visual.config.checkpoint_blocks = 0.0, config.checkpoint_blocks
     if config.encoder == "last":
-        if config.blocks > len(visual.blocks):
+        if config.blocks > len(blocks):
             raise ValueError(
-                f"tuning.blocks {config.blocks}: the encoder has {len(visual.blocks)}; `--tuning.encoder all` trains it whole"
+                f"tuning.blocks {config.blocks}: the encoder has {len(blocks)}; `--tuning.encoder all` trains it whole"
             )
-        for block in visual.blocks[-config.blocks :]:
-            block.requires_grad_(True)
-        visual.norm.requires_grad_(True)
+        for module in (*blocks[-config.blocks :], encoder.norm()):
+            if module is not None:
+                module.requires_grad_(True)
     if config.encoder == "lora":
-        try:
-            from peft import LoraConfig, inject_adapter_in_model
-        except ImportError as error:
-            raise ValueError("tuning.encoder lora needs peft: pip install 'hlip-hp2l[lora]'") from error
-        targets = LoraConfig(r=config.rank, lora_alpha=2 * config.rank, target_modules=r"blocks\.\d+\.attn\.(qkv|proj)")
-        inject_adapter_in_model(targets, visual)
+        add_low_rank(visual, config.rank)
     return visual
 
 
+def add_low_rank(visual: nn.Module, rank: int) -> None:
+    """Low-rank additions to every attention's linear layers, in place; only they are trained."""
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ValueError("tuning.encoder lora needs peft: pip install 'hlip-hp2l[lora]'") from error
+    targets = r"(.*\.)?blocks\.\d+\.attn\.(qkv|proj)"
+    if not any(re.fullmatch(targets, name) for name, _ in visual.named_modules()):
+        raise ValueError("tuning.encoder lora is for transformers: this encoder has no attention; take last or all")
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets), visual)
+
+
 @torch.no_grad()
-def merged(visual: StudyEncoder, gathered: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A tower's weights under their own names; low-rank additions are added to the layers that they belong to.
+def merged(visual: nn.Module, gathered: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A trunk's weights under their own names; low-rank additions are added to the layers that they belong to.
 
     Args:
-        visual: the trained tower.
+        visual: the trained trunk.
         gathered: its whole state, as an engine gives it.
     """
     state = {}
@@ -110,10 +118,3 @@ def merged(visual: StudyEncoder, gathered: dict[str, Tensor]) -> dict[str, Tenso
             value = value + visual.get_submodule(layer).scaling["default"] * (up @ down).to(value)  # type: ignore[index]
         state[f"{layer}.{leaf}" if base else name] = value
     return state
-
-
-def with_weights(encoder: HLIP, visual: dict[str, Tensor]) -> HLIP:
-    """A copy of the encoder as it was, with these weights of its vision tower."""
-    own = copy.deepcopy(encoder)
-    own.visual.load_state_dict(visual)
-    return own

@@ -60,7 +60,7 @@ def ask(arguments: argparse.Namespace) -> None:
     model = open_model(arguments)
     prompts = PromptSet.load(templates_of(arguments, model))
     with tempfile.TemporaryDirectory() as scratch:
-        store, record = find_study(arguments, expected_spec(model, arguments.checkpoint), Path(scratch))
+        store, record = find_study(arguments, expected_spec(model.volume_spec, arguments.checkpoint), Path(scratch))
         features = embed_studies(model, store, [record])
         sequences, skipped = list(record.sequences), skipped_scans(store, record.study_id)
         notes = scan_notes(store, record.study_id) + folder_notes(store, record.study_id)
@@ -88,7 +88,7 @@ def ask_cohort(arguments: argparse.Namespace) -> None:
     prompts = templates_of(arguments, model)
     PromptSet.load(prompts)  # a wrong name shows before the work
     with tempfile.TemporaryDirectory() as scratch:
-        store = cohort_store(arguments, expected_spec(model, arguments.checkpoint), Path(scratch))
+        store = cohort_store(arguments, expected_spec(model.volume_spec, arguments.checkpoint), Path(scratch))
         features = embed_studies(model, store, store.records, progress="ask")
         skipped = skipped_scans(store)
     if not store.records:

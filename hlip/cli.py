@@ -1,4 +1,4 @@
-"""`hlip simulate | prepare | ask | evaluate | explain | embed | export`, and the commands other packages add (`compare`).
+"""`hlip simulate | import | prepare | ask | evaluate | explain | embed | export`, and the commands other packages add (`compare`).
 
 Every command is described here and does its work elsewhere; heavy imports wait until a command runs, so that `hlip --help`
 is quick. Expected errors (bad input, missing files) end in one plain line and exit status 2, not in a traceback.
@@ -70,8 +70,10 @@ def build_parser() -> argparse.ArgumentParser:
         description="Language-image models on whole radiology studies: prepare data, ask in plain words, compare diagnoses.",
         epilog="Training: accelerate launch pretrain --help, accelerate launch finetune --help",
     )
+    from hlip.importing import add_import
+
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for add in (_simulate, _prepare, _ask, _explain, _evaluate, _embed, _export):
+    for add in (_simulate, add_import, _prepare, _ask, _explain, _evaluate, _embed, _export):
         add(commands)
     for point in sorted(entry_points(group="hlip.commands"), key=lambda point: point.name):
         point.load()(commands)

@@ -204,8 +204,14 @@ class Chunks:
         return [collate(list(part), self.tokenizer) for _, part in groupby(samples, key=lambda sample: sample.chunk)]
 
 
-def evaluation_batches(store: Store, records: Sequence[StudyRecord], batch_size: int) -> Iterator[Batch]:
-    """All scans of each study, in order, nothing random; sentence and report are left empty."""
+def evaluation_batches(
+    store: Store,
+    records: Sequence[StudyRecord],
+    batch_size: int,
+    read: Callable[[Store, StudyRecord], Tensor] | None = None,
+) -> Iterator[Batch]:
+    """All scans of each study, in order, or what `read` makes of them; nothing random; sentence and report are left empty."""
     for first in range(0, len(records), batch_size):
         part = records[first : first + batch_size]
-        yield collate([Sample(record.study_id, store.volumes(record.study_id), "", "") for record in part])
+        volumes = [store.volumes(record.study_id) if read is None else read(store, record) for record in part]
+        yield collate([Sample(record.study_id, each, "", "") for record, each in zip(part, volumes, strict=True)])

@@ -155,7 +155,7 @@ def embed_command(arguments: argparse.Namespace) -> None:
     `device`."""
     source, out = Path(arguments.source), Path(arguments.out)
     model = open_model(arguments)
-    expected_spec(model, arguments.checkpoint)  # a checkpoint without one shows before the work
+    expected_spec(model.volume_spec, arguments.checkpoint)  # a checkpoint without one shows before the work
     if source.is_dir():
         summary = embed_cohort(model, Store(source), out, tokens=arguments.tokens, batch_size=arguments.batch_size)
         print(_told(summary, out))
@@ -167,7 +167,7 @@ def embed_command(arguments: argparse.Namespace) -> None:
 
 def _embed_manifest(model: HLIP, manifest: Path, out: Path, arguments: argparse.Namespace) -> str:
     """Prepare and embed; returns what to tell. Prepared volumes stand in OUT until the end, so that preparing goes on, too."""
-    spec = expected_spec(model, arguments.checkpoint)
+    spec = expected_spec(model.volume_spec, arguments.checkpoint)
     studies = read_manifest(manifest)
     facts = {"manifest": hashlib.sha256(manifest.read_bytes()).hexdigest()[:16]}
     known = {"checkpoint": checkpoint_digest(model), "volume_spec": spec.digest(), "tokens": arguments.tokens}

@@ -37,7 +37,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     table = read_labels(arguments.labels, protocol) if arguments.labels else None
     model = open_model(arguments)
     with tempfile.TemporaryDirectory() as scratch:
-        store = cohort_store(arguments, expected_spec(model, arguments.checkpoint), Path(scratch))
+        store = cohort_store(arguments, expected_spec(model.volume_spec, arguments.checkpoint), Path(scratch))
         records = [r for r in store.records if arguments.split in (None, r.split)]
         records, targets, counts = labelled(records, protocol, table)
         features = embed_studies(model, store, records, progress="evaluate")

@@ -178,7 +178,7 @@ def explain_command(arguments: argparse.Namespace) -> None:
     model = open_model(arguments)
     prompts = PromptSet.load(templates_of(arguments, model))
     with tempfile.TemporaryDirectory() as scratch:
-        store, record = find_study(arguments, expected_spec(model, arguments.checkpoint), Path(scratch))
+        store, record = find_study(arguments, expected_spec(model.volume_spec, arguments.checkpoint), Path(scratch))
         base = Path(scratch) if store.path.is_relative_to(scratch) else _folder(arguments.manifest)
         volumes = store.volumes(record.study_id)
         explained = explain(model, volumes, store.affines(record.study_id), query, prompts, arguments.reference)

@@ -63,16 +63,16 @@ def open_model(arguments: argparse.Namespace) -> HLIP:
     return model
 
 
-def expected_spec(model: HLIP, checkpoint: str) -> VolumeSpec:
-    """How the checkpoint wants its studies prepared.
+def expected_spec(spec: VolumeSpec | None, checkpoint: str) -> VolumeSpec:
+    """How the checkpoint says that its studies are prepared.
 
     Raises:
         VolumeError: it does not say.
     """
-    if model.volume_spec is None:
+    if spec is None:
         remedy = f"name it with --spec ({', '.join(names('volume'))}, or a YAML file)"
         raise VolumeError("no_spec", f"{checkpoint}: does not say how its studies must be prepared; {remedy}")
-    return model.volume_spec
+    return spec
 
 
 def check_spec(store: Store, spec: VolumeSpec) -> None:

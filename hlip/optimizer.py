@@ -72,13 +72,13 @@ def parameter_groups(modules: Mapping[nn.Module, float], weight_decay: float, la
 def layer_heights(names: Sequence[str]) -> dict[str, int]:
     """Layers between each parameter and its module's top: 0 above the last block, 1 in it, depth + 1 for the embeddings.
 
-    Blocks are known by `blocks.3.` (ViT) or `layer.3.` (BERT) in their name, embeddings by theirs.
+    Blocks are known by `blocks.3.` (ViT), `stages.3.` (CNN) or `layer.3.` (BERT) in their name, embeddings by theirs.
     """
-    found = {name: re.search(r"(?:^|\.)(?:blocks|layers?)\.(\d+)\.", name) for name in names}
+    found = {name: re.search(r"(?:^|\.)(?:blocks|layers?|stages)\.(\d+)\.", name) for name in names}
     depth = 1 + max((int(match[1]) for match in found.values() if match), default=-1)
     heights = {}
     for name, match in found.items():
-        embedding = re.search(r"(?:^|\.)(?:patch_embed|cls_token|embeddings)(?:\.|$)", name)
+        embedding = re.search(r"(?:^|\.)(?:patch_embed|cls_token|pos_embed|embeddings|stem)(?:\.|$)", name)
         heights[name] = depth - int(match[1]) if match else depth + 1 if embedding and depth else 0
     return heights
 

@@ -26,6 +26,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from hlip.imagefile import prepare_image, read_image
 from hlip.reports import split_sentences
 from hlip.scanfile import LoadedScan, VolumeError, guess_sequence, is_dicom, read_scan
 from hlip.store import (
@@ -145,10 +146,7 @@ def _prepare_scan(scan: Scan, spec: VolumeSpec) -> tuple[dict[str, Any], list[Pr
     """The quality row, the volumes (none if skipped) and the sequence name of one scan."""
     row: dict[str, Any] = {"sequence": scan.sequence or guess_sequence(scan.path.name), "status": "skipped"}
     try:
-        loaded = read_scan(scan.path)
-        row |= _described(loaded)
-        row["sequence"] = scan.sequence or loaded.sequence
-        volumes = prepare_volume(loaded, spec)
+        volumes = _MAKERS[spec.kind](scan, spec, row)
     except VolumeError as error:
         return row | {"reason": error.reason, "message": str(error)}, [], ""
     except Exception as error:  # a fault of ours or of a library: one scan is lost and named, the run goes on
@@ -165,6 +163,25 @@ def _prepare_scan(scan: Scan, spec: VolumeSpec) -> tuple[dict[str, Any], list[Pr
         "prepared_shape": "x".join(str(n) for n in first.voxels.shape),
     }
     return row, volumes, row["sequence"]
+
+
+def _from_scan(scan: Scan, spec: VolumeSpec, row: dict[str, Any]) -> list[PreparedVolume]:
+    """Of a NIfTI file or a DICOM series; what is learnt of it on the way goes into the row, even if it is refused later."""
+    loaded = read_scan(scan.path)
+    row |= _described(loaded)
+    row["sequence"] = scan.sequence or loaded.sequence
+    return prepare_volume(loaded, spec)
+
+
+def _from_image(scan: Scan, spec: VolumeSpec, row: dict[str, Any]) -> list[PreparedVolume]:
+    """Of a 2-D image. Its volumes are called red, green and blue whatever the manifest calls it: they are no MRI or CT sequence."""
+    row["sequence"] = ""
+    image = read_image(scan.path)
+    row["shape"] = "x".join(str(n) for n in image.pixels.shape)
+    return prepare_image(image, spec)
+
+
+_MAKERS = {"scan": _from_scan, "image": _from_image}  # by VolumeSpec.kind
 
 
 def _described(loaded: LoadedScan) -> dict[str, str]:

@@ -35,6 +35,8 @@ MAX_VOXELS = 2**30
 """4 GiB as float32. A larger header is damaged or hostile."""
 _SPACING_RANGE = (0.01, 100.0)  # mm
 _NIFTI = (".nii", ".nii.gz")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+"""What is called a 2-D image; `hlip.imagefile` reads them."""
 _NIFTI2_MARK = (540).to_bytes(4, "little")  # the header size, with which a NIfTI-2 file begins
 _READ_ERRORS = (ImageFileError, HeaderDataError, EOFError, OSError, zlib.error, ValueError, MemoryError, OverflowError)
 
@@ -96,6 +98,8 @@ def read_scan(path: str | Path) -> LoadedScan:
         from hlip.dicom import read_series  # pydicom and dicom2nifti only where there is DICOM
 
         scan = read_series(path)
+    elif is_image(path):
+        raise VolumeError("not_3d", f"{path}: a 2-D image, but the spec is one for scans; prepare it with --spec image")
     else:
         scan = _read_nifti(path)
     _check(scan)
@@ -159,6 +163,11 @@ def is_dicom(path: Path) -> bool:
             return file.read(132)[128:] == b"DICM"
     except OSError:
         return False
+
+
+def is_image(path: Path) -> bool:
+    """Whether a path is called a 2-D image (PNG, JPEG, ...)."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 _SEQUENCES = (  # first match wins; the order matters (a FLAIR is also a T2, a DWI may say "b0 t2")

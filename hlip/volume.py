@@ -73,6 +73,9 @@ class VolumeSpec:
     """Intensities clipped here, then spread over 0..255."""
     windows: tuple[tuple[str, float, float], ...] = ()
     """CT instead of percentiles: (name, level, width) in HU. Each window makes one volume."""
+    kind: str = "scan"
+    """`scan`: a 3-D scan of grey values. `image`: a 2-D colour image, of which red, green and blue become three volumes of one plane; its
+    8-bit values stay as they are, so `percentiles` is null and there are no windows."""
 
     def __post_init__(self) -> None:
         windows = self.windows.items() if isinstance(self.windows, Mapping) else self.windows or ()
@@ -106,7 +109,17 @@ class VolumeSpec:
         pairs = [set("RL"), set("AP"), set("IS")]
         if len(self.orientation) != 3 or any(code not in pair for code, pair in zip(self.orientation, pairs, strict=True)):
             faults.append(f"orientation: '{self.orientation}' is not of the form R|L A|P I|S, e.g. RPI")
-        if not self.windows and (self.percentiles is None or not 0 <= self.percentiles[0] < self.percentiles[1] <= 100):
+        if self.kind not in ("scan", "image"):
+            faults.append(f"kind: '{self.kind}' is neither scan nor image")
+        small = any(wide < count for wide, count in zip(self.resize or (), self.size[1:], strict=False))
+        if self.kind == "image" and (
+            self.size[:1] != (1,) or self.fit != "square" or small or self.percentiles or self.windows
+        ):
+            faults.append(
+                "kind: an image needs size [1, H, W], fit square, resize of at least H, W, percentiles null and no windows"
+            )
+        scaled = self.kind != "image" and not self.windows
+        if scaled and (self.percentiles is None or not 0 <= self.percentiles[0] < self.percentiles[1] <= 100):
             faults.append(f"percentiles: {self.percentiles} is not a rising pair within 0..100 (and there are no windows)")
         if any(width <= 0 for _, _, width in self.windows) or len({name for name, *_ in self.windows}) < len(self.windows):
             faults.append("windows: names must differ and widths be positive")
@@ -114,7 +127,7 @@ class VolumeSpec:
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> VolumeSpec:
-        """A built-in spec (mri, head_ct, chest_ct, demo) or a YAML file of one's own.
+        """A built-in spec (mri, head_ct, chest_ct, demo, image) or a YAML file of one's own.
 
         Raises:
             ResourceError: no such name or file. SpecError: unknown or impossible setting.
@@ -141,7 +154,8 @@ class VolumeSpec:
 
     def digest(self) -> str:
         """Same digest = same voxels from the same scan. 16 hex digits."""
-        content = {key: value for key, value in self.as_dict().items() if value not in (None, [])} | {"revision": _REVISION}
+        settings = self.as_dict() | {"kind": None if self.kind == "scan" else self.kind}  # it came later: older digests stand
+        content = {key: value for key, value in settings.items() if value not in (None, [])} | {"revision": _REVISION}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -168,9 +182,11 @@ def prepare_volume(scan: LoadedScan, spec: VolumeSpec) -> list[PreparedVolume]:
     """Prepare one scan: one volume, or one for each CT window.
 
     Raises:
-        VolumeError: thresholded (a floor value cut the tissue away), not_hu (windows on values that are no HU), no_contrast,
-            out_of_view (nothing of the scan lies in the volume).
+        VolumeError: not_2d (the spec is one for images), thresholded (a floor value cut the tissue away), not_hu (windows on values that are
+            no HU), no_contrast, out_of_view (nothing of the scan lies in the volume).
     """
+    if spec.kind != "scan":
+        raise VolumeError("not_2d", f"{scan.path}: a scan, but the spec is one for images; name the spec of a scan, e.g. mri")
     ranges, notes = _intensity(scan, spec)
     mask = _foreground(scan.data, spec)
     share = float(mask.mean())

@@ -50,7 +50,7 @@ class Diagnoser(nn.Module):
         self.facts: dict[str, Any] = {}
 
     def tokens(self, volumes: Tensor, scans_per_study: Sequence[int]) -> Tokens:
-        """(S, 1, D, H, W) uint8 of all scans (as `encoder.scans` reads them), B counts on the host -> what the head reads."""
+        """(S, 1, D, H, W) uint8 of all scans (as `encoder.reader` reads them), B counts on the host -> what the head reads."""
         return self.encoder.read(self.encoder.visual, volumes, scans_per_study, self.config.blocks)
 
     def forward(self, tokens: Tokens, return_attention: bool = False) -> HP2LOutput:

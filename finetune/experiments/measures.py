@@ -30,10 +30,11 @@ from hlip.store import StudyRecord
 from hlip.taxonomy import Taxonomy
 from hp2l.baselines.tree import tree_nodes
 from hp2l.resampling import summary
+from hp2l.statistics import hierarchy
+from hp2l.statistics.cases import ratio
 from hp2l.truth import Truth, left_out
 
 Floats = NDArray[np.float64]
-RATIOS = ("wrong_first", "recovery", "kept", "child_without_parent", "parent_without_child", "distance")
 MINIMUM = 5
 
 
@@ -85,6 +86,11 @@ class Test:
         """Targets and known entries (N, K) of a split at a level (from 0)."""
         rows = self.truth.split == split
         return self.truth.targets[level][rows], self.truth.known[level][rows]
+
+    def levels(self) -> tuple[list[NDArray[np.bool_]], list[NDArray[np.bool_]]]:
+        """Targets and known entries of the test split at every level."""
+        pairs = [self.rows("test", level) for level in range(self.tree.depth)]
+        return [target for target, _ in pairs], [known for _, known in pairs]
 
 
 @dataclass
@@ -155,8 +161,8 @@ def measure(runs: Sequence[dict[str, list[Floats]]], test: Test) -> Measured:
     counts: dict[str, tuple[int, int]] = {}
     for name in singles[0].ratios:
         above, below = (sum(single.ratios[name][side] for single in singles) for side in (0, 1))
-        rows[name] = _ratio(np.asarray(above), np.asarray(below))
-        seeds[name] = [float(_ratio(*single.ratios[name])[0]) for single in singles]
+        rows[name] = ratio(np.asarray(above), np.asarray(below))
+        seeds[name] = [float(ratio(*single.ratios[name])[0]) for single in singles]
         counts[name] = int(np.asarray(above)[0]), int(np.asarray(below)[0])
     last = len(test.truth.class_names) - 1
     positives = test.truth.counts(last, "test", True)
@@ -208,81 +214,26 @@ def thresholds(
     return np.where(np.isnan(found), 0.5, found)
 
 
-Pairs = dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
-"""Ratio -> what each study (N,) adds to its numerator and to its denominator."""
+def recovery(scores: Sequence[Floats], test: Test) -> hierarchy.Pairs:
+    """`hierarchy.recovery` of the test split."""
+    return hierarchy.recovery(scores, *test.levels())
 
 
-def right(score: Floats, target: NDArray[np.bool_], known: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Per study (N,): whether the highest-scoring class is one of its labels; whether it is asked (all known, and it has a label)."""
-    best = score.argmax(axis=1)
-    asked = np.logical_and(known.all(axis=1), target.any(axis=1))
-    return target[np.arange(len(score)), best], asked
+def paths(flagged: Sequence[NDArray[np.bool_]], test: Test) -> hierarchy.Pairs:
+    """`hierarchy.broken_paths` of the test split."""
+    edges = [test.tree.edges(level) for level in range(1, test.tree.depth)]
+    return hierarchy.broken_paths(flagged, test.levels()[1], edges)
 
 
-def recovery(scores: Sequence[Floats], test: Test) -> Pairs:
-    """`wrong_first`: wrong at level 1. `recovery`: of these, right at the last level. `kept`: of those right at level 1, right at the last.
-
-    Nothing for a tree of one level.
-    """
-    if len(scores) < 2:
-        return {}
-    (first, asked_first), (last, asked_last) = (right(scores[level], *test.rows("test", level)) for level in (0, -1))
-    asked = asked_first & asked_last
-    wrong, was_right = asked & ~first, asked & first
-    pairs = {"wrong_first": (wrong, asked), "recovery": (wrong & last, wrong), "kept": (was_right & last, was_right)}
-    return {name: (above.astype(np.float32), below.astype(np.float32)) for name, (above, below) in pairs.items()}
-
-
-def paths(flagged: Sequence[NDArray[np.bool_]], test: Test) -> Pairs:
-    """Called children whose parent is not, and called parents none of whose children is, at all neighbouring levels together.
-
-    Only edges of which the truth of both ends is known. Nothing for a tree of one level.
-    """
-    if len(flagged) < 2:
-        return {}
-    studies = len(flagged[0])
-    found = {name: (np.zeros(studies, np.float32), np.zeros(studies, np.float32)) for name in RATIOS[3:5]}
-    for level in range(len(flagged) - 1):
-        known = [test.rows("test", place)[1] for place in (level, level + 1)]
-        children: dict[int, list[int]] = {}
-        for parent, child in test.tree.edges(level + 1):
-            children.setdefault(parent, []).append(child)
-        for parent, below in children.items():
-            valid = known[0][:, [parent]] & known[1][:, below]
-            up, down = flagged[level][:, parent], flagged[level + 1][:, below] & valid
-            called = up & valid.any(axis=1)
-            for name, above, total in (
-                ("child_without_parent", (down & ~up[:, None]).sum(1), down.sum(1)),
-                ("parent_without_child", called & ~down.any(axis=1), called),
-            ):
-                found[name][0][:] += above
-                found[name][1][:] += total
-    return found
-
-
-def distance(score: Floats, test: Test) -> Pairs:
-    """Edges from the highest-scoring class of the last level to the study's nearest label, over the studies where it is wrong."""
-    target, known = test.rows("test", -1)
-    correct, asked = right(score, target, known)
-    nearest = np.where(target, test.edges[score.argmax(axis=1)], np.inf).min(axis=1)
-    wrong = asked & ~correct
-    return {"distance": (np.where(wrong, nearest, 0.0).astype(np.float32), wrong.astype(np.float32))}
+def distance(score: Floats, test: Test) -> hierarchy.Pairs:
+    """`hierarchy.mistake_distance` of the test split's last level."""
+    return hierarchy.mistake_distance(score, *test.rows("test", -1), test.edges)
 
 
 def leaf_distances(tree: Taxonomy) -> Floats:
-    """(K, K) edges between the classes of the last level, by way of their nearest common ancestor or of a root above the tree.
+    """(K, K) edges between the classes of the last level (`hierarchy.path_distances`).
 
     A leaf that several levels carry is one node: it hangs from its parent directly.
     """
     nodes = tree_nodes(tree)
-    lines = [nodes.paths[node] for node in nodes.of[-1]]
-
-    def edges(mine: tuple[int, ...], theirs: tuple[int, ...]) -> int:
-        shared = sum(a == b for a, b in zip(mine, theirs, strict=False))
-        return len(mine) + len(theirs) - 2 * shared
-
-    return np.array([[edges(mine, theirs) for theirs in lines] for mine in lines], dtype=np.float64)
-
-
-def _ratio(above: Floats, below: Floats) -> Floats:
-    return np.divide(above, below, out=np.full(np.shape(above), np.nan, dtype=np.float64), where=np.asarray(below) > 0)
+    return hierarchy.path_distances([nodes.paths[node] for node in nodes.of[-1]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,6 +14,46 @@ from torch import Tensor, nn
 from hlip.store import Store, StudyRecord
 from hlip.volume import VolumeSpec
 from hp2l.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class ScanReader:
+    """Which scans of a study are read, and as what; light enough to travel to loader processes."""
+
+    channels: tuple[str, ...] | None = None
+    """Names of scans in order, upper and lower case alike; None: all scans, whatever they are called."""
+
+    def reads(self, record: StudyRecord) -> bool:
+        """Whether a study has any scan that is read."""
+        return bool(record.sequences) if self.channels is None else any(place is not None for place in self.places(record))
+
+    def places(self, record: StudyRecord) -> list[int | None]:
+        """For each channel the study's first scan of that name, None where it has none."""
+        names = [name.casefold() for name in record.sequences]
+        wanted = [name.casefold() for name in self.channels or ()]
+        return [names.index(name) if name in names else None for name in wanted]
+
+    def count(self, record: StudyRecord) -> int:
+        """Volumes that a study comes to."""
+        return len(record.sequences) if self.channels is None else len(self.channels)
+
+    def __call__(self, store: Store, record: StudyRecord, order: Sequence[int] | None = None) -> Tensor:
+        """(n, 1, D, H, W) uint8, a channel that the study lacks as zeros.
+
+        Args:
+            order: which scans and in which order, all by default; channels have an order of their own.
+
+        Raises:
+            StoreError: a damaged file.
+        """
+        if self.channels is None:
+            return store.volumes(record.study_id, order)
+        places = self.places(record)
+        present = [channel for channel, place in enumerate(places) if place is not None]
+        found = store.volumes(record.study_id, [place for place in places if place is not None])
+        stacked = torch.zeros((len(places), *found.shape[1:]), dtype=found.dtype)
+        stacked[present] = found
+        return stacked
 
 
 class Encoder(nn.Module, ABC):
@@ -39,7 +80,7 @@ class Encoder(nn.Module, ABC):
 
         Args:
             visual: this encoder's, or what an engine or low-rank additions made of it.
-            volumes: (S, 1, D, H, W) uint8, study after study, as `scans` gives them.
+            volumes: (S, 1, D, H, W) uint8, study after study, as `reader` gives them.
             scans_per_study: B counts on the host.
             blocks: token blocks along depth, height and width.
         """
@@ -61,29 +102,7 @@ class Encoder(nn.Module, ABC):
         """Where the trunk is."""
         return next(self.visual.parameters()).device
 
-    def reads(self, record: StudyRecord) -> bool:
-        """Whether there is a scan in a study that this encoder reads."""
-        return bool(record.sequences) if self.channels is None else any(place is not None for place in self.places(record))
-
-    def places(self, record: StudyRecord) -> list[int | None]:
-        """For each channel the study's first scan of that name (upper and lower case alike), None where it has none."""
-        names = [name.casefold() for name in record.sequences]
-        wanted = [name.casefold() for name in self.channels or ()]
-        return [names.index(name) if name in names else None for name in wanted]
-
-    def scans(self, store: Store, record: StudyRecord, order: Sequence[int] | None = None) -> Tensor:
-        """(n, 1, D, H, W) uint8: the scans this encoder reads, absent channels as zeros.
-
-        Args:
-            order: without channels, which scans and in which order; all by default. Channels have an order of their own.
-
-        Raises:
-            StoreError: a damaged file.
-        """
-        if self.channels is None:
-            return store.volumes(record.study_id, order)
-        places = self.places(record)
-        found = store.volumes(record.study_id, [place for place in places if place is not None])
-        stacked = torch.zeros((len(places), *found.shape[1:]), dtype=found.dtype)
-        stacked[[channel for channel, place in enumerate(places) if place is not None]] = found
-        return stacked
+    @property
+    def reader(self) -> ScanReader:
+        """Which scans it reads."""
+        return ScanReader(self.channels)

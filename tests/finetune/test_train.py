@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -86,6 +87,7 @@ def test_the_head_learns_and_leaves_its_best_checkpoint(tiny_store, pretrained, 
     assert (out / "config.yaml").exists()
 
 
+CNN = ("--encoder", "cnn", "--cnn.channels", "[T1, FLAIR]", "--cnn.width", "64", "--tuning.encoder", "all")
 SETTINGS = [
     ("--head.dropout", "0.3"),
     ("--head.cls", "learned"),
@@ -98,6 +100,8 @@ SETTINGS = [
     ("--tuning.encoder", "all"),
     ("--tuning.encoder", "last", "--tuning.max_scans", "2", "--workers", "0"),
     ("--tuning.encoder", "lora", "--optimizer.layer_decay", "0.8"),
+    (*CNN, "--augmentation.rotate", "5", "--augmentation.noise", "0.02"),
+    ("--head.averaging", "corrected"),
 ]
 
 
@@ -139,6 +143,63 @@ def test_the_encoder_stays_as_it_was(tiny_store, pretrained, tmp_path):
     kept = load(tmp_path / "run").encoder.model.state_dict()
     for key, value in load_pretrained(pretrained).state_dict().items():
         assert torch.equal(value, kept[key]), key
+
+
+def test_the_papers_cnn_learns_from_named_scans(tiny_store, pretrained, tmp_path, capsys):
+    """It begins at random and is trained with the head; what a study lacks is zeros; the folder rebuilds it."""
+    out = tmp_path / "run"
+    more = ("--steps", "40", "--validate_every", "20", "--tuning.lr_scale", "1.0")
+    main(arguments(tiny_store, pretrained, out, *CNN, *more))
+    printed = capsys.readouterr().out
+    assert "the encoder reads, of 32 studies: T1 32, FLAIR 0; what a study lacks is zeros" in printed
+    assert "encoder cnn (all)" in printed
+    losses = [row["loss"] for row in metrics(out) if "loss" in row]
+    assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
+    model, store = load(out), Store(tiny_store)
+    assert model.encoder.channels == ("T1", "FLAIR")
+    assert model.encoder.volume_spec == store.spec
+    assert model.facts["tuned"] == "all"
+    record = store.split("val")[0]
+    levels = model.diagnose(model.encoder.reader(store, record), [2])
+    assert [level.shape[1] for level in levels] == list(model.taxonomy.counts)
+
+
+def test_studies_without_a_channel_are_left_out_by_name(tiny_store, pretrained, tmp_path, capsys):
+    def lacks(record):
+        return replace(record, sequences=("SWI",) * len(record.sequences)) if record.study_id in ("s0", "s12") else record
+
+    store = changed_store(tiny_store, tmp_path / "store", lacks)
+    main(arguments(store, pretrained, tmp_path / "run", *CNN, "--steps", "1"))
+    assert re.search(r"left out, none of these scans: 2 studies \(s0, s12\)", capsys.readouterr().out)
+    with pytest.raises(SystemExit, match=r"no study has any of the channels DWI; the store's scans are called: SWI, T1"):
+        main(arguments(store, pretrained, tmp_path / "other", *CNN, "--cnn.channels", "[DWI]"))
+    with pytest.raises(SystemExit, match=r"cnn starts at random: it must be trained"):
+        main(arguments(store, pretrained, tmp_path / "other", "--encoder", "cnn"))
+    with pytest.raises(SystemExit, match="a frozen encoder reads them once"):
+        main(arguments(store, pretrained, tmp_path / "other", "--augmentation.rotate", "5"))
+
+
+def test_levels_can_begin_as_the_encoders_last_blocks(tiny_store, pretrained, tmp_path):
+    own = (
+        "--head.width",
+        "24",
+        "--head.mlp_ratio",
+        "4",
+        "--head.level_start",
+        "encoder",
+        "--optimizer.lr",
+        "0",
+        "--steps",
+        "1",
+    )
+    main(arguments(tiny_store, pretrained, tmp_path / "run", *own))
+    model = load(tmp_path / "run")
+    for level in model.head.levels:
+        for block, given in zip((level.prompting, level.vanilla), model.encoder.blocks()[-2:], strict=True):
+            for name, value in given.state_dict().items():
+                assert torch.equal(block.state_dict()[name], value), name
+    with pytest.raises(SystemExit, match=r"need its width, heads and mlp_ratio"):
+        main(arguments(tiny_store, pretrained, tmp_path / "other", "--head.level_start", "encoder"))
 
 
 def test_cached_tokens_are_reused_and_change_with_the_blocks(tiny_store, pretrained, tmp_path, monkeypatch):

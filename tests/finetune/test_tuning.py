@@ -6,37 +6,62 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
+import hlip
 from finetune.tuning import TuningConfig, merged, trainable
-from hlip.vision import StudyEncoder, VisionConfig
+from hlip.volume import VolumeSpec
+from hp2l.encoders import CNNConfig, CNNEncoder, Encoder, HLIPEncoder, ImageConfig, ImageEncoder
+
+PIXELS = VolumeSpec(size=(1, 64, 64), fit="square", resize=(64, 64), percentiles=(0, 100))
 
 
-@pytest.fixture
-def encoder() -> StudyEncoder:
+@pytest.fixture(scope="module")
+def study() -> HLIPEncoder:
     torch.manual_seed(0)
-    return StudyEncoder(VisionConfig(size=(8, 16, 16), patch=(2, 8, 8), width=24, heads=2, scopes=["scan", "scan", "study"]))
+    vision = {"size": [8, 16, 16], "patch": [2, 8, 8], "width": 24, "heads": 2, "scopes": ["scan", "scan", "study"]}
+    return HLIPEncoder(hlip.create("tiny_scan_study", vision=vision))
 
 
-def learning(encoder: StudyEncoder) -> set[str]:
-    return {name for name, parameter in encoder.named_parameters() if parameter.requires_grad}
+def learning(encoder: Encoder, config: TuningConfig) -> set[str]:
+    tuned: nn.Module = trainable(copy.deepcopy(encoder), config)
+    return {name for name, parameter in tuned.named_parameters() if parameter.requires_grad}
 
 
-def test_what_learns(encoder):
-    every = {name for name, _ in encoder.named_parameters()}
-    assert learning(trainable(copy.deepcopy(encoder), TuningConfig("all"))) == every
-    last = learning(trainable(copy.deepcopy(encoder), TuningConfig("last", blocks=2)))
+def test_what_learns(study):
+    every = {name for name, _ in study.visual.named_parameters()}
+    assert learning(study, TuningConfig("all")) == every
+    last = learning(study, TuningConfig("last", blocks=2))
     assert last == {name for name in every if name.startswith(("blocks.1.", "blocks.2.", "norm."))}
-    low_rank = learning(trainable(copy.deepcopy(encoder), TuningConfig("lora")))
+    low_rank = learning(study, TuningConfig("lora"))
     assert {name.split(".")[3] for name in low_rank} == {"qkv", "proj"}
     assert all(".lora_" in name for name in low_rank)
     with pytest.raises(ValueError, match=r"tuning\.blocks 4: the encoder has 3"):
-        trainable(encoder, TuningConfig("last", blocks=4))
+        learning(study, TuningConfig("last", blocks=4))
 
 
-def test_low_rank_additions_are_merged_into_the_weights(encoder):
+def test_what_learns_of_other_encoders():
+    vit = ImageEncoder(ImageConfig("vit_tiny_patch16_224", pretrained=False), PIXELS)
+    last = learning(vit, TuningConfig("last", blocks=2))
+    assert {name.split(".")[2] if "blocks" in name else name.split(".")[1] for name in last} == {"10", "11", "norm"}
+    low_rank = learning(vit, TuningConfig("lora"))
+    assert {".".join(name.split(".")[3:5]) for name in low_rank} == {"attn.qkv", "attn.proj"}
+    convnext = ImageEncoder(ImageConfig("convnext_atto", pretrained=False), PIXELS)
+    last = learning(convnext, TuningConfig("last", blocks=1))
+    assert last
+    assert all(name.startswith("net.stages.3.") for name in last)
+    cnn = CNNEncoder(CNNConfig(width=64))
+    assert {name.split(".")[1] for name in learning(cnn, TuningConfig("last", blocks=3))} == {"1", "2", "3"}
+    with pytest.raises(ValueError, match="lora is for transformers"):
+        learning(cnn, TuningConfig("lora"))
+
+
+def test_low_rank_additions_are_merged_into_the_weights(study):
     """The plain tower with the merged weights gives what the tower with additions gives; at the start nothing is added."""
+    encoder = copy.deepcopy(study)
+    plain = encoder.visual
     volumes = torch.randint(0, 256, (3, 1, 8, 16, 16), dtype=torch.uint8)
-    before, names = encoder(volumes, [1, 2]), list(encoder.state_dict())
+    before, names = plain(volumes, [1, 2]), list(plain.state_dict())
     tuned = trainable(copy.deepcopy(encoder), TuningConfig("lora", rank=4))
     torch.testing.assert_close(tuned(volumes, [1, 2]), before)
     for name, parameter in tuned.named_parameters():
@@ -46,5 +71,5 @@ def test_low_rank_additions_are_merged_into_the_weights(encoder):
     assert (after - before).abs().max() > 1e-2
     state = merged(tuned, tuned.state_dict())
     assert sorted(state) == sorted(names)
-    encoder.load_state_dict(state)
-    torch.testing.assert_close(encoder(volumes, [1, 2]), after, atol=1e-5, rtol=1e-4)
+    plain.load_state_dict(state)
+    torch.testing.assert_close(plain(volumes, [1, 2]), after, atol=1e-5, rtol=1e-4)

@@ -32,8 +32,8 @@ def said(checkpoint: Path, **more: str | None) -> argparse.Namespace:
 
 def test_a_checkpoint_without_a_spec_asks_for_one_and_takes_it(checkpoint):
     with pytest.raises(VolumeError, match=r"does not say how its studies must be prepared; name it with --spec \(.*head_ct"):
-        expected_spec(open_model(said(checkpoint)), str(checkpoint))
-    assert expected_spec(open_model(said(checkpoint, spec="demo")), "") == VolumeSpec.load("demo")
+        expected_spec(open_model(said(checkpoint)).volume_spec, str(checkpoint))
+    assert expected_spec(open_model(said(checkpoint, spec="demo")).volume_spec, "") == VolumeSpec.load("demo")
     with pytest.raises(ValueError, match=r"--spec mri: volumes of \(48, 224, 224\), but the model reads \(24, 64, 64\)"):
         open_model(said(checkpoint, spec="mri"))
 

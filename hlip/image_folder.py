@@ -1,0 +1,303 @@
+"""2-D images sorted into folders, or listed in a CSV -> a manifest: one image one study.
+
+    FOLDER/CLASS/[PATIENT/]image.png
+    FOLDER/{train,val,valid,test}/CLASS/[PATIENT/]image.png
+    --labels: a CSV with the columns path (from FOLDER), label (several parted by ;), and if known patient_id, split, report;
+              what other columns say goes into the manifest as it is. Folder names then mean nothing.
+
+Notable choices:
+- A class is called as its folder, with underscores as spaces; a CSV's labels are taken as they are. Whether a taxonomy has a class of
+  that name is asked where one is used.
+- PATIENT folders of one name are one patient, under whichever class they lie: who numbers patients anew in each class needs a CSV.
+- Splits are drawn patient by patient, largest first: each goes where its classes, and images altogether, are most wanting. Classes then
+  have about the wanted shares in each split, whatever the shares are (equal folds, as libraries make them, give only some).
+- An image whose patient is unknown is a patient of its own: that may leak, and is said.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import re
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from hlip.scanfile import is_image
+from hlip.study import SPLITS, Scan, Study, write_manifest
+
+SHARES = (0.7, 0.1, 0.2)
+"""Of train, val and test."""
+LEAK = "images of one patient may be in several splits: a leak; give PATIENT folders or a CSV"
+_SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_COLUMNS = ("path", "label", "patient_id", "split", "report")
+_TAKEN = ("study_id", "scans", "sentences", "labels", "imported")  # columns that would overwrite what the manifest says
+_ORIGIN = {"imported": "images"}  # in every line, so that a second run knows a manifest of its own
+_DEPTH = 6  # folders looked into; more than any layout has, so that images lying too deep are named
+_LONGEST = 150  # letters of a study id, which becomes a file name of the store
+_SHOWN = 10  # faults of an import have one cause: the first tell it
+
+
+class ImportingError(ValueError):
+    """A folder or CSV cannot become a manifest; the message names the files and the remedy."""
+
+
+@dataclass(frozen=True)
+class ImportedImages:
+    """What an import wrote."""
+
+    manifest: Path
+    studies: tuple[Study, ...]
+    unknown_patients: int
+    """Images that count as a patient of their own."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Files that are no images we read, by suffix."""
+
+    def __str__(self) -> str:
+        patients = len({study.patient_id for study in self.studies}) - self.unknown_patients
+        known = f"{patients} patients" + (
+            f" and {self.unknown_patients} images of unknown patients" if self.unknown_patients else ""
+        )
+        table = Counter((label, study.split) for study in self.studies for label in study.labels or ("(no label)",))
+        names = sorted({label for label, _ in table})
+        width = max(map(len, [*names, "class"]))
+        lines = [
+            f"{len(self.studies)} images of {len(names)} classes, {known if patients else 'patients unknown'}: {self.manifest}"
+        ]
+        lines.append(f"  {'class':{width}}" + "".join(f"{split:>8}" for split in SPLITS))
+        lines += [f"  {name:{width}}" + "".join(f"{table[name, split]:8}" for split in SPLITS) for name in names]
+        if self.left_out:
+            files = ", ".join(f"{suffix} {count}" for suffix, count in self.left_out.items())
+            lines.append(f"left out, no image file that is read here: {files}")
+        return "\n".join(lines)
+
+
+def import_images(
+    folder: str | Path,
+    manifest: str | Path,
+    labels: str | Path | None = None,
+    splits: Sequence[float] | None = None,
+    seed: int = 0,
+) -> ImportedImages:
+    """Write the manifest of a folder of images, atomically. The images are not opened; `hlip prepare --spec image` does.
+
+    Paths are relative to the manifest where the images lie below its folder, else absolute.
+
+    Args:
+        folder: see the head of this file.
+        labels: a CSV that says classes, patients and splits instead of the folders.
+        splits: shares of train, val and test where neither folders nor CSV tell them (default: `SHARES`).
+        seed: of the draw.
+
+    Raises:
+        ImportingError: no image, an image outside of the layout, a patient in two splits, a fault of the CSV or of the shares, or a
+            file at the manifest's place that is none of this command's.
+    """
+    folder, manifest = Path(os.path.abspath(folder)), Path(manifest)
+    if not folder.is_dir():
+        raise ImportingError(f"{folder}: no such folder")
+    _check_place(manifest)
+    if labels:
+        studies, left_out = _listed(folder, Path(labels))
+    else:
+        studies, left_out = _sorted_by_folder(folder, manifest)
+    if not studies:
+        found = ", ".join(f"{suffix} {count}" for suffix, count in left_out.items())
+        raise ImportingError(
+            f"{labels or folder}: no image (PNG, JPEG, TIFF, BMP, WebP)" + (f"; files: {found}" if found else "")
+        )
+    unknown = sum(not study.patient_id for study in studies)
+    studies = [replace(study, patient_id=study.patient_id or study.study_id) for study in _named(folder, studies)]
+    if studies[0].split is not None:
+        if splits is not None:
+            raise ImportingError(f"{labels or folder}: states its splits itself; leave --splits out")
+        _check_patients(studies)
+    else:
+        drawn = draw_splits(studies, SHARES if splits is None else splits, seed)
+        studies = [replace(study, split=drawn[study.patient_id]) for study in studies]
+    if unknown:
+        which = (
+            "no patient is known"
+            if unknown == len(studies)
+            else f"the patient of {unknown} of {len(studies)} images is unknown"
+        )
+        warnings.warn(f"{which}, each such image counts as its own: {LEAK}", stacklevel=2)
+    write_manifest(studies, manifest)
+    return ImportedImages(manifest, tuple(studies), unknown, left_out)
+
+
+def draw_splits(studies: Sequence[Study], shares: Sequence[float], seed: int) -> dict[str, str]:
+    """The split of each patient; every split with a share gets a patient as long as there are enough.
+
+    Raises:
+        ImportingError: shares that are not three parts of 1.
+    """
+    if len(shares) != len(SPLITS) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+        raise ImportingError(
+            f"splits {' '.join(map(str, shares))}: expected the shares of {', '.join(SPLITS)}, which sum up to 1"
+        )
+    patients = sorted({study.patient_id for study in studies})
+    columns = {
+        name: place for place, name in enumerate(sorted({label for study in studies for label in study.labels or ("",)}), 1)
+    }
+    row = {patient: place for place, patient in enumerate(patients)}
+    counts = np.zeros((len(patients), 1 + len(columns)))  # column 0: all images
+    for study in studies:
+        counts[row[study.patient_id], [0, *(columns[label] for label in study.labels or ("",))]] += 1
+    wanted = np.array(shares)[:, None] * np.ones(counts.shape[1])
+    parts = counts / counts.sum(axis=0)  # of each class, so that rare ones weigh as much
+    order = np.random.default_rng(seed).permutation(len(patients))
+    order = order[np.argsort(-counts[order, 0], kind="stable")]
+    home = np.zeros(len(patients), dtype=np.int64)
+    for place in order:
+        lack = (wanted[:, counts[place] > 0]).mean(axis=1)
+        home[place] = np.where(np.array(shares) > 0, lack, -np.inf).argmax()
+        wanted[home[place]] -= parts[place]
+    for split in np.flatnonzero(np.array(shares) > 0):
+        sizes = np.bincount(home, minlength=len(SPLITS))
+        if not sizes[split] and sizes.max() > 1:
+            home[next(place for place in order[::-1] if home[place] == sizes.argmax())] = split  # the smallest patient there
+    return {patient: SPLITS[home[row[patient]]] for patient in patients}
+
+
+def _sorted_by_folder(folder: Path, manifest: Path) -> tuple[list[Study], dict[str, int]]:
+    """Studies without an id as the folders sort them, and what else lies there."""
+    files = [file for file in _files(folder, _DEPTH) if file != Path(os.path.abspath(manifest))]
+    images = [file for file in files if is_image(file)]
+    splits = {name for name in {file.relative_to(folder).parts[0] for file in images} if name.lower() in _SPLIT_NAMES}
+    studies, faults = [], []
+    for file in images:
+        parts = file.relative_to(folder).parts[:-1]
+        split = _SPLIT_NAMES.get(parts[0].lower()) if parts else None
+        within = parts[1:] if split else parts
+        if len(within) not in (1, 2) or (splits and not split):
+            faults.append(file.relative_to(folder).as_posix())
+            continue
+        label = re.sub(r"[_\s]+", " ", within[0]).strip() or within[0]
+        patient = within[1] if len(within) == 2 else ""
+        studies.append(Study("", patient, (Scan(file),), labels=(label,), split=split, extra=dict(_ORIGIN)))
+    if faults:
+        layout = f"{'SPLIT/' if splits else ''}CLASS/image or {'SPLIT/' if splits else ''}CLASS/PATIENT/image"
+        remedy = f"expected is {layout}; move them, or list the images in a CSV (--labels)"
+        raise ImportingError(f"{folder}: {len(faults)} images lie elsewhere than expected; {remedy}{_some(faults)}")
+    return studies, _suffixes(file for file in files if not is_image(file))
+
+
+def _files(folder: Path, depth: int) -> Iterator[Path]:
+    """Files below a folder, through links, in order; hidden ones and what archives leave behind are passed over."""
+    for child in sorted(folder.iterdir()):
+        if child.name.startswith(".") or child.name in ("__MACOSX", "Thumbs.db", "desktop.ini"):
+            continue
+        if not child.is_dir():
+            yield child
+        elif depth:
+            yield from _files(child, depth - 1)
+
+
+def _listed(folder: Path, table: Path) -> tuple[list[Study], dict[str, int]]:
+    """Studies without an id as a CSV lists them, and what else it lists."""
+    studies: list[Study] = []
+    others: list[Path] = []
+    faults: list[str] = []
+    line_of: dict[Path, int] = {}
+    for number, row in _rows(table):
+        file = Path(os.path.abspath(folder / row["path"]))
+        split = row.get("split", "").lower()
+        if not row["path"]:
+            faults.append(f"line {number}: no path")
+        elif file in line_of:
+            faults.append(f"line {number}: {row['path']} stands already on line {line_of[file]}")
+        elif not file.is_file():
+            faults.append(f"line {number}: no file {file}")
+        elif split and split not in _SPLIT_NAMES:
+            faults.append(f"line {number}: split '{row['split']}' is none of {', '.join(_SPLIT_NAMES)}")
+        elif is_image(file):
+            line_of[file] = number
+            studies.append(_study(row, file, _SPLIT_NAMES.get(split)))
+        else:
+            others.append(file)
+    without = sum(study.split is None for study in studies)
+    if 0 < without < len(studies):
+        faults.append(f"split: {without} of {len(studies)} images have none; fill in all of them, or none to have them drawn")
+    if faults:
+        raise ImportingError(f"{table}: {len(faults)} problem(s){_some(faults)}")
+    return studies, _suffixes(others)
+
+
+def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
+    """Line number and cells of each row of a CSV; columns checked."""
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as lines:
+            reader = csv.DictReader(lines)
+            reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or ()]
+            rows = [(reader.line_num, {name: (text or "").strip() for name, text in row.items() if name}) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ImportingError(f"{table}: no CSV in UTF-8 ({error}); save it as such") from error
+    if missing := [name for name in ("path", "label") if name not in columns]:
+        raise ImportingError(f"{table}: no column {' and '.join(missing)} (columns, parted by commas: {', '.join(_COLUMNS)})")
+    if taken := [name for name in columns if name in _TAKEN]:
+        raise ImportingError(f"{table}: the column {taken[0]} would overwrite the manifest's own; rename it")
+    return rows
+
+
+def _study(row: dict[str, str], file: Path, split: str | None) -> Study:
+    labels = tuple(dict.fromkeys(label.strip() for label in row["label"].split(";") if label.strip()))
+    extra = {name: text for name, text in row.items() if name not in _COLUMNS and text} | _ORIGIN
+    return Study("", row.get("patient_id", ""), (Scan(file),), row.get("report", ""), (), labels or None, split, extra)
+
+
+def _named(folder: Path, studies: Sequence[Study]) -> list[Study]:
+    """With ids: the path from the folder, without its suffix, as one word. Where two agree (in a file system that does not tell capitals
+    apart), or one is too long, a digest of the path joins it."""
+    paths = [_relative(study.scans[0].path, folder) for study in studies]
+    words = [re.sub(r"[^\w.+-]+", "_", "__".join(path.with_suffix("").parts)).strip("._") or "image" for path in paths]
+    used = Counter(word.lower() for word in words)
+    named = []
+    for study, path, word in zip(studies, paths, words, strict=True):
+        if used[word.lower()] > 1 or len(word.encode()) > _LONGEST:
+            digest = hashlib.sha256(path.as_posix().encode()).hexdigest()[:12]
+            word = f"{word.encode()[-_LONGEST:].decode(errors='ignore')}-{digest}"
+        named.append(replace(study, study_id=word))
+    return named
+
+
+def _relative(path: Path, folder: Path) -> Path:
+    return path.relative_to(folder) if path.is_relative_to(folder) else path.relative_to(path.anchor)
+
+
+def _check_patients(studies: Sequence[Study]) -> None:
+    homes: defaultdict[str, set[str]] = defaultdict(set)
+    for study in studies:
+        homes[study.patient_id].add(str(study.split))
+    torn = [f"{patient}: {', '.join(sorted(found))}" for patient, found in sorted(homes.items()) if len(found) > 1]
+    if torn:
+        remedy = "move them into one; or, if their folders only happen to share a name, tell them apart in a CSV (--labels)"
+        raise ImportingError(f"{len(torn)} patients are in several splits, a leak; {remedy}{_some(torn)}")
+
+
+def _check_place(manifest: Path) -> None:
+    """Only a manifest that this command wrote is written over."""
+    if not manifest.exists():
+        return
+    try:
+        with manifest.open(encoding="utf-8") as lines:
+            ours = json.loads(next(lines)).get("imported") == _ORIGIN["imported"]
+    except (OSError, ValueError, AttributeError, StopIteration):
+        ours = False
+    if not ours:
+        raise ImportingError(f"{manifest}: stands there and was not written by this command; name another place, or delete it")
+
+
+def _suffixes(files: Iterator[Path] | Sequence[Path]) -> dict[str, int]:
+    return dict(Counter(file.suffix.lower() or "(no suffix)" for file in files).most_common())
+
+
+def _some(faults: Sequence[str]) -> str:
+    more = f"\n  and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+    return "\n  " + "\n  ".join(faults[:_SHOWN]) + more

@@ -1,0 +1,43 @@
+"""Two methods of equal AUC, patients with one to three studies: how often is a difference found that is not there?"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hlip.metrics import Ranking, bootstrap_p, patient_bootstrap
+from hp2l.statistics.delong import delong_test
+
+SIMULATIONS, PATIENTS, RESAMPLES = 1000, 120, 399
+
+
+def cohort(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Truth (N,), paired scores (N, 2) and patients (N,).
+
+    A patient's studies share a tendency to the disease, what both methods see in him, and what each alone sees.
+    """
+    generator = np.random.default_rng(seed)
+    patients = np.repeat(np.arange(PATIENTS), generator.integers(1, 4, PATIENTS))
+    truth = generator.normal(size=PATIENTS)[patients] + 0.5 * generator.normal(size=patients.size) > 0.3
+    shared = generator.normal(size=PATIENTS)[patients, None]
+    own = generator.normal(size=(PATIENTS, 2))[patients]
+    return truth, 1.2 * truth[:, None] + 0.6 * shared + 0.8 * own + 0.5 * generator.normal(size=own.shape), patients
+
+
+def bootstrapped(truth: np.ndarray, scores: np.ndarray, patients: np.ndarray, seed: int) -> float:
+    one, two = (Ranking.of(truth, column) for column in scores.T)
+    blocks = patient_bootstrap([str(patient) for patient in patients], RESAMPLES, seed, block=RESAMPLES)
+    return bootstrap_p(np.concatenate([two.areas(weight)[0] - one.areas(weight)[0] for weight in blocks]))
+
+
+@pytest.mark.slow
+def test_both_tests_find_a_difference_that_is_not_there_five_times_in_a_hundred() -> None:
+    p = np.empty((SIMULATIONS, 3))
+    for seed in range(SIMULATIONS):
+        truth, scores, patients = cohort(seed)
+        clustered, plain = (delong_test(truth, *scores.T, clusters=clusters).p for clusters in (patients, None))
+        p[seed] = bootstrapped(truth, scores, patients, seed), clustered, plain
+    bootstrap, delong, blind = (p < 0.05).mean(axis=0)
+    assert 0.034 <= bootstrap <= 0.068
+    assert 0.034 <= delong <= 0.068
+    assert blind > 0.1  # the patients matter here: who takes studies for independent is fooled
