@@ -1,7 +1,8 @@
 """The model card of a checkpoint: README.md with the YAML header that the Hugging Face hub reads.
 
 Every number and every claim comes from config.json; what is not in it is named in one line as not recorded. Facts are read with care for
-their kind, since a card must never be the reason why a checkpoint is not written.
+their kind, since a card must never be the reason why a checkpoint is not written. `hp2l.card` writes that of a fine-tuned model with the
+same parts.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from hlip.text import TextConfig
 from hlip.vision import VisionConfig
 
 UNKNOWN = "not recorded"
+NO_DEVICE = "- Not a medical device: not for diagnosis or treatment."
 SPLITS = {"val": "validation", "test": "test", "train": "training"}
 TOWARDS = {"R": "right", "L": "left", "A": "anterior", "P": "posterior", "I": "inferior", "S": "superior"}
 POOLS = {"dinotxt": "each class token joined with the mean patch token", "class": "the class token alone"}
@@ -63,41 +65,65 @@ def model_card(description: Mapping[str, Any]) -> str:
             `weights`, `official` or `source`, `keys` are read; each may be absent.
             `parameters` beside the facts is the model's number of them, where the facts do not tell.
     """
-    facts = _mapping(description.get("facts"))
+    facts = mapping(description.get("facts"))
     facts = {"parameters": description.get("parameters"), **facts}
-    spec = _mapping(description.get("volume_spec"))
+    spec = mapping(description.get("volume_spec"))
     parts = {
         "What it is": _architecture(description["model"], facts),
         "How to use it": _usage(str(description["model"]["prefix"])),
-        "Input": _input(spec),
+        "Input": input_lines(spec),
         "Training data": _data(facts),
         "Training procedure": _procedure(facts),
         "Results": _results(facts),
         "Limits": _limits(facts),
     }
-    body = "\n\n".join(f"## {title}\n\n" + "\n".join(lines) for title, lines in parts.items())
-    banner = f"**{_simulated(facts)}**\n\n" if facts.get("simulated") is True else ""
-    return f"---\n{_header(facts, spec).to_yaml()}\n---\n\n# HLIP: whole radiology studies and texts in one space\n\n{banner}{body}\n"
+    task = "zero-shot-image-classification"
+    kind = modality(facts, spec)
+    tags = ["radiology", *([kind] if kind else []), task]
+    top = header("HLIP", facts, tags, eval_results(facts, task), official_source(facts))
+    banner = simulated(facts) if facts.get("simulated") is True else None
+    return page(top, "HLIP: whole radiology studies and texts in one space", banner, parts)
 
 
-def _header(facts: Mapping[str, Any], spec: Mapping[str, Any]) -> ModelCardData:
-    modality = _modality(facts, spec)
-    results = _eval_results(facts)
+def page(top: ModelCardData, title: str, banner: str | None, parts: Mapping[str, Iterable[str]]) -> str:
+    """The whole card.
+
+    Args:
+        top: its YAML header.
+        title: of the page.
+        banner: a sentence above all else.
+        parts: title of each section -> its lines.
+    """
+    warning = f"**{banner}**\n\n" if banner else ""
+    body = "\n\n".join(f"## {name}\n\n" + "\n".join(lines) for name, lines in parts.items())
+    return f"---\n{top.to_yaml()}\n---\n\n# {title}\n\n{warning}{body}\n"
+
+
+def header(name: str, facts: Mapping[str, Any], tags: list[str], results: list[EvalResult], source: Any) -> ModelCardData:
+    """What the hub reads.
+
+    Args:
+        name: of the model, shown with its results.
+        facts: of which the licence is taken.
+        tags: what the hub finds it by.
+        results: of `eval_results`.
+        source: where the weights came from; a hub id becomes the base model.
+    """
     license_ = facts.get("license")
-    source = re.fullmatch(r"hf-hub:([\w.-]+/[\w.-]+?)(@.+)?", str(_official(facts)))
+    base = re.fullmatch(r"hf-hub:([\w.-]+/[\w.-]+?)(@.+)?", str(source))
     return ModelCardData(
         library_name=LIBRARY,
         license=str(license_) if license_ else None,
-        base_model=source[1] if source else None,
-        tags=["radiology", *([modality] if modality else []), "zero-shot-image-classification"],
-        model_name="HLIP" if results else None,
+        base_model=base[1] if base else None,
+        tags=tags,
+        model_name=name if results else None,
         eval_results=results or None,
     )
 
 
-def _modality(facts: Mapping[str, Any], spec: Mapping[str, Any]) -> str | None:
+def modality(facts: Mapping[str, Any], spec: Mapping[str, Any]) -> str | None:
     """ct or mri, from the windows in HU or from the names of the sequences; None where they do not tell or tell both."""
-    names = [str(name).upper() for name in _mapping(_mapping(facts.get("data")).get("sequences"))]
+    names = [str(name).upper() for name in mapping(mapping(facts.get("data")).get("sequences"))]
     kinds = {
         "ct" if re.match(r"CT", name) else "mri" for name in names if re.match(r"CT|MR|T1|T2|FLAIR|DWI|ADC|SWI|GRE|PD", name)
     }
@@ -106,20 +132,25 @@ def _modality(facts: Mapping[str, Any], spec: Mapping[str, Any]) -> str | None:
     return kinds.pop() if len(kinds) == 1 else None
 
 
-def _eval_results(facts: Mapping[str, Any]) -> list[EvalResult]:
-    """Those metrics that the hub has a name for, and that are numbers."""
-    simulated = facts.get("simulated") is True
+def eval_results(facts: Mapping[str, Any], task: str) -> list[EvalResult]:
+    """Those of the facts' metrics that the hub has a name for, and that are numbers.
+
+    Args:
+        facts: `metrics`, `simulated`, and which split was watched.
+        task: the hub's name of what was measured; a recall is always retrieval.
+    """
+    made_up = facts.get("simulated") is True
     found = []
-    for name, value in _mapping(facts.get("metrics")).items():
+    for name, value in mapping(facts.get("metrics")).items():
         measure = next((hub for part, hub in MEASURES.items() if f"_{part}_" in f"_{name}_".lower()), None)
-        if measure is None or not _is_number(value) or not math.isfinite(value):
+        if measure is None or not is_number(value) or not math.isfinite(value):
             continue
         split = _split_of(str(name), facts)
         found.append(
             EvalResult(
-                task_type="image-text-retrieval" if measure == "recall" else "zero-shot-image-classification",
-                dataset_type="simulated" if simulated else "unnamed",
-                dataset_name=f"{'simulated studies' if simulated else 'studies'}, {split} split"
+                task_type="image-text-retrieval" if measure == "recall" else task,
+                dataset_type="simulated" if made_up else "unnamed",
+                dataset_name=f"{'simulated studies' if made_up else 'studies'}, {split} split"
                 if split
                 else "studies, split not recorded",
                 dataset_split=split,
@@ -133,7 +164,7 @@ def _eval_results(facts: Mapping[str, Any]) -> list[EvalResult]:
 
 def _split_of(name: str, facts: Mapping[str, Any]) -> str | None:
     """The split a metric was measured on: as its name says, else the one that validation watched."""
-    watched = _mapping(_mapping(facts.get("training")).get("validation")).get("split")
+    watched = mapping(mapping(facts.get("training")).get("validation")).get("split")
     said = name.split("_")[0]
     if said in SPLITS:
         return SPLITS[said]
@@ -162,18 +193,18 @@ def _architecture(model: Mapping[str, Any], facts: Mapping[str, Any]) -> list[st
     ]
     if vision.patch_norm:
         lines.append("- patches are standardised and freed of the training set's mean patch; the grid is fixed")
-    if _is_said(facts.get("parameters")):
-        lines.append(f"- parameters: {_words(facts['parameters'])}")
-    if _official(facts):
-        keys = f"; {_words(facts['keys'])}" if _is_said(facts.get("keys")) else ""
-        lines.append(f"- converted from an official checkpoint: {_words(_official(facts))}{keys}")
+    if is_said(facts.get("parameters")):
+        lines.append(f"- parameters: {words(facts['parameters'])}")
+    if official_source(facts):
+        keys = f"; {words(facts['keys'])}" if is_said(facts.get("keys")) else ""
+        lines.append(f"- converted from an official checkpoint: {words(official_source(facts))}{keys}")
     return lines
 
 
 def _text_tower(text: TextConfig, facts: Mapping[str, Any]) -> str:
     if text.source:
         return f"BERT of {_named(text.source)}"
-    if _official(facts):
+    if official_source(facts):
         return f"BERT, its source {UNKNOWN}"
     return f"BERT grown from reports, {text.depth} layers of {text.width} channels"
 
@@ -193,15 +224,28 @@ def _usage(prefix: str) -> list[str]:
     ]
 
 
-def _input(spec: Mapping[str, Any]) -> list[str]:
+def input_lines(spec: Mapping[str, Any], commands: str = "`hlip ask` and `hlip prepare`") -> list[str]:
+    """How scans or images must be prepared.
+
+    Args:
+        spec: a VolumeSpec as plain values; empty if there is none.
+        commands: those that prepare.
+    """
     if not spec:
         return [f"How a scan must be prepared: {UNKNOWN} (no VolumeSpec)."]
+    if spec.get("kind") == "image":
+        return [
+            "- 2-D colour images: red, green and blue are three volumes of one plane, their 8-bit values as they are",
+            f"- padded to a square, resized to {_times(spec.get('resize'))}, cut to {_times(spec.get('size'))} (D x H x W)",
+            "",
+            f"{commands} do this to image files.",
+        ]
     towards = [TOWARDS.get(letter, letter) for letter in str(spec.get("orientation"))]
     windows = [f"{name}, level {level:g} and width {width:g} HU" for name, level, width in spec.get("windows") or ()]
     if windows:
         values = f"one volume a window: {'; '.join(windows)}"
     else:
-        values = f"intensities between the percentiles {_words(spec.get('percentiles'))} spread over 0 to 255"
+        values = f"intensities between the percentiles {words(spec.get('percentiles'))} spread over 0 to 255"
     if spec.get("fit") == "square":
         fit = f"padded to a square, resized to {_times(spec.get('resize'))} in the plane, cut to size"
     else:
@@ -214,12 +258,12 @@ def _input(spec: Mapping[str, Any]) -> list[str]:
         f"- orientation {spec.get('orientation')}: x grows to the {', y to the '.join(towards[:2])}, z to the {towards[-1]}",
         f"- fit: {fit}",
         "",
-        "`hlip ask` and `hlip prepare` do this to NIfTI files and DICOM series.",
+        f"{commands} do this to NIfTI files and DICOM series.",
     ]
 
 
 def _data(facts: Mapping[str, Any]) -> list[str]:
-    data = _mapping(facts.get("data"))
+    data = mapping(facts.get("data"))
     rows = {
         "studies": data.get("studies", facts.get("studies")),
         "scans": data.get("scans"),
@@ -228,27 +272,27 @@ def _data(facts: Mapping[str, Any]) -> list[str]:
         "split": data.get("split"),
     }
     others = {str(name): value for name, value in data.items() if name not in rows}
-    known = [f"- {name}: {_words(value)}" for name, value in (rows | others).items() if _is_said(value)]
-    silent = [name for name, value in rows.items() if not _is_said(value)]
-    return [_simulated(facts), "", *known, *_unsaid("The training data", known, silent)]
+    known = [f"- {name}: {words(value)}" for name, value in (rows | others).items() if is_said(value)]
+    silent = [name for name, value in rows.items() if not is_said(value)]
+    return [simulated(facts), "", *known, *_unsaid("The training data", known, silent)]
 
 
 def _procedure(facts: Mapping[str, Any]) -> list[str]:
-    settings = _flat(_mapping(facts.get("training")))
+    settings = _flat(mapping(facts.get("training")))
     rows = [("steps done", facts.get("step")), ("weights", facts.get("weights"))]
     rows += [(meaning, settings.pop(name, None)) for name, meaning in PROCEDURE.items()]
-    known = [(name, value) for name, value in rows if _is_said(value)]
+    known = [(name, value) for name, value in rows if is_said(value)]
     known += [(f"`{name}`", "null" if value is None else value) for name, value in settings.items()]
-    table = _table(("setting", "value"), known) if known else []
-    return [*table, *_unsaid("How it was trained", known, [name for name, value in rows if not _is_said(value)])]
+    told = table(("setting", "value"), known) if known else []
+    return [*told, *_unsaid("How it was trained", known, [name for name, value in rows if not is_said(value)])]
 
 
 def _results(facts: Mapping[str, Any]) -> list[str]:
-    metrics = _mapping(facts.get("metrics"))
+    metrics = mapping(facts.get("metrics"))
     if not metrics:
         return [f"Metrics: {UNKNOWN}."]
     rows = [(f"`{name}`", value, _split_of(str(name), facts)) for name, value in metrics.items()]
-    prompts = f"Prompt set of zero-shot scores: {_words(facts.get('prompts'))}."
+    prompts = f"Prompt set of zero-shot scores: {words(facts.get('prompts'))}."
     if facts.get("chosen_by"):
         choice = f"`{facts['chosen_by']}` chose this checkpoint"
     else:
@@ -256,39 +300,45 @@ def _results(facts: Mapping[str, Any]) -> list[str]:
     caution = (
         "numbers of a split that chose it, or was watched while settings were chosen, tend to be higher than on new patients."
     )
-    return [*_table(("metric", "value", "split"), rows), "", prompts, f"{choice}; {caution}"]
+    return [*table(("metric", "value", "split"), rows), "", prompts, f"{choice}; {caution}"]
 
 
 def _limits(facts: Mapping[str, Any]) -> list[str]:
-    data = _mapping(facts.get("data"))
+    data = mapping(facts.get("data"))
     asked = {
         "licence": facts.get("license"),
         "patients": data.get("patients"),
         "sequences": data.get("sequences"),
         "ages and sexes": data.get("ages"),
         "scanners and sites": data.get("sites"),
-        "results on a test split": [name for name in _mapping(facts.get("metrics")) if str(name).startswith("test_")],
+        "results on a test split": [name for name in mapping(facts.get("metrics")) if str(name).startswith("test_")],
     }
-    missing = ", ".join(name for name, value in asked.items() if not value)
     return [
-        f"- {_simulated(facts)}",
-        "- Not a medical device: not for diagnosis or treatment.",
+        f"- {simulated(facts)}",
+        NO_DEVICE,
         "- Zero-shot scores follow the language of the training reports: what reports seldom mention, or word differently than the",
         "  question, is scored worse, and another wording of the same question gives another score.",
-        f"- Not recorded here, so not known: {missing or 'nothing of what this card asks for'}.",
+        missing(asked),
     ]
 
 
-def _simulated(facts: Mapping[str, Any]) -> str:
+def missing(asked: Mapping[str, Any]) -> str:
+    """The line that names what config.json does not tell, of name -> what it tells."""
+    names = ", ".join(name for name, value in asked.items() if not value)
+    return f"- Not recorded here, so not known: {names or 'nothing of what this card asks for'}."
+
+
+def simulated(facts: Mapping[str, Any], trained: str = "Trained") -> str:
+    """Whether the training studies were simulated, in one sentence."""
     known = facts.get("simulated")
     if known is True:
-        return "Trained on SIMULATED studies only: its scores say nothing about real patients."
+        return f"{trained} on SIMULATED studies only: its scores say nothing about real patients."
     if known is False:
         return "The training studies do not all say of themselves that they are simulated."
     return f"Whether the training studies were simulated: {UNKNOWN}."
 
 
-def _official(facts: Mapping[str, Any]) -> Any:
+def official_source(facts: Mapping[str, Any]) -> Any:
     """Where an official checkpoint came from; None for a model of ours."""
     return facts.get("official") or (facts.get("source") if facts.get("kind") == "official" else None)
 
@@ -300,8 +350,9 @@ def _unsaid(subject: str, known: Sequence[Any], silent: Sequence[str]) -> list[s
     return ["", f"{UNKNOWN.capitalize()}: {', '.join(silent)}."] if silent else []
 
 
-def _table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> list[str]:
-    lines = [head, ("---",) * len(head), *((row[0], *map(_words, row[1:])) for row in rows)]
+def table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> list[str]:
+    """A Markdown table; the first column's cells stand as they are, the others as `words`."""
+    lines = [head, ("---",) * len(head), *((row[0], *map(words, row[1:])) for row in rows)]
     return ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines]
 
 
@@ -313,22 +364,22 @@ def _flat(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     return flat
 
 
-def _words(value: Any) -> str:
+def words(value: Any) -> str:
     """A value as a reader meets it, on one line."""
-    if not _is_said(value):
+    if not is_said(value):
         return UNKNOWN
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return "not defined" if math.isnan(value) else f"{value:.4g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{_words(name)} {_words(item)}" for name, item in value.items())
+        return ", ".join(f"{words(name)} {words(item)}" for name, item in value.items())
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(_words, value))
+        return ", ".join(map(words, value))
     return _named(value)
 
 
-def _is_said(value: Any) -> bool:
+def is_said(value: Any) -> bool:
     """Whether a fact says anything."""
     return value is not None and not (isinstance(value, (str, list, tuple, dict)) and not value)
 
@@ -346,9 +397,11 @@ def _times(sizes: Any) -> str:
     return " x ".join(f"{size:g}" for size in sizes or ())
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def mapping(value: Any) -> Mapping[str, Any]:
+    """A fact that should be a mapping; an empty one where it is not."""
     return value if isinstance(value, Mapping) else {}
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """An int or a float, and no truth value."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)

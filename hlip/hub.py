@@ -4,6 +4,8 @@
     model.save_pretrained("folder")                    # what `model.save` writes
     model.push_to_hub("owner/name", private=True)      # the same folder, with its model card, in one commit
 
+A pretrained `hlip.HLIP` and a fine-tuned `hp2l.Diagnoser` follow them alike.
+
 The folder stays ours: of `huggingface_hub.ModelHubMixin` the repository and the upload are taken, while its own ways of writing
 config.json, of rebuilding a model from `__init__`'s arguments and of filling in a card are replaced.
 """

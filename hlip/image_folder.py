@@ -31,6 +31,7 @@ import numpy as np
 
 from hlip.scanfile import is_image
 from hlip.study import SPLITS, Scan, Study, write_manifest
+from hlip.taxonomy import Taxonomy
 
 SHARES = (0.7, 0.1, 0.2)
 """Of train, val and test."""
@@ -58,6 +59,8 @@ class ImportedImages:
     """Images that count as a patient of their own."""
     left_out: dict[str, int] = field(default_factory=dict)
     """Files that are no images we read, by suffix."""
+    meant: dict[str, str] = field(default_factory=dict)
+    """Labels as they were found -> the classes they were taken for, where they differ."""
 
     def __str__(self) -> str:
         patients = len({study.patient_id for study in self.studies}) - self.unknown_patients
@@ -72,6 +75,7 @@ class ImportedImages:
         ]
         lines.append(f"  {'class':{width}}" + "".join(f"{split:>8}" for split in SPLITS))
         lines += [f"  {name:{width}}" + "".join(f"{table[name, split]:8}" for split in SPLITS) for name in names]
+        lines += [f"taken as: {word} -> {name}" for word, name in self.meant.items()]
         if self.left_out:
             files = ", ".join(f"{suffix} {count}" for suffix, count in self.left_out.items())
             lines.append(f"left out, no image file that is read here: {files}")
@@ -84,6 +88,7 @@ def import_images(
     labels: str | Path | None = None,
     splits: Sequence[float] | None = None,
     seed: int = 0,
+    taxonomy: Taxonomy | None = None,
 ) -> ImportedImages:
     """Write the manifest of a folder of images, atomically. The images are not opened; `hlip prepare --spec image` does.
 
@@ -94,8 +99,10 @@ def import_images(
         labels: a CSV that says classes, patients and splits instead of the folders.
         splits: shares of train, val and test where neither folders nor CSV tell them (default: `SHARES`).
         seed: of the draw.
+        taxonomy: a tree whose names the labels become: a folder ALL its acute lymphoblastic leukemia, by synonym, code or other letters.
 
     Raises:
+        TaxonomyError: a label that stands for none of its classes.
         ImportingError: no image, an image outside of the layout, a patient in two splits, a fault of the CSV or of the shares, or a
             file at the manifest's place that is none of this command's.
     """
@@ -112,6 +119,10 @@ def import_images(
         raise ImportingError(
             f"{labels or folder}: no image (PNG, JPEG, TIFF, BMP, WebP)" + (f"; files: {found}" if found else "")
         )
+    meant: dict[str, str] = {}
+    if taxonomy is not None:
+        meant = {label: taxonomy.meant_by(label) for study in studies for label in study.labels or ()}
+        studies = [replace(study, labels=study.labels and tuple(meant[label] for label in study.labels)) for study in studies]
     unknown = sum(not study.patient_id for study in studies)
     studies = [replace(study, patient_id=study.patient_id or study.study_id) for study in _named(folder, studies)]
     if studies[0].split is not None:
@@ -129,7 +140,9 @@ def import_images(
         )
         warnings.warn(f"{which}, each such image counts as its own: {LEAK}", stacklevel=2)
     write_manifest(studies, manifest)
-    return ImportedImages(manifest, tuple(studies), unknown, left_out)
+    return ImportedImages(
+        manifest, tuple(studies), unknown, left_out, {word: name for word, name in meant.items() if word != name}
+    )
 
 
 def draw_splits(studies: Sequence[Study], shares: Sequence[float], seed: int) -> dict[str, str]:

@@ -44,10 +44,17 @@ def _images(sources: Any) -> None:
         help="shares of the splits, where neither FOLDER nor CSV states them (default: 0.7 0.1 0.2)",
     )
     source.add_argument("--seed", type=int, default=0, metavar="S", help="of the draw of splits (default: 0)")
+    source.add_argument(
+        "--taxonomy",
+        metavar="T",
+        help="name or path of a disease tree: labels become its classes by name, synonym or code (ALL: acute lymphoblastic leukemia)",
+    )
     source.set_defaults(run=_run_images)
 
 
 def _run_images(arguments: argparse.Namespace) -> None:
     from hlip.image_folder import import_images
+    from hlip.taxonomy import Taxonomy
 
-    print(import_images(arguments.folder, arguments.manifest, arguments.labels, arguments.splits, arguments.seed))
+    tree = Taxonomy.load(arguments.taxonomy) if arguments.taxonomy else None
+    print(import_images(arguments.folder, arguments.manifest, arguments.labels, arguments.splits, arguments.seed, tree))

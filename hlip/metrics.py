@@ -3,8 +3,7 @@
 Notable choices:
 - A study is positive at `score >= threshold`; balanced accuracy is (sensitivity + specificity) / 2.
 - The bootstrap draws patients, not studies: two studies of one patient are not independent evidence.
-- A resample is a column of whole-number weights. Scores are sorted once a class (`Ranking`); AUC and average precision
-  of all resamples then follow from weighted running counts, ties included.
+- A resample is a column of whole-number weights. Scores are sorted once a class (`Ranking`, in `hlip.ranking`).
 - A number that does not exist (an AUC without a positive) is NaN, never 0.5 and never silently dropped.
 
 Shapes: N studies, K classes, R resamples.
@@ -13,92 +12,13 @@ Shapes: N studies, K classes, R resamples.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Floats = NDArray[np.float64]
-Weights = NDArray[np.floating]
-
-
-def _checked(target: ArrayLike, score: ArrayLike) -> tuple[NDArray[np.bool_], Floats]:
-    """Truth as booleans and scores as float64, both (N,). Raises ValueError on another shape or a NaN score."""
-    positive, values = np.asarray(target).astype(bool), np.asarray(score, dtype=np.float64)
-    if positive.ndim != 1 or positive.shape != values.shape:
-        raise ValueError(f"target {positive.shape} and score {values.shape} must both be (N,)")
-    if np.isnan(values).any():
-        raise ValueError(f"{int(np.isnan(values).sum())} of {values.size} scores are NaN")
-    return positive, values
-
-
-def _ratio(numerator: ArrayLike, denominator: ArrayLike) -> Floats:
-    """Division in which x / 0 is NaN."""
-    above, below = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
-    shape = np.broadcast_shapes(above.shape, below.shape)
-    return np.divide(above, below, out=np.full(shape, np.nan), where=below > 0)
-
+from hlip.ranking import Floats, Ranking, Weights, checked, ratio
 
 # --- ranking: AUC and average precision ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """The studies of one class in order of score, so that any number of weightings needs one sort."""
-
-    positive: NDArray[np.intp]
-    """Row numbers of the positive studies, ascending score (P,)."""
-    negative: NDArray[np.intp]
-    """Row numbers of the negative studies, ascending score (Q,)."""
-    below: NDArray[np.intp]
-    """For each positive: how many negatives score lower (P,)."""
-    upto: NDArray[np.intp]
-    """For each positive: how many negatives score lower or the same (P,)."""
-    first: NDArray[np.intp]
-    """For each positive: how many positives score lower (P,)."""
-
-    @classmethod
-    def of(cls, target: ArrayLike, score: ArrayLike, known: ArrayLike | None = None) -> Ranking:
-        """Rank studies; `known` (N,) bool leaves studies of unknown truth out, row numbers stay those of the input."""
-        rows = np.arange(np.size(target)) if known is None else np.flatnonzero(np.asarray(known))
-        truth, values = _checked(target, score)
-        truth, values = truth[rows], values[rows]
-        order = np.argsort(values, kind="stable")
-        positive, negative = order[truth[order]], order[~truth[order]]
-        high, low = values[positive], values[negative]
-        return cls(
-            positive=rows[positive],
-            negative=rows[negative],
-            below=np.searchsorted(low, high, side="left"),
-            upto=np.searchsorted(low, high, side="right"),
-            first=np.searchsorted(high, high, side="left"),
-        )
-
-    def areas(self, weight: Weights) -> tuple[Floats, Floats]:
-        """AUC and average precision under each column of `weight` (N, R) -> two arrays (R,), NaN without both classes.
-
-        AUC counts a tie as half; average precision is scikit-learn's (no interpolation, ties share one threshold).
-        Running counts keep the dtype of `weight`: float32 is exact for whole-number weights that sum to less than 2**24.
-        """
-        plus = weight[self.positive]
-        negatives = _running(weight[self.negative])  # (Q + 1, R)
-        positives = _running(plus)  # (P + 1, R)
-        below = negatives[self.below]
-        n_positive, n_negative = positives[-1].astype(np.float64), negatives[-1].astype(np.float64)
-        pairs = np.einsum("pr,pr->r", plus, below + negatives[self.upto], dtype=np.float64) / 2
-        auc = _ratio(pairs, n_positive * n_negative)
-        found = positives[-1] - positives[self.first]
-        flagged = found + negatives[-1] - below
-        precision = np.divide(found, flagged, out=np.zeros_like(found), where=flagged > 0)
-        ap = _ratio(np.einsum("pr,pr->r", plus, precision, dtype=np.float64), n_positive)
-        return auc, np.where(np.isnan(auc), np.nan, ap)
-
-
-def _running(values: Weights) -> Weights:
-    """Running sums down the rows with a first row of zeros: (n, R) -> (n + 1, R)."""
-    sums = np.zeros((values.shape[0] + 1, values.shape[1]), dtype=values.dtype)
-    np.cumsum(values, axis=0, out=sums[1:])
-    return sums
 
 
 def _column(weight: ArrayLike | None, studies: int) -> Floats:
@@ -128,7 +48,7 @@ def average_precision(target: ArrayLike, score: ArrayLike, weight: ArrayLike | N
 
 def roc_curve(target: ArrayLike, score: ArrayLike, most: int = 80) -> tuple[Floats, Floats]:
     """False and true positive rates from (0, 0) to (1, 1) for drawing: corners only, and at most `most` of them."""
-    truth, values = _checked(target, score)
+    truth, values = checked(target, score)
     order = np.argsort(-values, kind="stable")
     last_of_tie = np.append(np.flatnonzero(np.diff(values[order])), truth.size - 1)
     true = np.append(0.0, np.cumsum(truth[order])[last_of_tie] / max(truth.sum(), 1))
@@ -150,14 +70,14 @@ def rates(target: ArrayLike, flagged: ArrayLike, weight: ArrayLike | None = None
     """Sensitivity and specificity of yes / no answers, (N,) each; NaN where no study of that kind exists."""
     truth, answer = np.asarray(target).astype(bool), np.asarray(flagged).astype(bool)
     mass = np.ones(truth.size) if weight is None else np.asarray(weight, dtype=np.float64)
-    sensitivity = _ratio(mass[truth & answer].sum(), mass[truth].sum())
-    specificity = _ratio(mass[~truth & ~answer].sum(), mass[~truth].sum())
+    sensitivity = ratio(mass[truth & answer].sum(), mass[truth].sum())
+    specificity = ratio(mass[~truth & ~answer].sum(), mass[~truth].sum())
     return float(sensitivity), float(specificity)
 
 
 def balanced_accuracy(target: ArrayLike, score: ArrayLike, threshold: float, weight: ArrayLike | None = None) -> float:
     """(sensitivity + specificity) / 2 at `score >= threshold`; NaN unless both classes have weight."""
-    truth, values = _checked(target, score)
+    truth, values = checked(target, score)
     return float(np.mean(rates(truth, values >= threshold, weight)))
 
 
@@ -167,7 +87,7 @@ def best_threshold(target: ArrayLike, score: ArrayLike) -> tuple[float, float]:
     Candidates are the midpoints between neighbouring scores (and the lowest score: flag everything); among equals the
     lowest, which is the more sensitive. Returns (NaN, NaN) unless both classes are present.
     """
-    truth, values = _checked(target, score)
+    truth, values = checked(target, score)
     if truth.all() or not truth.any():
         return float("nan"), float("nan")
     order = np.argsort(values, kind="stable")
@@ -189,8 +109,8 @@ def weighted_rates(target: ArrayLike, flagged: ArrayLike, known: ArrayLike, weig
     def total(chosen: NDArray[np.bool_]) -> Floats:
         return (chosen.astype(weight.dtype).T @ weight).astype(np.float64)
 
-    sensitivity = _ratio(total(truth & answer & valid), total(truth & valid))
-    specificity = _ratio(total(~truth & ~answer & valid), total(~truth & valid))
+    sensitivity = ratio(total(truth & answer & valid), total(truth & valid))
+    specificity = ratio(total(~truth & ~answer & valid), total(~truth & valid))
     return sensitivity, specificity
 
 
@@ -199,7 +119,7 @@ def macro(values: ArrayLike, keep: ArrayLike | None = None) -> Floats:
     table = np.asarray(values, dtype=np.float64)
     table = table if keep is None else table[np.asarray(keep, dtype=bool)]
     present = ~np.isnan(table)
-    return _ratio(np.where(present, table, 0.0).sum(axis=0), present.sum(axis=0))
+    return ratio(np.where(present, table, 0.0).sum(axis=0), present.sum(axis=0))
 
 
 # --- bootstrap over patients -----------------------------------------------------------------------------------------
@@ -259,7 +179,7 @@ def holm(p_values: ArrayLike) -> Floats:
 
 def brier(target: ArrayLike, score: ArrayLike) -> float:
     """Mean squared distance of score and truth, (N,) each; 0 is perfect, a constant 0.5 gives 0.25."""
-    truth, values = _checked(target, score)
+    truth, values = checked(target, score)
     return float(np.mean((values - truth) ** 2)) if values.size else float("nan")
 
 
@@ -269,13 +189,13 @@ def reliability_curve(target: ArrayLike, score: ArrayLike, bins: int = 10) -> tu
     Raises:
         ValueError: a score lies outside [0, 1].
     """
-    truth, values = _checked(target, score)
+    truth, values = checked(target, score)
     if values.size and (values.min() < 0 or values.max() > 1):
         raise ValueError(f"scores span {values.min():.3g} to {values.max():.3g}; calibration needs probabilities in [0, 1]")
     place = np.minimum((values * bins).astype(int), bins - 1)
     count = np.bincount(place, minlength=bins)
-    mean_score = _ratio(np.bincount(place, weights=values, minlength=bins), count)
-    frequency = _ratio(np.bincount(place, weights=truth.astype(np.float64), minlength=bins), count)
+    mean_score = ratio(np.bincount(place, weights=values, minlength=bins), count)
+    frequency = ratio(np.bincount(place, weights=truth.astype(np.float64), minlength=bins), count)
     return mean_score, frequency, count
 
 

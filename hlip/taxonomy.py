@@ -73,6 +73,7 @@ class Taxonomy:
         """Name of the class that stands for "nothing found", or `None`."""
         # Later levels overwrite earlier ones: a name resolves to its deepest class.
         self._home: dict[str, Place] = {c.name: (c.level, c.index) for level in self._classes for c in level}
+        self._called = _other_names(self._classes)
         self._below = self._descendants()
 
     # -- reading and writing ---------------------------------------------------------------------------------
@@ -153,6 +154,18 @@ class Taxonomy:
             raise TaxonomyError(f"taxonomy {self.name} has no class '{name}'{self._suggest(name)}")
         level, index = self._home[name]
         return self._classes[level - 1][index]
+
+    def meant_by(self, word: str) -> str:
+        """The class that a name in any letters, a synonym or a code stands for: for importers, which say aloud what they take.
+
+        Raises:
+            TaxonomyError: no class, or several.
+        """
+        if word in self._home:
+            return word
+        if word.casefold() not in self._called:
+            raise TaxonomyError(f"taxonomy {self.name} has no class that '{word}' stands for{self._suggest(word)}")
+        return self._called[word.casefold()]
 
     def edges(self, level: int) -> list[tuple[int, int]]:
         """(parent index at `level`, child index at `level + 1`) of each class whose parent is exactly one level up."""
@@ -308,6 +321,19 @@ class Taxonomy:
         near = get_close_matches(label.casefold(), terms, n=5, cutoff=0.5)
         found = list(dict.fromkeys(terms[term] for term in near))[:3]
         return f" (nearest: {', '.join(map(repr, found))})" if found else f" (known: {', '.join(self._home)})"
+
+
+def _other_names(levels: Sequence[Sequence[TaxonomyClass]]) -> dict[str, str]:
+    """Names in other letters, then synonyms and codes -> the one class that has them; what two classes have stands for none."""
+    classes = [item for level in levels for item in level]
+    found: dict[str, str] = {}
+    for called in ([[item.name] for item in classes], [[*item.synonyms, *item.codes.values()] for item in classes]):
+        owners: dict[str, set[str]] = {}
+        for item, words in zip(classes, called, strict=True):
+            for word in words:
+                owners.setdefault(word.casefold(), set()).add(item.name)
+        found = {word: next(iter(names)) for word, names in owners.items() if len(names) == 1} | found
+    return found
 
 
 def _place(roots: Sequence[Node], depth: int) -> tuple[tuple[TaxonomyClass, ...], ...]:

@@ -2,6 +2,9 @@
 
 diagnoser = hp2l.load("runs/demo/finetune")
 levels = diagnoser.diagnose(volumes, [3, 1])       # L tensors (B, K_l) of scores in [0, 1]
+
+A checkpoint is a folder: `config.json` (head, tree, what the encoder is, what it has seen), `head.safetensors`, `encoder/` (an HLIP
+checkpoint, or an encoder of `hp2l.encoders`), `README.md` (the model card).
 """
 
 from __future__ import annotations
@@ -10,17 +13,19 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hlip.folders import whole_folder
+from hlip.hub import HubCheckpoint, local
 from hlip.model import HLIP, CheckpointError, checkpoint_folder, load_weights
 from hlip.taxonomy import Taxonomy
+from hp2l.card import diagnoser_card
 from hp2l.dependency import DependentHead
-from hp2l.encoders import Encoder, HLIPEncoder, load_encoder
+from hp2l.encoders import Encoder, HLIPEncoder, ImageEncoder, load_encoder
 from hp2l.head import Head, HP2LOutput
 from hp2l.heads import HeadConfig, build_head
 from hp2l.model import HP2L
@@ -30,10 +35,11 @@ from hp2l.tokens import Tokens
 __all__ = ["Diagnoser", "HeadConfig", "load"]
 
 FORMAT = "hp2l-1"
-FILES = {"config.json", "head.safetensors", "encoder"}
+PRETRAINING = ("kind", "step", "studies", "simulated", "data", "license", "official", "source")
+"""What a pretrained encoder's own facts say that a fine-tuned model's config.json repeats."""
 
 
-class Diagnoser(nn.Module):
+class Diagnoser(nn.Module, HubCheckpoint):
     """Encoder, head and taxonomy.
 
     Args:
@@ -41,6 +47,8 @@ class Diagnoser(nn.Module):
         config: of the head.
         taxonomy: the disease tree.
     """
+
+    files: ClassVar[frozenset[str]] = frozenset({"config.json", "head.safetensors", "encoder", "README.md"})
 
     def __init__(self, encoder: Encoder | HLIP, config: HeadConfig, taxonomy: Taxonomy):
         super().__init__()
@@ -85,39 +93,67 @@ class Diagnoser(nn.Module):
             assert isinstance(head, HP2L)
             head.start_levels(self.encoder.blocks())
 
+    def describe(self) -> dict[str, Any]:
+        """What config.json holds."""
+        return {
+            "format": FORMAT,
+            "head": asdict(self.config),
+            "taxonomy": self.taxonomy.to_dict(),
+            "taxonomy_digest": self.taxonomy.digest,
+            "encoder": _described(self.encoder),
+            "facts": self.facts,
+        }
+
+    def card(self) -> str:
+        """The model card (`hp2l.card`)."""
+        return diagnoser_card(self.describe())
+
+    @classmethod
+    def _open(cls, path: str | Path, device: str | torch.device, **settings: Any) -> Diagnoser:
+        return load(path, device, **settings)
+
     def save(self, folder: str | Path, head: dict[str, Tensor] | None = None) -> None:
-        """Write the checkpoint folder atomically: `config.json`, `head.safetensors`, and the encoder in `encoder/`.
+        """Write the checkpoint folder atomically.
 
         Args:
             folder: its place; an older one there is replaced only when the new one is complete.
             head: the head's weights gathered by an engine; its own by default.
         """
-        description = {
-            "format": FORMAT,
-            "head": asdict(self.config),
-            "taxonomy": self.taxonomy.to_dict(),
-            "taxonomy_digest": self.taxonomy.digest,
-            "facts": self.facts,
-        }
-        with whole_folder(folder, FILES) as partial:
+        with whole_folder(folder, self.files) as partial:
             self.encoder.save(partial / "encoder")
             tensors = {key: value.detach().contiguous().cpu() for key, value in (head or self.head.state_dict()).items()}
             save_file(tensors, partial / "head.safetensors", metadata={"format": "pt"})
-            (partial / "config.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+            (partial / "config.json").write_text(json.dumps(self.describe(), indent=2) + "\n", encoding="utf-8")
+            (partial / "README.md").write_text(self.card(), encoding="utf-8")
+
+
+def _described(encoder: Encoder) -> dict[str, Any]:
+    """What an encoder is and how its scans are prepared, for a reader of config.json; `load` reads `encoder/` itself."""
+    spec = encoder.volume_spec
+    told: dict[str, Any] = {
+        "kind": encoder.kind,
+        "channels": None if encoder.channels is None else list(encoder.channels),
+        "volume_spec": None if spec is None else spec.as_dict(),
+    }
+    if isinstance(encoder, HLIPEncoder):
+        told["facts"] = {name: encoder.model.facts[name] for name in PRETRAINING if name in encoder.model.facts}
+    if isinstance(encoder, ImageEncoder):
+        told |= {"backbone": encoder.settings.name, "pretrained": encoder.settings.pretrained}
+    return told
 
 
 def load(path: str | Path, device: str | torch.device = "cpu", taxonomy: Taxonomy | None = None) -> Diagnoser:
     """A fine-tuned model from its checkpoint or run folder, in evaluation mode.
 
     Args:
-        path: the folder.
+        path: the folder; or its hub id, `owner/name` or `hf-hub:owner/name`, with `@revision` if one is meant.
         device: where to put it.
         taxonomy: if given, the tree the caller means; it must be the one the checkpoint was trained on.
 
     Raises:
         CheckpointError: no such checkpoint, a pretraining checkpoint, damaged weights, or another taxonomy.
     """
-    folder = checkpoint_folder(path)
+    folder = checkpoint_folder(local(path))
     description = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if description.get("format") != FORMAT:
         raise CheckpointError(f"{folder}: format '{description.get('format')}' is not '{FORMAT}' (a fine-tuned checkpoint)")

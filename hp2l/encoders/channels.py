@@ -24,10 +24,11 @@ FILES = {"config.json", "model.safetensors"}
 
 
 class ChannelEncoder(Encoder):
-    """A trunk over (B, channels, D, H, W) float32 in [0, 1]; it gives a feature map (B, C, d, h, w) and a summary (B, C).
+    """A trunk over (B, channels, D, H, W) float in [0, 1].
 
     Args:
-        trunk: what is trained.
+        trunk: what is trained; called with images it gives the last features as they come, of which its `place` makes a map
+            (B, C, d, h, w) and its `summary` one vector (B, C).
         settings: the dataclass that rebuilds it, with `channels`.
         spec: how its scans were prepared.
     """
@@ -42,8 +43,8 @@ class ChannelEncoder(Encoder):
         """The trunk."""
         return self.trunk
 
-    def features(self, visual: nn.Module, volumes: Tensor, scans_per_study: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Feature map (B, C, d, h, w) and summary (B, C) of packed studies; arguments as of `read`.
+    def features(self, visual: nn.Module, volumes: Tensor, scans_per_study: Sequence[int]) -> Tensor:
+        """The trunk's last features of packed studies; arguments as of `read`.
 
         Raises:
             ValueError: a study without exactly one scan a channel.
@@ -55,13 +56,16 @@ class ChannelEncoder(Encoder):
             )
         stacked = rearrange(volumes, "(B c) 1 D H W -> B c D H W", c=channels)
         like = next(visual.parameters())
-        features, summary = visual(stacked.to(like.dtype) / 255)
-        return features, summary
+        features: Tensor = visual(stacked.to(like.dtype) / 255)
+        return features
+
+    def to_tokens(self, visual: Any, features: Tensor, blocks: tuple[int, int, int]) -> Tokens:
+        """The features' map pooled to token blocks; their summary stands for a class token."""
+        return Tokens(pool_map(visual.place(features), blocks), visual.summary(features))
 
     def read(self, visual: nn.Module, volumes: Tensor, scans_per_study: Sequence[int], blocks: tuple[int, int, int]) -> Tokens:
-        """The feature map pooled to token blocks; the summary stands for a class token."""
-        features, summary = self.features(visual, volumes, scans_per_study)
-        return Tokens(pool_map(features, blocks), summary)
+        """See `to_tokens`."""
+        return self.to_tokens(visual, self.features(visual, volumes, scans_per_study), blocks)
 
     def save(self, folder: str | Path) -> None:
         """`config.json` and `model.safetensors`."""

@@ -35,14 +35,16 @@ class CNNConfig:
 
 
 class SequenceCNN(nn.Module):
-    """(B, channels, D, H, W) float in [0, 1] -> feature map (B, C, D/16, H/16, W/16), rounded up, and its mean (B, C)."""
+    """(B, channels, D, H, W) float in [0, 1] -> feature map (B, C, D/16, H/16, W/16), rounded up."""
 
     def __init__(self, config: CNNConfig):
         super().__init__()
         widths = [config.width // 2**step for step in reversed(range(STAGES))]
         self.stages = nn.ModuleList(
             nn.Sequential(
-                nn.Conv3d(before, after, kernel_size=3, stride=2, padding=1, bias=False), nn.GroupNorm(max(1, after // 16), after), nn.GELU()
+                nn.Conv3d(before, after, kernel_size=3, stride=2, padding=1, bias=False),
+                nn.GroupNorm(max(1, after // 16), after),
+                nn.GELU(),
             )
             for before, after in zip([len(config.channels), *widths], widths, strict=False)
         )
@@ -50,11 +52,19 @@ class SequenceCNN(nn.Module):
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Feature map and summary."""
+    def forward(self, images: Tensor) -> Tensor:
+        """The last stage's map."""
         for stage in self.stages:
             images = stage(images)
-        return images, reduce(images, "B C d h w -> B C", "mean")
+        return images
+
+    def place(self, features: Tensor) -> Tensor:
+        """They are a map already."""
+        return features
+
+    def summary(self, features: Tensor) -> Tensor:
+        """(B, C), the mean over place."""
+        return reduce(features, "B C d h w -> B C", "mean")
 
 
 class CNNEncoder(ChannelEncoder):

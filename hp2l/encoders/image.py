@@ -37,7 +37,7 @@ class ImageConfig:
 
 
 class ImageTrunk(nn.Module):
-    """(B, 3, 1, H, W) float in [0, 1] -> feature map (B, C, 1, h, w) and the backbone's own pooled feature (B, C)."""
+    """(B, 3, 1, H, W) float in [0, 1] -> the backbone's last features, a map or a sequence of tokens."""
 
     mean: Tensor
     std: Tensor
@@ -49,11 +49,24 @@ class ImageTrunk(nn.Module):
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(known[name]).reshape(1, -1, 1, 1), persistent=False)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Feature map and summary."""
-        images = (rearrange(images, "B c 1 H W -> B c H W") - self.mean) / self.std
-        features = self.net.forward_features(images)
-        return feature_map(self.net, features), self.net.forward_head(features, pre_logits=True)
+    def forward(self, images: Tensor) -> Tensor:
+        """As `forward_features` of timm gives them."""
+        features: Tensor = self.net.forward_features((rearrange(images, "B c 1 H W -> B c H W") - self.mean) / self.std)
+        return features
+
+    def place(self, features: Tensor) -> Tensor:
+        """(B, C, 1, h, w), whether channels come first or last, or tokens in a row."""
+        if features.ndim == 3:
+            h, w = self.net.patch_embed.grid_size
+            return rearrange(features[:, self.net.num_prefix_tokens :], "B (h w) C -> B C 1 h w", h=h, w=w)
+        if features.shape[1] != self.net.num_features:
+            features = rearrange(features, "B h w C -> B C h w")
+        return rearrange(features, "B C h w -> B C 1 h w")
+
+    def summary(self, features: Tensor) -> Tensor:
+        """(B, C), the backbone's own pooling."""
+        pooled: Tensor = self.net.forward_head(features, pre_logits=True)
+        return pooled
 
 
 class ImageEncoder(ChannelEncoder):
@@ -113,13 +126,3 @@ def create_backbone(config: ImageConfig, size: tuple[int, int], pretrained: bool
     except (OSError, RuntimeError) as error:
         remedy = "--image.pretrained false starts at random, --image.weights FILE.safetensors reads a file"
         raise ValueError(f"image.name {config.name}: its weights cannot be had ({error}); {remedy}") from error
-
-
-def feature_map(net: Any, features: Tensor) -> Tensor:
-    """(B, C, 1, h, w) of what `forward_features` gave: a map with channels first or last, or a sequence of tokens."""
-    if features.ndim == 3:
-        h, w = net.patch_embed.grid_size
-        return rearrange(features[:, net.num_prefix_tokens :], "B (h w) C -> B C 1 h w", h=h, w=w)
-    if features.shape[1] != net.num_features:
-        features = rearrange(features, "B h w C -> B C h w")
-    return rearrange(features, "B C h w -> B C 1 h w")

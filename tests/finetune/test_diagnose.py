@@ -10,10 +10,12 @@ import pytest
 import torch
 
 import hlip
-from finetune.diagnose import diagnose_command, prompt_maps, read
+from finetune.diagnose import diagnose_command, read
+from finetune.looked import chosen_prototypes, prompt_maps
 from hlip.store import Store
 from hlip.taxonomy import Taxonomy
 from hp2l.diagnoser import Diagnoser
+from hp2l.encoders import CNNConfig, CNNEncoder
 from hp2l.head import HP2LOutput
 from hp2l.heads import HeadConfig
 
@@ -35,7 +37,7 @@ def test_maps_are_attention_over_an_even_look(model):
     first[..., 0] = 0.5
     second = torch.full((1, 2, 16), 1 / 16)
     second[0, 0] = torch.tensor([3 / 16, 1 / 16] * 8) / 2
-    maps = prompt_maps(model, HP2LOutput([], [], None, [first, second]))
+    maps = prompt_maps(HP2LOutput([], [], None, [first, second]), model.config.blocks)
     assert maps[0].shape == (1, 4, 2, 2)
     assert maps[0].flatten()[0].item() == pytest.approx(4.0)
     assert maps[0].flatten()[1].item() == pytest.approx(-6.0)  # the floor
@@ -67,8 +69,34 @@ def test_the_command_prints_levels_and_writes_a_map_each(model, tiny_store, tmp_
     assert len(output.prompt_attention) == 3
 
 
-def test_a_head_without_a_prompt_says_so(model, tiny_store, tmp_path):
+def test_the_choice_among_prototypes_is_drawn(model, tiny_store, tmp_path):
+    model.save(tmp_path / "model")
+    diagnose_command(said(tmp_path / "model", tiny_store, tmp_path / "maps"))
+    assert (tmp_path / "maps" / "levels.png").stat().st_size > 10000
+    chosen = chosen_prototypes(read(model, Store(tiny_store).volumes("s3")))
+    assert [len(row) for row in chosen] == [4, 6]
+    assert [row.sum() for row in chosen] == pytest.approx([1.0, 1.0])
+
+
+def test_a_head_without_a_prompt_says_so(model, tiny_store, tmp_path, capsys):
     flat = Diagnoser(model.encoder, HeadConfig(kind="flat", blocks=(4, 2, 2)), model.taxonomy).eval()
     flat.save(tmp_path / "model")
-    with pytest.raises(ValueError, match="a head of kind flat has no prompt"):
+    diagnose_command(said(tmp_path / "model", tiny_store, tmp_path / "maps"))
+    assert "no maps: a head of kind flat has no prompt" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "maps").iterdir()] == ["levels.png"]
+
+
+def test_a_model_over_named_scans_says_what_was_missing_and_has_grad_cam(tiny_store, tmp_path, capsys):
+    torch.manual_seed(0)
+    encoder = CNNEncoder(CNNConfig(channels=("T1", "DWI"), width=64), Store(tiny_store).spec)
+    model = Diagnoser(encoder, HeadConfig(kind="linear"), Taxonomy.load("brain_mri")).eval()
+    model.save(tmp_path / "model")
+    diagnose_command(said(tmp_path / "model", tiny_store, tmp_path / "maps"))
+    assert "not in the study, zeros instead: DWI" in capsys.readouterr().out
+    for level in (1, 2, 3):
+        assert (tmp_path / "maps" / f"level_{level}_grad_cam.png").stat().st_size > 3000
+        assert nib.load(tmp_path / "maps" / f"level_{level}_grad_cam.nii.gz").shape == (8, 16, 16)
+    other = CNNEncoder(CNNConfig(channels=("DWI",), width=64), Store(tiny_store).spec)
+    Diagnoser(other, HeadConfig(kind="linear"), Taxonomy.load("brain_mri")).save(tmp_path / "model")
+    with pytest.raises(ValueError, match="the model reads DWI; the study has T1"):
         diagnose_command(said(tmp_path / "model", tiny_store, tmp_path / "maps"))

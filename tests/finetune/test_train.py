@@ -12,15 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import nn
 
 from finetune.train import Run, main
-from hlip.model import HLIP, CheckpointError, HLIPConfig
+from hlip.model import CheckpointError
 from hlip.model import load as load_pretrained
 from hlip.store import Store, StudyRecord, write_index
 from hlip.taxonomy import Taxonomy
-from hlip.text import TextConfig, grow_text_source
-from hlip.vision import VisionConfig
 from hp2l.diagnoser import load
 
 pytestmark = pytest.mark.usefixtures("fresh_engine")
@@ -28,28 +25,9 @@ pytestmark = pytest.mark.usefixtures("fresh_engine")
 TINY = Path(__file__).with_name("tiny.yaml")
 
 
-@pytest.fixture(scope="module")
-def pretrained(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint whose encoder has learnt, in seconds and without the other verb, to tell the four corners apart."""
-    folder, store = tmp_path_factory.mktemp("pretrained"), Store(tiny_store)
-    torch.manual_seed(0)
-    text = TextConfig(width=16, depth=1, heads=2, vocabulary=80, context_length=24)
-    vision = VisionConfig(size=(8, 16, 16), patch=(2, 8, 8), width=24, heads=2, scopes=["slice", "scan", "study"])
-    model = HLIP(HLIPConfig(16, vision, text), text_source=grow_text_source(folder / "text", ["There is glioma seen."], text))
-    records = store.split("train")
-    names = sorted({record.labels[0] for record in records})
-    classes = torch.tensor([names.index(record.labels[0]) for record in records])
-    volumes, counts = torch.cat([store.volumes(r.study_id) for r in records]), [len(r.sequences) for r in records]
-    probe = nn.Linear(2 * 24, len(names))
-    optimizer = torch.optim.Adam([*model.visual.parameters(), *probe.parameters()], lr=3e-3)
-    for _ in range(60):
-        loss = nn.functional.cross_entropy(probe(model.visual(volumes, counts)[:, 0]), classes)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    model.volume_spec = store.spec
-    model.save(folder / "model")
-    return folder
+@pytest.fixture
+def pretrained(tiny_pretrained: Path) -> Path:
+    return tiny_pretrained
 
 
 def arguments(store: Path, encoder: Path, out: Path, *more: str) -> list[str]:

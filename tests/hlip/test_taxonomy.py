@@ -334,3 +334,26 @@ def test_closure_and_subtrees_agree_on_any_tree(content: dict[str, object], rand
         leaves = [leaf for index in range(tree.counts[level - 1]) for leaf in tree.subtree_leaves(level, index)]
         assert sorted(leaves) == list(range(tree.counts[-1])), "every level's subtrees divide the last level"
     assert all(target[tree.find(label).index] == 1 for label in labels for target in [targets[tree.find(label).level - 1]])
+
+
+def test_a_word_stands_for_one_class_or_none():
+    """A name beats a synonym; what two classes share stands for none."""
+    tree = Taxonomy.from_dict(
+        {
+            "name": "t",
+            "level_names": ["top", "leaf"],
+            "classes": [
+                {
+                    "name": "A",
+                    "synonyms": ["shared"],
+                    "children": [{"name": "a1", "synonyms": ["One", "B"], "codes": {"snomed": "123"}}],
+                },
+                {"name": "B", "synonyms": ["shared"], "children": [{"name": "b1"}]},
+            ],
+        }
+    )
+    assert [tree.meant_by(word) for word in ("a1", "A1", "one", "123", "b")] == ["a1", "a1", "a1", "a1", "B"]
+    for word in ("shared", "nothing"):
+        with pytest.raises(TaxonomyError, match=f"no class that '{word}' stands for"):
+            tree.meant_by(word)
+    assert Taxonomy.load("leukemia").meant_by("aml") == "acute myeloid leukemia"

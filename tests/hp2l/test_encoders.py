@@ -43,9 +43,9 @@ def test_the_cnn_gives_32_tokens_whatever_the_size(size):
 
 def test_the_cnn_has_four_stages_of_stride_2_and_the_papers_width():
     encoder = CNNEncoder(CNNConfig())
-    features, summary = encoder.features(encoder.visual, scans(5, (32, 64, 64)), [5])
+    features = encoder.features(encoder.visual, scans(5, (32, 64, 64)), [5])
     assert features.shape == (1, 768, 2, 4, 4)  # 32 / 16, 64 / 16
-    torch.testing.assert_close(summary, features.mean(dim=(2, 3, 4)))
+    torch.testing.assert_close(encoder.visual.summary(features), features.mean(dim=(2, 3, 4)))
     assert len(encoder.blocks()) == 4
     assert encoder.width == 768
 
@@ -93,8 +93,9 @@ def test_a_backbone_gives_its_features_as_tokens(name, tmp_path):
     torch.manual_seed(0)
     encoder = ImageEncoder(ImageConfig(name, pretrained=False), PIXELS).eval()
     volumes = scans(6, (1, 64, 64))
-    features, summary = encoder.features(encoder.visual, volumes, [3, 3])
-    assert features.shape[:3] == (2, encoder.width, 1)
+    features = encoder.features(encoder.visual, volumes, [3, 3])
+    summary = encoder.visual.summary(features)
+    assert encoder.visual.place(features).shape[:3] == (2, encoder.width, 1)
     assert summary.shape == (2, encoder.width)
     net = encoder.trunk.net
     mean, std = (torch.tensor(net.pretrained_cfg[part])[:, None, None] for part in ("mean", "std"))
@@ -117,7 +118,7 @@ def test_a_vits_map_is_where_its_patches_are():
     encoder.trunk.net.blocks = torch.nn.Identity()
     dark, bright = torch.zeros(3, 1, 1, 64, 64, dtype=torch.uint8), torch.zeros(3, 1, 1, 64, 64, dtype=torch.uint8)
     bright[..., :16, 48:] = 255  # first row, last column
-    before, after = (encoder.features(encoder.visual, image, [3])[0] for image in (dark, bright))
+    before, after = (encoder.visual.place(encoder.features(encoder.visual, image, [3])) for image in (dark, bright))
     moved = (after - before).abs().sum(dim=1)[0, 0]
     assert moved.shape == (4, 4)
     assert moved[0, 3] > 0
