@@ -14,7 +14,9 @@ from hlip.figure import Rows, draw_series, finish, points, read_log, save_figure
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-LAYOUT = [["loss", "levels", "extra"], ["auc", "auc", "lr"]]
+LAYOUT: Any = [["loss", "levels", "extra"], ["auc", "auc", "lr"]]
+# fixed, where a layout engine would take as long again as drawing
+MARGINS = {"left": 0.045, "right": 0.99, "bottom": 0.085, "top": 0.955, "wspace": 0.2, "hspace": 0.32}
 INK, MUTED = "#1f2430", "#667080"
 COLOURS = ("#e69f00", "#0072b2", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")  # Okabe-Ito; a level has the same in every panel
 NO_LOSS = ("step", "seconds", "loss", "lr")
@@ -55,8 +57,8 @@ def mean_of(logs: Sequence[Rows], name: str) -> Rows:
 def _draw(logs: Sequence[Rows], path: Path) -> Path:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 6.4), layout="constrained")
-    panels = figure.subplot_mosaic(LAYOUT)
+    figure = Figure(figsize=(13, 6.4))
+    panels = figure.subplot_mosaic(LAYOUT, gridspec_kw=MARGINS)
     names = list(dict.fromkeys(name for rows in logs for row in rows for name in row))
     losses = [name for name in names if name not in NO_LOSS and not name.startswith("val_")]
     levels = {name: _level(name) for name in names if _level(name)}
@@ -71,8 +73,8 @@ def _draw(logs: Sequence[Rows], path: Path) -> Path:
     areas = {name: _colour(level) for name, level in levels.items() if name.startswith("val_auc")}
     _curves(panels["auc"], logs, areas | ({"val_auc": INK} if "val_auc" in names else {}))
     title = _mark_best(panels["auc"], logs)
-    finish(panels["auc"], f"validation AUC{title}", loc="center left", bbox_to_anchor=(1, 0.5))
-    _curves(panels["lr"], logs[:1], {"lr": INK})
+    finish(panels["auc"], f"validation AUC{title}", loc="upper right", bbox_to_anchor=(1, -0.07), ncols=8)
+    _curves(panels["lr"], [max(logs, key=len)], {"lr": INK})
     finish(panels["lr"], "learning rate of the head", legend=False)
     return save_figure(figure, path)
 
@@ -100,7 +102,7 @@ def _mark_best(axes: Axes, logs: Sequence[Rows]) -> str:
         axes.plot([step], [value], "o", color=INK, markersize=7, markerfacecolor="none")
         return f": best mean {value:.3f} at step {step}, the checkpoint kept"
     axes.plot(*zip(*found, strict=True), "o", color=INK, markersize=6, markerfacecolor="none")
-    return f" of {len(logs)} runs: thin, each; thick, their mean; rings, each run's best"
+    return f" of {len(logs)} runs: thin, each; thick, their mean while all go on; rings, each run's best"
 
 
 def _level(name: str) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from finetune.figure import draw_runs, draw_safely
 from hlip.metrics import interval
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def expand(config: FinetuneConfig) -> list[FinetuneConfig]:
 
 
 def summarise(out: Path, runs: Sequence[Path]) -> str:
-    """OUT/summary.json and OUT/summary.md: the best validation of each run, their mean, spread and range.
+    """OUT/summary.json and OUT/summary.md: the best validation of each run, their mean, spread and range; OUT/training.png: their curves.
 
     Returns:
         The table, Markdown.
@@ -59,6 +60,7 @@ def summarise(out: Path, runs: Sequence[Path]) -> str:
         lines.append(f"| {name} | {values} | {overall[name]['mean']:.3f} | {overall[name]['sd']:.3f} |")
     note = "\nOf the validation studies, each at the step that was best on them: higher than on new patients.\n"
     (out / "summary.md").write_text("\n".join(lines) + "\n" + note, encoding="utf-8")
+    draw_safely(lambda: draw_runs(out, runs), print)
     return "\n".join(lines)
 
 

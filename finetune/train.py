@@ -6,9 +6,9 @@ A frozen encoder (the default) encodes the cohort once and the head trains on ca
 CPU; `tuning.encoder` trains its last blocks, all of it, or low-rank additions. The checkpoint kept is the one with the best macro
 AUC on the validation split. The test split is not opened here.
 
-RUN2 gets `config.yaml`, `metrics.jsonl`, `model/` (the best, which `hp2l.load` opens), `checkpoints/`, and where prototypes move
-`prototypes.png` and `prototypes.csv`. Started again with the same
-RUN2 it goes on after the last checkpoint; told to stop (SIGTERM, Ctrl-C) it saves first.
+RUN2 gets `config.yaml`, `metrics.jsonl`, `training.png`, `model/` (the best, which `hp2l.load` opens), `checkpoints/`, and where
+prototypes move `prototypes.png` and `prototypes.csv`. Started again with the same RUN2 it goes on after the last checkpoint; told to
+stop (SIGTERM, Ctrl-C) it saves first.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from finetune.cohort import CohortConfig, Labels, classes_without, cohort, draw_weights, only_read
 from finetune.feed import CachedTokens, Feed, LiveScans, Steps
+from finetune.figure import draw_run, draw_safely
 from finetune.movement import draw_movement, keep_snapshot
 from finetune.several import expand, summarise
 from finetune.tokens import encode_once, weights_digest
@@ -226,6 +227,7 @@ class Run:
                     self.validate(done)
                     if self.main:
                         keep_snapshot(self.head(), config.out, done)
+                        draw_safely(lambda: draw_run(config.out), self.say)
                     self.checkpoints.save(self.accelerator, done)
                 if reason and done < config.steps:
                     bar.close()

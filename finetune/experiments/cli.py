@@ -12,11 +12,16 @@ def add_experiments(commands: Any) -> None:
     parser = commands.add_parser(
         "experiments",
         help="all methods and ablations on one cohort, several seeds, intervals: one results page",
-        description="Encode STORE once with the frozen ENCODER, train every variant of every experiment in configs/experiments (a variant "
-        "that several share once), score the test split, and write index.html, results.json and results.md into OUT. Started again with "
-        "the same OUT it goes on; finished runs are not repeated.",
+        description="Encode STORE once with the frozen ENCODER (unless the configuration trains it), train every variant of every experiment "
+        "in configs/experiments (a variant that several share once), score the test split, and write index.html, results.json and results.md "
+        "into OUT. Started again with the same OUT it goes on; finished runs are not repeated.",
     )
-    parser.add_argument("encoder", type=Path, metavar="ENCODER", help="run or checkpoint folder of the pretrained HLIP")
+    parser.add_argument(
+        "encoder",
+        type=Path,
+        metavar="ENCODER",
+        help="run or checkpoint folder of the pretrained HLIP; or cnn (trained with each head: --config cnn_demo)",
+    )
     parser.add_argument("store", type=Path, metavar="STORE", help="prepared store with labels and train, val and test splits")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write")
     parser.add_argument("--config", default="demo", help="the setting that all variants share, as for finetune (default: demo)")

@@ -26,14 +26,14 @@ from finetune.experiments.measures import Measured, Test, measure
 from finetune.experiments.page import write
 from finetune.experiments.plan import Experiment, Job, Setting, Variant, experiments, jobs, make_job
 from finetune.experiments.verdict import summarise
-from finetune.tokens import encode_once
+from finetune.tokens import encode, encode_once
 from finetune.train import main as finetune
 from hlip.engine import share_cores
 from hlip.model import checkpoint_folder
-from hlip.model import load as load_encoder
 from hlip.store import Store
 from hlip.taxonomy import Taxonomy
 from hp2l.diagnoser import Diagnoser, load
+from hp2l.encoders import FRESH, make_encoder
 from hp2l.tokens import Tokens
 
 Scored = dict[str, list[NDArray[np.float64]]]
@@ -62,9 +62,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def data_digest(encoder: Path, store: Path) -> str:
-    """16 hex digits of the encoder's checkpoint, the store's studies and their preparation."""
+    """16 hex digits of the encoder's checkpoint (if it comes from one), the store's studies and their preparation."""
     digest = hashlib.sha256(Store(store).spec.digest().encode())
-    for path in (checkpoint_folder(encoder) / "model.safetensors", store / "index.jsonl"):
+    weights = [] if str(encoder) in FRESH else [checkpoint_folder(encoder) / "model.safetensors"]
+    for path in (*weights, store / "index.jsonl"):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -79,7 +80,7 @@ def train_all(todo: Sequence[Job], setting: Setting, seeds: int) -> dict[str, st
     waiting = [(job, seed) for seed in range(seeds) for job in todo if not is_finished(job, setting, seed)]
     if done := len(todo) * seeds - len(waiting):
         print(f"{done} of {len(todo) * seeds} runs are there already")
-    if waiting:
+    if waiting and is_frozen(waiting[0][0]):
         encode_all(waiting[0][0], setting)
     began = time.perf_counter()
     for number, (job, seed) in enumerate(waiting):
@@ -110,9 +111,16 @@ def is_finished(job: Job, setting: Setting, seed: int) -> bool:
     return (job.folder(setting, seed) / "result.json").is_file()
 
 
+def is_frozen(job: Job) -> bool:
+    """Whether a run's encoder stays as it is, so that its tokens serve all."""
+    return job.config.tuning.encoder == "frozen"
+
+
 def encode_all(job: Job, setting: Setting) -> None:
     """The tokens of all three splits, before the first run: the only slow part that every run shares."""
-    model = Diagnoser(load_encoder(setting.encoder), job.config.head, job.tree).eval()
+    config = job.config
+    encoder = make_encoder(config.encoder, config.cnn, config.image, Store(setting.store).spec)
+    model = Diagnoser(encoder, config.head, job.tree).eval()
     for split in ("train", "val", "test"):
         _tokens(model, job, setting, split)
 
@@ -120,6 +128,8 @@ def encode_all(job: Job, setting: Setting) -> None:
 def _tokens(model: Diagnoser, job: Job, setting: Setting, split: str) -> Tokens:
     store, config = Store(setting.store), job.config
     records = labelled(store, "test") if split == "test" else cohort(store, config.cohort, job.tree)[split]
+    if not is_frozen(job):
+        return encode(model, store, records, config.encode_batch)
     return encode_once(model, store, records, setting.out / "tokens", split, config.encode_batch, config.precision, True)
 
 
@@ -146,7 +156,7 @@ def train(job: Job, setting: Setting, seed: int) -> None:
 
 @torch.no_grad()
 def score(model: Diagnoser, job: Job, setting: Setting) -> Scored:
-    """What a trained model says of the validation and the test studies, from their cached tokens."""
+    """What a trained model says of the validation and the test studies, from cached tokens where its encoder stayed as it was."""
     found: Scored = {}
     for split in ("val", "test"):
         tokens = _tokens(model, job, setting, split)
@@ -186,6 +196,8 @@ def report(
     head = {"simulated": simulated, "studies": counts, "seeds": seeds, "resamples": resamples, "steps": base.steps}
     head |= {
         "config": setting.base,
+        "encoder": base.encoder if base.encoder in FRESH else "hlip",
+        "tuned": base.tuning.encoder,
         "data": setting.data,
         "failed": {distinct[key].label: text for key, text in failed.items()},
     }

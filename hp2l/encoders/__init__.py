@@ -15,10 +15,12 @@ from hp2l.encoders.image import ImageConfig, ImageEncoder
 from hp2l.encoders.study import HLIPEncoder
 
 __all__ = [
-    "CNNConfig", "CNNEncoder", "ChannelEncoder", "Encoder", "HLIPEncoder", "ImageConfig", "ImageEncoder", "ScanReader",
+    "FRESH", "CNNConfig", "CNNEncoder", "ChannelEncoder", "Encoder", "HLIPEncoder", "ImageConfig", "ImageEncoder", "ScanReader",
     "load_encoder", "make_encoder",
 ]  # fmt: skip
 
+FRESH = ("cnn", "image")
+"""Encoders that no checkpoint of ours is needed for."""
 KINDS: dict[str, type[ChannelEncoder]] = {"cnn": CNNEncoder, "image": ImageEncoder}
 
 

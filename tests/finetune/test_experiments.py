@@ -21,6 +21,7 @@ from hlip.store import Store, StudyRecord
 from hlip.taxonomy import Taxonomy
 from hlip.text import TextConfig, grow_text_source
 from hlip.vision import VisionConfig
+from hp2l.diagnoser import load
 
 pytestmark = pytest.mark.usefixtures("fresh_engine")
 
@@ -357,13 +358,31 @@ def test_scores_are_those_of_the_saved_model(tiny_store, encoder, tmp_path):
         encoder, tiny_store, tmp_path / "out", "--config", TINY, "--seeds", 1, "--threads", 1, "--resamples", 10, "--only", one
     )
     (folder,) = (tmp_path / "out" / "runs").glob("*/seed_0")
-    from hp2l.diagnoser import load
-
     store, model = Store(tiny_store), load(folder)
     study = store.split("test")[3]
     expected = model.diagnose(store.volumes(study.study_id), [len(study.sequences)])[2][0]
     with np.load(folder / "scores.npz") as arrays:
         torch.testing.assert_close(torch.from_numpy(arrays["test_3"][3]).float(), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_an_encoder_that_is_trained_with_each_head(tiny_store, tmp_path):
+    """Nothing is cached: scores come from each run's own encoder, and the page says how it was."""
+    config = tmp_path / "cnn.yaml"
+    config.write_text(TINY.read_text() + "encoder: cnn\ncnn: {channels: [T1], width: 64}\ntuning: {encoder: all}\nworkers: 0\n")
+    one = write_experiment(
+        tmp_path / "one.yaml", " - {name: hp2l, label: HP2L}\n - {name: linear, label: L, overrides: {head.kind: linear}}\n"
+    )
+    words = ["--seeds", 1, "--threads", 1, "--resamples", 10, "--steps", 3, "--only", one]
+    command("cnn", tiny_store, tmp_path / "out", "--config", config, *words)
+    assert not (tmp_path / "out" / "tokens").exists()
+    store = Store(tiny_store)
+    study = store.split("test")[3]
+    for folder in (tmp_path / "out" / "runs").glob("*/seed_0"):
+        model = load(folder)
+        expected = model.diagnose(model.encoder.reader(store, study), [1])[2][0]
+        with np.load(folder / "scores.npz") as arrays:
+            torch.testing.assert_close(torch.from_numpy(arrays["test_3"][3]).float(), expected, atol=1e-5, rtol=1e-4)
+    assert "encoder cnn, trained with each head (all)" in (tmp_path / "out" / "index.html").read_text()
 
 
 def test_a_failing_variant_is_named_and_the_others_go_on(tiny_store, encoder, tmp_path):

@@ -294,7 +294,7 @@ def test_several_seeds_and_folds_come_to_a_table(tiny_store, pretrained, tmp_pat
     more = ("--seeds", "2", "--cohort.folds", "2", "--cohort.fold", "-1", "--trackers", "[]")
     main(arguments(tiny_store, pretrained, out, *more))
     names = ["seed_0_fold_0", "seed_0_fold_1", "seed_1_fold_0", "seed_1_fold_1"]
-    assert sorted(path.name for path in out.iterdir()) == [*names, "summary.json", "summary.md", "tokens"]
+    assert sorted(path.name for path in out.iterdir()) == [*names, "summary.json", "summary.md", "tokens", "training.png"]
     summary = json.loads((out / "summary.json").read_text())
     values = [load(out / name).facts["val_auc"] for name in names]
     assert list(summary["runs"]["val_auc"].values()) == values
