@@ -34,7 +34,7 @@ from hlip.metrics import Ranking, macro, patient_bootstrap
 from hlip.store import Store, StudyRecord
 from hlip.taxonomy import Taxonomy
 from hlip.zeroshot import ZeroShotSettings, embed_studies, score_taxonomy
-from hp2l.resampling import summary
+from hp2l.comparison.resampling import summary
 from pretrain.train import main as pretrain
 
 Overrides = Mapping[str, str]

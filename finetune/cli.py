@@ -7,31 +7,6 @@ from pathlib import Path
 from typing import Any
 
 
-def add_compare(commands: Any) -> None:
-    """Add `compare` to the `hlip` command line."""
-    parser = commands.add_parser(
-        "compare",
-        help="zero-shot beside fine-tuned on the same held-out studies: tables, figures, one HTML page",
-        description="Score the validation and test studies of STORE with both models, choose every setting on validation, open the test split "
-        "once, and write comparison.json, comparison.md, figures, score tables and one self-contained index.html into OUT.",
-    )
-    parser.add_argument("pretrained", type=Path, metavar="PRETRAINED", help="run or checkpoint folder that answers zero-shot")
-    parser.add_argument("finetuned", type=Path, metavar="FINETUNED", help="run or checkpoint folder of the fine-tuned model")
-    parser.add_argument("store", type=Path, metavar="STORE", help="prepared store with labels")
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write")
-    parser.add_argument(
-        "--taxonomy", metavar="T", help="refuse to compare unless the fine-tuned model was trained on this tree"
-    )
-    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples over patients (default: 1000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
-    parser.add_argument(
-        "--title", default="Zero-shot beside fine-tuned diagnoses", help="heading of the report (default: %(default)s)"
-    )
-    parser.add_argument("--again", action="store_true", help="make the report anew even if nothing it depends on has changed")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
-    parser.set_defaults(run=_run)
-
-
 def add_diagnose(commands: Any) -> None:
     """Add `diagnose` to the `hlip` command line."""
     parser = commands.add_parser(
@@ -54,9 +29,3 @@ def _run_diagnose(arguments: argparse.Namespace) -> None:
     from finetune.diagnose import diagnose_command
 
     diagnose_command(arguments)
-
-
-def _run(arguments: argparse.Namespace) -> None:
-    from finetune.compare import run
-
-    run(arguments)

@@ -295,6 +295,7 @@ class Run:
         """What a checkpoint says of itself."""
         simulated = all(record.extra.get("simulated") is True for record in self.records["train"])
         counts = {"studies": len(self.records["train"]), "simulated": simulated, "tuned": self.config.tuning.encoder}
+        counts |= {"fraction": self.config.cohort.fraction, "head": self.config.head.kind, "seed": self.config.seed}
         return {"step": step, "kind": "finetune", **counts, **values}
 
     def steps(self) -> Steps:

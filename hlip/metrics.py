@@ -1,4 +1,4 @@
-"""Numbers for diagnoses and retrieval: pure NumPy, checked against scikit-learn and by hand.
+"""Numbers for diagnoses and retrieval: NumPy and SciPy, checked against scikit-learn and by hand.
 
 Notable choices:
 - A study is positive at `score >= threshold`; balanced accuracy is (sensitivity + specificity) / 2.
@@ -16,7 +16,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hlip.ranking import Floats, Ranking, Weights, checked, ratio
+from hlip.ranking import Floats, Weights, checked, ratio
+from hlip.ranking import Ranking as Ranking
 
 # --- ranking: AUC and average precision ------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ import csv
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,6 +126,38 @@ class Store:
         """The rows of quality.csv."""
         with (self.path / "quality.csv").open(encoding="utf-8", newline="") as lines:
             return list(csv.DictReader(lines))
+
+
+class WithoutSequence(Store):
+    """A store as it would be had one sequence not been scanned; studies with nothing else are gone.
+
+    Args:
+        store: the whole one; nothing is copied.
+        sequence: name of the scans that are left out.
+    """
+
+    def __init__(self, store: Store, sequence: str) -> None:
+        self.path, self.spec, self.sequence = store.path, store.spec, sequence
+        self._kept = {
+            record.study_id: [place for place, name in enumerate(record.sequences) if name != sequence]
+            for record in store.records
+        }
+        self.records = [
+            replace(record, sequences=tuple(record.sequences[place] for place in self._kept[record.study_id]))
+            for record in store.records
+            if self._kept[record.study_id]
+        ]
+        self._place = {record.study_id: place for place, record in enumerate(self.records)}
+        self._whole = store
+
+    def volumes(self, study_id: str, which: Sequence[int] | None = None) -> torch.Tensor:
+        """As of `Store`, numbered among the scans that are left."""
+        kept = self._kept[self.record(study_id).study_id]
+        return self._whole.volumes(study_id, kept if which is None else [kept[place] for place in which])
+
+    def affines(self, study_id: str) -> NDArray[np.float64]:
+        """As of `Store`."""
+        return self._whole.affines(study_id)[self._kept[study_id]]
 
 
 def study_file(store: Path, study_id: str) -> Path:

@@ -76,7 +76,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_wheel_finds_its_built_in_files_by_name(wheel):
     code = (
         "import hlip, json; from hlip.resources import names; from hlip.taxonomy import Taxonomy; from hlip.volume import VolumeSpec;"
-        "from hlip.zeroshot import PromptSet; import finetune.report;"
+        "from hlip.zeroshot import PromptSet; import finetune.comparison.report;"
         "print(json.dumps([hlip.__file__, Taxonomy.load('brain_mri').counts, VolumeSpec.load('demo').size,"
         " len(PromptSet.load('hlip').templates), names('pretrain'), names('finetune')]))"
     )
@@ -91,4 +91,4 @@ def test_a_wheel_finds_its_built_in_files_by_name(wheel):
     assert (counts, size, templates) == ([4, 6, 16], [24, 64, 64], 18)
     assert "demo" in pretrain
     assert "demo" in finetune
-    assert (wheel / "finetune" / "report_template.html.j2").is_file()
+    assert (wheel / "finetune" / "comparison" / "template.html.j2").is_file()

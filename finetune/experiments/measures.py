@@ -29,10 +29,10 @@ from hlip import metrics
 from hlip.store import StudyRecord
 from hlip.taxonomy import Taxonomy
 from hp2l.baselines.tree import tree_nodes
-from hp2l.resampling import summary
+from hp2l.comparison.resampling import summary
+from hp2l.comparison.truth import Truth, left_out
 from hp2l.statistics import hierarchy
 from hp2l.statistics.cases import ratio
-from hp2l.truth import Truth, left_out
 
 Floats = NDArray[np.float64]
 MINIMUM = 5

@@ -12,8 +12,8 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from finetune import figures, report
-from hp2l.scores import jsonable
+from finetune.comparison import figures, report
+from hp2l.comparison.scores import jsonable
 
 TEMPLATE = "template.html.j2"
 SHARES = {

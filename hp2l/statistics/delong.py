@@ -74,13 +74,27 @@ def delong_test(target: ArrayLike, first: ArrayLike, second: ArrayLike, clusters
     Two methods that rank all studies alike have difference 0, z 0 and p 1. Where the variance is zero for another reason or does
     not exist (too few positive or negative studies), z and p are NaN.
     """
-    positive, table, groups = _checked(target, np.column_stack([np.asarray(first), np.asarray(second)]), clusters)
+    return delong_tests(target, np.column_stack([np.asarray(first), np.asarray(second)]), clusters)[0]
+
+
+def delong_tests(target: ArrayLike, scores: ArrayLike, clusters: ArrayLike | None = None) -> list[PairedTest]:
+    """`delong_test` of every other column of `scores` (N, K) against the first: K - 1 tests."""
+    positive, table, groups = _checked(target, scores, clusters)
+    others = table.shape[1] - 1
     if not positive.any() or positive.all():
-        return PairedTest(np.nan, np.nan, np.nan, np.nan)
-    contrast = np.array([[-1.0], [1.0]])  # of the components, not of the covariance: what is equal cancels exactly
-    above, below = (part @ contrast for part in components(positive, table))
+        return [PairedTest(np.nan, np.nan, np.nan, np.nan)] * others
+    above, below = components(positive, table)
+    # Of the components, not of the covariance: what is equal cancels exactly.
+    return [
+        _paired(above[:, [k]] - above[:, [0]], below[:, [k]] - below[:, [0]], groups[positive], groups[~positive])
+        for k in range(1, others + 1)
+    ]
+
+
+def _paired(above: Floats, below: Floats, groups_above: NDArray[np.intp], groups_below: NDArray[np.intp]) -> PairedTest:
+    """The test of one difference from those of the components, (P, 1) and (Q, 1)."""
     difference = float(above.mean())
-    error = float(np.sqrt(np.maximum(_covariance(above, below, groups[positive], groups[~positive])[0, 0], 0)))
+    error = float(np.sqrt(np.maximum(_covariance(above, below, groups_above, groups_below)[0, 0], 0)))
     if not (above.any() or below.any()):
         return PairedTest(0.0, error, 0.0, 1.0)
     z = difference / error if error > ROUNDING else np.nan

@@ -11,7 +11,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from hlip import metrics
-from hp2l.compare import CompareError, Scores, compare
+from hp2l.comparison.compare import CompareError, Scores, compare
 
 NAMES = [["a", "b", "normal"], ["a1", "a2", "b1", "normal"]]
 EDGES = [[(0, 0), (0, 1), (1, 2)]]
@@ -270,7 +270,7 @@ def test_csv_with_a_hole_is_refused(world: dict[str, Any], tmp_path: Path) -> No
 def test_golden_zero_shot_macro_auc_comes_out_of_the_comparison(name: str) -> None:
     from safetensors.numpy import load_file
 
-    golden = Path(__file__).parents[2].parent / "shared" / "golden" / "l_zeroshot_metrics.json"
+    golden = Path(__file__).parents[3].parent / "shared" / "golden" / "l_zeroshot_metrics.json"
     if not golden.is_file():
         pytest.skip("shared/golden is not beside this checkout")
     arrays = load_file(golden.with_suffix(".safetensors"))

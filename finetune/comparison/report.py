@@ -24,11 +24,11 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from rich.table import Table
 
-from finetune import figures
-from finetune.figures import method_label
-from hp2l.compare import Comparison, Scores, jsonable
+from finetune.comparison import figures
+from finetune.comparison.figures import method_label
+from hp2l.comparison.compare import Comparison, Scores, jsonable
 
-TEMPLATE = "report_template.html.j2"
+TEMPLATE = "template.html.j2"
 GROUPS = {
     "both": "Right with both",
     "corrected": "Corrected by fine-tuning",
@@ -51,7 +51,7 @@ def write_report(
     """Write everything into the folder `out` and return the path of its `index.html`.
 
     Args:
-        comparison: of `hp2l.compare.compare`, or read back from a `comparison.json`.
+        comparison: of `hp2l.comparison.compare.compare`, or read back from a `comparison.json`.
         scores: method -> score table, written as `scores_<method>.csv` where class names are set; or None.
         out: folder, made if missing; files of an earlier report are overwritten.
         title: of the page.

@@ -1,4 +1,4 @@
-"""The comparison's figures: every function takes a comparison (see `hp2l.compare`) and gives one matplotlib figure.
+"""The comparison's figures: every function takes a comparison (see `hp2l.comparison.compare`) and gives one matplotlib figure.
 
 Notable choices:
 - Two widths of each figure, 10.4 in for a page and 3.5 in for a phone; one inch is 100 CSS pixels on the page, so that

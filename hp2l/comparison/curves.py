@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from hlip import metrics
-from hp2l.scores import Scores
-from hp2l.truth import Truth
+from hp2l.comparison.scores import Scores
+from hp2l.comparison.truth import Truth
 
 
 def curves(tables: Mapping[str, Scores], truth: Truth) -> dict[str, Any]:

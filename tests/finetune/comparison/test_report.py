@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from finetune import figures, report
-from hp2l.compare import Scores, compare
+from finetune.comparison import figures, report
+from hp2l.comparison.compare import Scores, compare
 
 NAMES = [["a", "b", "normal"], ["a1", "a2", "b1", "b2 <long & odd>", "normal"]]
 PNG = bytes.fromhex(

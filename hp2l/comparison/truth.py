@@ -1,21 +1,18 @@
-"""Score tables and the truth, made to agree: the same studies in the same order, and what each level's classes count for.
+"""The truth beside score tables: which study has which class, what is unknown, and which classes count.
 
 Shapes: N studies, K classes of a level; levels are 0-based here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hp2l.scores import CompareError, Scores
-
-RESERVED = ("difference", "differences", "name", "classes", "macro_classes", "left_out")
-"""Keys of the result, which no method may be called."""
+from hp2l.comparison.scores import CompareError, Scores
 
 
 @dataclass
@@ -40,32 +37,6 @@ class Truth:
     def in_macro(self, level: int) -> NDArray[np.bool_]:
         enough = np.minimum(self.counts(level, "test", True), self.counts(level, "test", False)) >= self.minimum
         return enough & np.array([name != self.normal for name in self.class_names[level]], dtype=bool)
-
-
-def aligned(methods: Mapping[str, Scores]) -> dict[str, Scores]:
-    """The tables in one order of studies; a CompareError names what differs."""
-    if not methods:
-        raise CompareError("no score table given")
-    (first_name, first), *others = methods.items()
-    tables = {first_name: first}
-    for name, table in others:
-        lacking, extra = (
-            set(first.study_ids) - set(table.study_ids),
-            set(table.study_ids) - set(first.study_ids),
-        )
-        if lacking or extra:
-            which = f"{name} lacks {len(lacking)} studies {sorted(lacking)[:3]}, has {len(extra)} more {sorted(extra)[:3]}"
-            raise CompareError(f"{first_name} and {name} score different studies: {which}")
-        ordered = table.reordered(first.study_ids)
-        if ordered.split != list(first.split) or ordered.patient_ids != list(first.patient_ids):
-            raise CompareError(f"{first_name} and {name} put the same studies into other splits or patients")
-        shapes = [level.shape[1] for level in ordered.levels], [level.shape[1] for level in first.levels]
-        if shapes[0] != shapes[1] or (table.class_names and first.class_names and table.class_names != first.class_names):
-            raise CompareError(f"{first_name} and {name} score different classes (per level {shapes[1]} and {shapes[0]})")
-        tables[name] = ordered
-    if bad := [name for name in tables if name in RESERVED]:
-        raise CompareError(f"a method cannot be called {', '.join(bad)}")
-    return tables
 
 
 def truth_of(
@@ -105,8 +76,10 @@ def left_out(truth: Truth, level: int) -> dict[str, str]:
     return reasons
 
 
-def repeated_patients(truth: Truth) -> list[str]:
-    patients, count = np.unique(truth.patients, return_counts=True)
+def patients_across_splits(truth: Truth) -> list[str]:
+    """Patients with studies in more than one split."""
+    pairs = np.unique(np.stack([truth.patients, truth.split]), axis=1)
+    patients, count = np.unique(pairs[0], return_counts=True)
     return list(patients[count > 1])
 
 

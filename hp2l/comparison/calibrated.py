@@ -1,0 +1,101 @@
+"""Scores before and after calibration fitted on the validation split: temperature and isotonic, a class at a time.
+
+Shapes: N test studies, K classes of a level, R resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hlip import metrics
+from hp2l.comparison.resampling import summary
+from hp2l.comparison.scores import Scores
+from hp2l.comparison.truth import Truth
+from hp2l.statistics.calibration import Rule, fit
+from hp2l.statistics.cases import Floats, masked
+from hp2l.statistics.reliability import calibration_error, reliability_curve
+
+STAGES = ("before", "temperature", "isotonic")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One method's test scores at one level, as they are or calibrated."""
+
+    score: Floats
+    """(N, K)"""
+    rules: list[Rule] | None
+    """One a class; None before calibration."""
+
+    def squared(self, truth: Truth, level: int) -> Floats:
+        """(K, N) what each test study adds to the sum of squared distances; 0 where its truth is unknown."""
+        test = truth.split == "test"
+        away = (self.score - truth.targets[level][test]) ** 2
+        return np.where(truth.known[level][test], away, 0.0).T
+
+
+def stages_of(scores: Scores, truth: Truth, level: int) -> dict[str, Stage]:
+    """Every stage of `STAGES`; none for scores that are no probabilities."""
+    table = scores.levels[level]
+    validation, test = truth.split == "val", truth.split == "test"
+    if table.size and (table.min() < 0 or table.max() > 1):
+        return {}
+    labels = masked(truth.targets[level], truth.known[level])[validation]
+    found = {"before": Stage(table[test], None)}
+    for method in ("temperature", "isotonic"):
+        rules = fit(labels, table[validation], method)
+        score = np.column_stack([rule.apply(column) for rule, column in zip(rules, table[test].T, strict=True)])
+        found[method] = Stage(score, rules)
+    return found
+
+
+def calibration(
+    stages: Mapping[str, list[dict[str, Stage]]], briers: Mapping[str, list[dict[str, Floats]]], truth: Truth
+) -> dict[str, Any]:
+    """The section of the comparison: level -> method -> stage -> macro numbers and classes.
+
+    Args:
+        stages: method -> level -> stage. briers: the same, Brier scores (K, 1 + R).
+    """
+    result: dict[str, Any] = {"fitted_on": "val", "measured_on": "test", "bins": 10, "levels": {}}
+    for level in range(len(truth.class_names)):
+        result["levels"][str(level + 1)] = {
+            method: {stage: _stage(found, briers[method][level][stage], truth, level) for stage, found in levels[level].items()}
+            for method, levels in stages.items()
+        }
+    return result
+
+
+def _stage(stage: Stage, brier: Floats, truth: Truth, level: int) -> dict[str, Any]:
+    test, keep = truth.split == "test", truth.in_macro(level)
+    labels = masked(truth.targets[level], truth.known[level])[test]
+    classes: dict[str, Any] = {}
+    for k, name in enumerate(truth.class_names[level]):
+        classes[name] = {
+            "expected_calibration_error": float(calibration_error(labels[:, k], stage.score[:, k])[0]),
+            "brier": summary(brier[k]),
+            "reliability": _points(labels[:, k], stage.score[:, k]),
+        }
+        if stage.rules is not None:
+            classes[name]["rule"] = stage.rules[k].summary()
+    errors = [entry["expected_calibration_error"] for entry in classes.values()]
+    return {
+        "macro_expected_calibration_error": float(metrics.macro(errors, keep)),
+        "macro_brier": summary(metrics.macro(brier, keep)),
+        "per_class": classes,
+    }
+
+
+def _points(label: Floats, score: Floats) -> dict[str, list[float]]:
+    """Points of the reliability curve that hold studies."""
+    curve = reliability_curve(label, score)
+    filled = curve.studies > 0
+    return {
+        "mean_score": curve.mean_score[filled].round(4).tolist(),
+        "frequency": curve.frequency[filled].round(4).tolist(),
+        "count": curve.studies[filled].tolist(),
+    }

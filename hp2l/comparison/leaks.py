@@ -1,0 +1,168 @@
+"""Could the result be too good? Checks that need no model: patients and images in several splits, labels that metadata alone tells, prompts
+that stand in the reports.
+
+Every check is a finding in words with its numbers, `ok`, `warning` (look at it) or `leak` (the test result is not clean).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hlip import metrics
+from hlip.store import Store, StoreError, StudyRecord
+from hlip.taxonomy import Taxonomy
+
+METADATA_WARNING = 0.7
+"""AUC of metadata alone from which a class is named, where the interval's lower end lies above chance too."""
+LEAST_WORDS = 5
+"""A prompt of fewer words is the name of a disease, which a report may well contain."""
+SHOWN = 10
+
+
+@dataclass
+class Finding:
+    """What one check came to."""
+
+    check: str
+    state: str
+    """ok, warning, leak or not checked."""
+    text: str
+    cases: list[Any] = field(default_factory=list)
+    """The first few, for the report."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def patients_apart(records: Sequence[StudyRecord]) -> Finding:
+    """No patient in two splits."""
+    splits: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        if record.split:
+            splits[record.patient_id].add(record.split)
+    torn = sorted(patient for patient, found in splits.items() if len(found) > 1)
+    if not torn:
+        return Finding("patients", "ok", f"each of {len(splits)} patients has studies in one split only")
+    return Finding("patients", "leak", f"{len(torn)} of {len(splits)} patients have studies in several splits", torn[:SHOWN])
+
+
+def images_apart(
+    store: Store, records: Sequence[StudyRecord], progress: Callable[[Iterable[Any]], Iterable[Any]] = iter
+) -> Finding:
+    """No prepared volume, voxel by voxel, in two splits or two patients; constant volumes do not count."""
+    places: dict[bytes, list[StudyRecord]] = defaultdict(list)
+    unread = []
+    for record in progress(records):
+        try:
+            volumes = store.volumes(record.study_id).numpy()
+        except StoreError:
+            unread.append(record.study_id)
+            continue
+        for digest in {hashlib.blake2b(volume.tobytes(), digest_size=16).digest() for volume in volumes if np.ptp(volume)}:
+            places[digest].append(record)
+    twice = [found for found in places.values() if len(found) > 1]
+    torn = [found for found in twice if len({record.split for record in found}) > 1]
+    others = [found for found in twice if found not in torn and len({record.patient_id for record in found}) > 1]
+    note = f"; {len(unread)} studies could not be read" if unread else ""
+    cases = [[f"{record.study_id} ({record.split})" for record in found] for found in (torn or others)[:SHOWN]]
+    if torn:
+        return Finding("images", "leak", f"{len(torn)} volumes are, voxel by voxel, in several splits{note}", cases)
+    if others:
+        return Finding(
+            "images", "warning", f"{len(others)} volumes are, voxel by voxel, in studies of several patients{note}", cases
+        )
+    return Finding("images", "ok", f"no two splits share any of {len(places)} volumes{note}")
+
+
+def metadata_alone(records: Sequence[StudyRecord], taxonomy: Taxonomy, *, resamples: int = 200, seed: int = 0) -> Finding:
+    """How well the last level is told without looking: a random forest on scanner, sequences, number of scans, sex, age and other plain
+    fields of the manifest, fitted on the training split, asked about the test split."""
+    from sklearn.ensemble import RandomForestClassifier
+
+    labelled = [record for record in records if record.labels is not None]
+    train, test = ([record for record in labelled if record.split == split] for split in ("train", "test"))
+    if not train or not test:
+        return Finding("metadata", "not checked", "there are no labelled training studies to learn from")
+    features, names = _features(labelled)
+    rows = {record.study_id: row for row, record in enumerate(labelled)}
+    both = [features[[rows[record.study_id] for record in part]] for part in (train, test)]
+    (targets, known), (asked, answerable) = (taxonomy.encode_all([r.labels for r in part])[-1] for part in (train, test))
+    weights = np.concatenate(
+        [np.ones((len(test), 1), np.float32), *metrics.patient_bootstrap([r.patient_id for r in test], resamples, seed)], axis=1
+    )
+    told = []
+    for place, item in enumerate(taxonomy.classes(taxonomy.depth)):
+        own, others = known[:, place] > 0, answerable[:, place] > 0
+        positives = asked[others, place] > 0
+        if len(set(targets[own, place])) < 2 or min(positives.sum(), (~positives).sum()) < 5:
+            continue
+        forest = RandomForestClassifier(200, min_samples_leaf=5, class_weight="balanced", random_state=seed, n_jobs=1)
+        chance = forest.fit(both[0][own], targets[own, place]).predict_proba(both[1])[:, 1]
+        areas = metrics.Ranking.of(asked[:, place] > 0, chance, others).areas(weights)[0]
+        told.append((float(areas[0]), *metrics.interval(areas[1:]), item.name))
+    if not told:
+        return Finding("metadata", "not checked", "no class has 5 positive and 5 negative test studies")
+    mean = float(np.mean([area for area, *_ in told]))
+    text = f"mean AUC {mean:.2f} over {len(told)} classes from {', '.join(names)} alone"
+    suspect = sorted((entry for entry in told if entry[0] >= METADATA_WARNING and entry[1] > 0.5), reverse=True)
+    cases = [f"{name}: {area:.2f} ({low:.2f} to {high:.2f})" for area, low, high, name in suspect[:SHOWN]]
+    if suspect:
+        return Finding(
+            "metadata",
+            "warning",
+            f"{text}; they tell {len(suspect)} classes, which a model may have learnt instead",
+            cases,
+        )
+    return Finding("metadata", "ok", text)
+
+
+def prompts_not_in_reports(prompts: Sequence[str], records: Sequence[StudyRecord]) -> Finding:
+    """No whole prompt of `LEAST_WORDS` words or more stands word for word in a test study's report."""
+    long = {prompt: f" {_plain(prompt)} " for prompt in dict.fromkeys(prompts) if len(_plain(prompt).split()) >= LEAST_WORDS}
+    if not prompts:
+        return Finding("prompts", "not checked", "no method answers by prompts")
+    test = [record for record in records if record.split == "test"]
+    found = []
+    for record in test:
+        text = f" {_plain(record.report or ' '.join(record.sentences))} "
+        found += [(record.study_id, prompt) for prompt, words in long.items() if words in text]
+    if found:
+        studies = len({study for study, _ in found})
+        cases = [f"{study}: {prompt}" for study, prompt in found[:SHOWN]]
+        said = f"{len({prompt for _, prompt in found})} prompts stand word for word in the reports of {studies} of {len(test)} test studies"
+        return Finding("prompts", "warning", f"{said}: they may have been written from them", cases)
+    return Finding(
+        "prompts", "ok", f"none of {len(long)} prompts of {LEAST_WORDS} words or more stands in a test study's report"
+    )
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", " ", text.lower()).strip()
+
+
+def _features(records: Sequence[StudyRecord]) -> tuple[NDArray[np.float32], list[str]]:
+    """(N, F) and what they are: number of scans, count of each sequence, plain fields of the manifest (numbers, or words with few values)."""
+    sequences = sorted({name for record in records for name in record.sequences})
+    columns = [[float(len(record.sequences)) for record in records]]
+    columns += [[float(record.sequences.count(name)) for record in records] for name in sequences]
+    names = ["number of scans", "sequences"]
+    for key in sorted({key for record in records for key in record.extra}):
+        values = [record.extra.get(key) for record in records]
+        if all(value is None or isinstance(value, bool | int | float) for value in values):
+            numbers = [float("nan") if value is None else float(value) for value in values]
+            if len(set(numbers)) > 1:
+                columns.append([-1.0 if np.isnan(number) else number for number in numbers])
+                names.append(key)
+        elif all(value is None or isinstance(value, str) for value in values) and len(set(values)) <= min(50, len(values) // 5):
+            columns += [[float(value == one) for value in values] for one in sorted({str(value) for value in values if value})]
+            names.append(key)
+    return np.array(columns, np.float32).T, names

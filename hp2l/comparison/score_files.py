@@ -1,0 +1,175 @@
+"""Score tables as files: one row a study, level and class, as parquet (one file) or CSV (with a JSON file beside it).
+
+Columns: study_id, patient_id, split, level (from 1), class, score, label (1, 0, or empty where the truth is unknown). Method and
+provenance are JSON, in parquet's schema metadata under the key `hp2l`. In parquet texts are dictionaries, and scores are float32
+where that loses nothing (as a model writes them), else float64: what is read is exactly what was written.
+
+Shapes: N studies, K_l classes of level l.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from hlip.jsonable import jsonable
+
+COLUMNS = ("study_id", "patient_id", "split", "level", "class", "score", "label")
+METADATA = b"hp2l"
+SUFFIXES = (".parquet", ".csv")
+
+
+class CompareError(ValueError):
+    """Score tables that cannot be read or compared; the message names the difference and the remedy."""
+
+
+@dataclass
+class Content:
+    """A table's content, by name as in `hp2l.comparison.scores.Scores`."""
+
+    method: str
+    study_ids: list[str]
+    patient_ids: list[str]
+    split: list[str]
+    levels: list[NDArray[np.float64]]
+    provenance: dict[str, Any]
+    class_names: list[list[str]]
+    labels: list[NDArray[np.float64]]
+
+
+def write(path: Path, content: Content) -> None:
+    """Write a table in the form that its suffix names.
+
+    Raises:
+        CompareError: another suffix than `SUFFIXES`.
+    """
+    header = jsonable({"method": content.method, "provenance": content.provenance})
+    if _suffix(path) == ".csv":
+        _long(content).to_csv(path, index=False)
+        _sidecar(path).write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
+    else:
+        table = _arrow(content).replace_schema_metadata({METADATA: json.dumps(header).encode()})
+        pq.write_table(table, path, compression="zstd")
+
+
+def read(path: Path) -> Content:
+    """Read a table of `write`.
+
+    Raises:
+        CompareError: no such file, a column is missing, or a study lacks a class, has one twice, or two patients or splits.
+    """
+    suffix = _suffix(path)
+    if not path.is_file():
+        raise CompareError(f"{path}: no such score table")
+    if suffix == ".csv":
+        text = {"study_id": str, "patient_id": str, "split": str, "class": str}
+        frame = pd.read_csv(path, dtype=text, float_precision="round_trip", keep_default_na=False, na_values={"label": ""})
+        header = json.loads(_sidecar(path).read_text(encoding="utf-8")) if _sidecar(path).is_file() else {}
+    else:
+        try:
+            table = pq.read_table(path)
+        except pa.ArrowInvalid as error:
+            raise CompareError(f"{path} is no parquet file ({error}); write score tables with Scores.save") from error
+        frame = table.to_pandas()
+        header = json.loads((table.schema.metadata or {}).get(METADATA, b"{}"))
+    return _wide(path, frame, header)
+
+
+def _suffix(path: Path) -> str:
+    if path.suffix not in SUFFIXES:
+        raise CompareError(f"{path}: a score table ends in {' or '.join(SUFFIXES)}")
+    return path.suffix
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_suffix(".provenance.json")
+
+
+def _long(content: Content) -> pd.DataFrame:
+    tables = []
+    for level, (names, score, label) in enumerate(
+        zip(content.class_names, content.levels, content.labels, strict=True), start=1
+    ):
+        columns = {
+            "study_id": np.repeat(content.study_ids, len(names)),
+            "patient_id": np.repeat(content.patient_ids, len(names)),
+            "split": np.repeat(content.split, len(names)),
+            "level": level,
+            "class": np.tile(names, len(score)),
+            "score": score.ravel(),
+            "label": pd.array(label.ravel(), dtype="Float64").astype("Int64"),
+        }
+        tables.append(pd.DataFrame(columns, columns=list(COLUMNS)))
+    return pd.concat(tables)
+
+
+def _arrow(content: Content) -> pa.Table:
+    """The same columns as `_long`, without a text for every row."""
+    studies, sizes = len(content.study_ids), [len(names) for names in content.class_names]
+    row = np.concatenate([np.repeat(np.arange(studies), size) for size in sizes])
+    start = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(int)
+    place = np.concatenate([np.tile(np.arange(size) + first, studies) for size, first in zip(sizes, start, strict=True)])
+    score, label = (np.concatenate([table.ravel() for table in tables]) for tables in (content.levels, content.labels))
+    narrow = score.astype(np.float32)
+    texts = {
+        "study_id": (content.study_ids, row),
+        "patient_id": (content.patient_ids, row),
+        "split": (content.split, row),
+        "class": ([name for names in content.class_names for name in names], place),
+    }
+    columns = {name: _dictionary(values, codes) for name, (values, codes) in texts.items()}
+    columns["level"] = pa.array(np.repeat(np.arange(1, len(sizes) + 1, dtype=np.int8), np.multiply(sizes, studies)))
+    columns["score"] = pa.array(narrow if np.array_equal(narrow, score) else score)
+    columns["label"] = pa.array(np.nan_to_num(label).astype(np.int8), mask=np.isnan(label))
+    return pa.table({name: columns[name] for name in COLUMNS})
+
+
+def _dictionary(values: list[str], codes: NDArray[np.intp]) -> pa.DictionaryArray:
+    """Values by their codes, each text stored once."""
+    own, texts = pd.factorize(np.asarray(values, dtype=object))
+    return pa.DictionaryArray.from_arrays(pa.array(own.astype(np.int32)[codes]), pa.array(list(texts), type=pa.string()))
+
+
+def _wide(path: Path, frame: pd.DataFrame, header: dict[str, Any]) -> Content:
+    if missing := [name for name in COLUMNS if name not in frame.columns]:
+        raise CompareError(f"{path}: no column {', '.join(missing)} (expected {', '.join(COLUMNS)})")
+    row, ids = pd.factorize(frame["study_id"])
+    first = np.unique(row, return_index=True)[1]
+    texts = {"study_id": np.asarray(ids, dtype=object).tolist()}
+    for name in ("patient_id", "split"):
+        codes, values = pd.factorize(frame[name])
+        if (differing := codes != codes[first][row]).any():
+            study = texts["study_id"][int(row[differing.argmax()])]
+            raise CompareError(f"{path}: study {study} has more than one {name}; give each study one")
+        texts[name] = np.asarray(values, dtype=object)[codes[first]].tolist()
+    class_names: list[list[str]] = []
+    levels: list[NDArray[np.float64]] = []
+    labels: list[NDArray[np.float64]] = []
+    for level in np.unique(frame["level"]):
+        rows = np.flatnonzero(frame["level"].to_numpy() == level)
+        column, names = pd.factorize(frame["class"].iloc[rows])
+        filled = np.zeros((len(ids), len(names)), dtype=bool)
+        filled[row[rows], column] = True
+        if not filled.all() or len(rows) != filled.size:
+            lacking = (~filled).any(axis=1)
+            which = (
+                f"{int(lacking.sum())} lack one, first {texts['study_id'][int(lacking.argmax())]}"
+                if lacking.any()
+                else "some have two"
+            )
+            raise CompareError(f"{path}, level {level}: not every study has one score for every class ({which})")
+        class_names.append(np.asarray(names, dtype=object).tolist())
+        for name, tables in (("score", levels), ("label", labels)):
+            grid = np.full(filled.shape, np.nan)
+            grid[row[rows], column] = frame[name].iloc[rows].to_numpy(dtype=np.float64, na_value=np.nan)
+            tables.append(grid)
+    method, provenance = header.get("method", path.stem), header.get("provenance", {})
+    return Content(method, texts["study_id"], texts["patient_id"], texts["split"], levels, provenance, class_names, labels)

@@ -1,0 +1,99 @@
+"""How a diagnoser errs in the tree, for the comparison: what each test study adds to every hierarchical number.
+
+The definitions are those of `hp2l.statistics.hierarchy`. Shapes: N test studies, K classes of a level, R resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hlip.taxonomy import Taxonomy
+from hp2l.baselines.tree import tree_nodes
+from hp2l.comparison.resampling import summary
+from hp2l.statistics import hierarchy
+from hp2l.statistics.cases import Bools, Floats
+from hp2l.statistics.hierarchy import Edges, Lineage, Pairs
+
+DEFINITIONS = {
+    "hierarchical_precision": "called classes with all their ancestors: the share that is true; all studies together",
+    "hierarchical_recall": "true classes with all their ancestors: the share that is called",
+    "hierarchical_f1": "harmonic mean of the two",
+    "child_without_parent": "called classes of deeper levels whose parent is not called",
+    "parent_without_child": "called classes with children below, none of which is called",
+    "wrong_first": "studies whose highest-scoring class of the first level is not one of their labels",
+    "recovery": "of these, right at the last level",
+    "kept": "studies right at the first level that are right at the last",
+    "distance": "edges from the highest-scoring class of the last level to the nearest label, where it is wrong",
+}
+
+
+@dataclass(frozen=True)
+class Tree:
+    """What links the classes of the levels."""
+
+    edges: Edges
+    lineage: Lineage
+    distances: Floats
+    """(K, K) edges between the classes of the last level."""
+
+    @classmethod
+    def of(cls, counts: Sequence[int], edges: Edges | None, taxonomy: Taxonomy | None) -> Tree | None:
+        """From the taxonomy, whose repeated leaves are one node; or from edges alone, where every class is its own; or nothing."""
+        if taxonomy is not None:
+            nodes = tree_nodes(taxonomy)
+            own = [taxonomy.edges(level) for level in range(1, taxonomy.depth)]
+            paths = [nodes.paths[node] for node in nodes.of[-1]]
+            return cls(own, Lineage.of_paths(nodes.of, nodes.paths), hierarchy.path_distances(paths))
+        if not edges:
+            return None
+        lineage = Lineage.of_edges(counts, edges)
+        paths = [tuple(np.flatnonzero(line).tolist()) for line in lineage.line[-counts[-1] :]]
+        return cls(edges, lineage, hierarchy.path_distances(paths))
+
+    def pairs(
+        self, scores: Sequence[Floats], flagged: Sequence[Bools], targets: Sequence[Bools], known: Sequence[Bools]
+    ) -> Pairs:
+        """Ratio of `DEFINITIONS` -> what each study (N,) adds to numerator and denominator.
+
+        Args:
+            scores, flagged, targets, known: per level (N, K_l).
+        """
+        return {
+            **hierarchy.hierarchical(flagged, targets, known, self.lineage),
+            **hierarchy.broken_paths(flagged, known, self.edges),
+            **hierarchy.recovery(scores, targets, known),
+            **hierarchy.mistake_distance(scores[-1], targets[-1], known[-1], self.distances),
+        }
+
+
+def level_pairs(
+    flagged: Sequence[Bools], known: Sequence[Bools], edges: Edges
+) -> dict[tuple[str, str], tuple[NDArray, NDArray]]:
+    """(`1-2`, ratio) -> what each study adds: how often a called child has a called parent, and the other way round."""
+    found = {}
+    for level, pairs in enumerate(edges):
+        broken = hierarchy.broken_paths(flagged[level : level + 2], known[level : level + 2], [pairs])
+        for name, opposite in (("child_has_parent", "child_without_parent"), ("parent_has_child", "parent_without_child")):
+            above, below = broken[opposite]
+            found[f"{level + 1}-{level + 2}", name] = (below - above, below)
+    return found
+
+
+def tree_section(rows: Mapping[str, Mapping[str, Floats]], reference: str) -> dict[str, Any]:
+    """The section of the comparison: each method's numbers, and differences to the reference; rows (1 + R,)."""
+    result: dict[str, Any] = {"definitions": {name: DEFINITIONS[name] for name in rows[reference]}}
+    result["methods"] = {method: {name: summary(row) for name, row in own.items()} for method, own in rows.items()}
+    result["differences"] = {
+        method: {
+            "of": [method, reference],
+            **{name: summary(row - rows[reference][name], paired=True) for name, row in own.items()},
+        }
+        for method, own in rows.items()
+        if method != reference
+    }
+    return result
