@@ -26,7 +26,9 @@ demo: $(VENV)/.ready
 	accelerate launch pretrain --config configs/pretrain/demo.yaml --store $(DEMO)/store --out $(DEMO)/pretrain
 	hlip ask $(DEMO)/pretrain sim00012 "acute infarction" "glioma" "white matter hyperintensity" --store $(DEMO)/store
 	accelerate launch finetune --config configs/finetune/demo.yaml --encoder $(DEMO)/pretrain --store $(DEMO)/store --out $(DEMO)/finetune
-	hlip compare $(DEMO)/pretrain $(DEMO)/finetune $(DEMO)/store $(DEMO)/report
+	accelerate launch finetune --config configs/finetune/demo.yaml --encoder $(DEMO)/pretrain --store $(DEMO)/store --out $(DEMO)/finetune_10 --cohort.fraction 0.1 --steps 100
+	accelerate launch finetune --config configs/finetune/demo.yaml --encoder $(DEMO)/pretrain --store $(DEMO)/store --out $(DEMO)/finetune_1 --cohort.fraction 0.01 --batch_size 16 --steps 100
+	hlip compare $(DEMO)/pretrain $(DEMO)/finetune --store $(DEMO)/store --out $(DEMO)/report --robustness --efficiency $(DEMO)/finetune_10 $(DEMO)/finetune_1
 
 test: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -40,6 +42,7 @@ test-all: $(VENV)/.ready
 bench: $(VENV)/.ready
 	$(BIN)/python benchmarks/encoder.py
 	$(BIN)/python benchmarks/pretrain_step.py
+	$(BIN)/python benchmarks/comparison.py
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -294,7 +294,7 @@ class Run:
     def facts(self, step: int, values: dict[str, float]) -> dict[str, object]:
         """What a checkpoint says of itself."""
         simulated = all(record.extra.get("simulated") is True for record in self.records["train"])
-        counts = {"studies": len(self.records["train"]), "simulated": simulated, "tuned": self.config.tuning.encoder}
+        counts: dict[str, object] = {"studies": len(self.records["train"]), "simulated": simulated, "tuned": self.config.tuning.encoder}
         counts |= {"fraction": self.config.cohort.fraction, "head": self.config.head.kind, "seed": self.config.seed}
         return {"step": step, "kind": "finetune", **counts, **values}
 

@@ -113,7 +113,8 @@ def test_finetune_and_compare_from_a_pretrained_run(launch, tiny_store, tmp_path
     more = ["--config", str(tiny), "--store", str(tiny_store), "--encoder", str(pretrained), "--out", str(tuned)]
     launch(["finetune", *more], **CPU)
     hlip_command = str(Path(sys.executable).with_name("hlip"))
-    command = [hlip_command, "compare", str(pretrained), str(tuned), str(tiny_store), str(out), "--resamples", "50"]
+    where = ["--store", str(tiny_store), "--out", str(out)]
+    command = [hlip_command, "compare", str(pretrained), str(tuned), *where, "--resamples", "50"]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     comparison = json.loads((out / "comparison.json").read_text())

@@ -28,11 +28,11 @@ from finetune.cohort import Labels
 from hlip import metrics
 from hlip.store import StudyRecord
 from hlip.taxonomy import Taxonomy
-from hp2l.baselines.tree import tree_nodes
 from hp2l.comparison.resampling import summary
 from hp2l.comparison.truth import Truth, left_out
 from hp2l.statistics import hierarchy
 from hp2l.statistics.cases import ratio
+from hp2l.tree_nodes import tree_nodes
 
 Floats = NDArray[np.float64]
 MINIMUM = 5

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from hlip.taxonomy import Taxonomy
-from hp2l.baselines.tree import Nodes, tree_nodes
 from hp2l.baselines.trunk import BLOCKS_A_LEVEL, Trunk, make_output
 from hp2l.blocks import BlockConfig, start_as_vit
 from hp2l.head import Head, HP2LOutput
 from hp2l.loss import LossConfig
+from hp2l.tree_nodes import Nodes, tree_nodes
 
 CLOSED = -30.0
 """Logit of a class that no decision led to: a score of 1e-13, finite so that no loss or mean becomes NaN."""

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hlip.taxonomy import Taxonomy
-from hp2l.baselines.tree import Nodes, tree_nodes
 from hp2l.baselines.trunk import BLOCKS_A_LEVEL, Trunk, make_output
 from hp2l.blocks import BlockConfig, start_as_vit
 from hp2l.head import Head, HP2LOutput
+from hp2l.tree_nodes import Nodes, tree_nodes
 
 
 class DecisionTree(Head):

@@ -16,11 +16,11 @@ from torch.nn import functional as F
 
 from hlip.taxonomy import Taxonomy
 from hp2l.baselines.flat import Pooling
-from hp2l.baselines.tree import tree_nodes
 from hp2l.baselines.trunk import make_output
 from hp2l.head import Head, HP2LOutput
 from hp2l.loss import LossConfig
 from hp2l.prototypes import PrototypeBank
+from hp2l.tree_nodes import tree_nodes
 
 
 class NearestPrototypes(Head):

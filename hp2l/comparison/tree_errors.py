@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hlip.taxonomy import Taxonomy
-from hp2l.baselines.tree import tree_nodes
 from hp2l.comparison.resampling import summary
 from hp2l.statistics import hierarchy
 from hp2l.statistics.cases import Bools, Floats
 from hp2l.statistics.hierarchy import Edges, Lineage, Pairs
+from hp2l.tree_nodes import tree_nodes
 
 DEFINITIONS = {
     "hierarchical_precision": "called classes with all their ancestors: the share that is true; all studies together",

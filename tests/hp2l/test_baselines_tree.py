@@ -13,9 +13,9 @@ from hp2l.baselines import Cascade, DecisionTree, NearestPrototypes
 from hp2l.baselines.cascade import CLOSED, decisions
 from hp2l.baselines.decision_tree import tree_distances
 from hp2l.baselines.nearest import mean_of_nearest
-from hp2l.baselines.tree import tree_nodes
 from hp2l.blocks import BlockConfig
 from hp2l.loss import HP2LLoss, LossConfig
+from hp2l.tree_nodes import tree_nodes
 
 CONFIG = BlockConfig(width=8, heads=2, mlp_ratio=2.0)
 # Levels: a f z / b e g z / c d e h z. e and z are carried; g and h are single children. Nodes: a f z b e g c d h.

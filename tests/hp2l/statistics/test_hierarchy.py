@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from hlip.taxonomy import Taxonomy
-from hp2l.baselines.tree import tree_nodes
 from hp2l.statistics.hierarchy import (
     Lineage,
     broken_paths,
@@ -16,6 +15,7 @@ from hp2l.statistics.hierarchy import (
     recovery,
     shares,
 )
+from hp2l.tree_nodes import tree_nodes
 
 COUNTS = (2, 4)
 EDGES = [[(0, 0), (0, 1), (1, 2), (1, 3)]]  # A: a1, a2; B: b1, b2
