@@ -154,14 +154,30 @@ def draw_weights(labels: Labels, balance: float) -> list[float] | None:
     return (shares**-balance).tolist()
 
 
+def label_notes(labels: dict[str, Labels], taxonomy: Taxonomy) -> list[str]:
+    """What a user should know of the labels: levels that are not labelled everywhere, classes that cannot be learnt or watched."""
+    notes = []
+    for split, own in labels.items():
+        studies = len(own.targets[0])
+        known = [int(mask.any(dim=1).sum()) for mask in own.known]
+        if min(known) < studies:
+            told = ", ".join(f"level {level} {count}" for level, count in enumerate(known, start=1))
+            notes.append(f"{split}: of {studies} studies are labelled at {told}; the rest is masked there")
+    for split, word in (("train", "cannot be learnt"), ("val", "has no AUC on validation")):
+        if split in labels and (absent := classes_without(labels[split], taxonomy)):
+            notes.append(f"no {split} study of: {', '.join(absent)}; what no study shows {word}")
+    return notes
+
+
 def classes_without(labels: Labels, taxonomy: Taxonomy) -> list[str]:
-    """Classes that no study of a split has, `level 3 'metastasis'`, for a warning: they are kept, and cannot be learnt."""
-    return [
-        f"level {level} '{item.name}'"
+    """Classes that no study of a split has, each once, by the deepest level it stands at: `metastasis (level 3)`."""
+    found = {
+        item.name: level
         for level, targets in enumerate(labels.targets, start=1)
         for item in taxonomy.classes(level)
         if not targets[:, item.index].any()
-    ]
+    }
+    return [f"{name} (level {level})" for name, level in found.items()]
 
 
 def check_labels(records: Sequence[StudyRecord], taxonomy: Taxonomy) -> None:
@@ -170,12 +186,18 @@ def check_labels(records: Sequence[StudyRecord], taxonomy: Taxonomy) -> None:
     Raises:
         TaxonomyError: the first studies whose labels do not, by name.
     """
-    faults = []
+    faults: dict[str, list[str]] = {}
     for record in records:
         try:
             taxonomy.encode(record.labels or ())
         except TaxonomyError as error:
-            faults.append(f"study '{record.study_id}': {error}")
+            faults.setdefault(str(error), []).append(record.study_id)
     if faults:
-        more = f"\n  and {len(faults) - 10} more" if len(faults) > 10 else ""
-        raise TaxonomyError(f"{len(faults)} studies have labels that do not fit the tree\n  " + "\n  ".join(faults[:10]) + more)
+        studies = sum(map(len, faults.values()))
+        lines = [
+            f"{error}, in {len(found)}: {', '.join(found[:3])}{', ...' if len(found) > 3 else ''}"
+            for error, found in faults.items()
+        ]
+        more = f"\n  and {len(lines) - 10} more" if len(lines) > 10 else ""
+        have = "study has" if studies == 1 else "studies have"
+        raise TaxonomyError(f"{studies} {have} labels that do not fit the tree\n  " + "\n  ".join(lines[:10]) + more)

@@ -7,10 +7,12 @@ named channels (the CNN, 2-D backbones) also have Grad-CAM, of the highest class
 from __future__ import annotations
 
 import argparse
+import json
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange
@@ -19,7 +21,7 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
-from finetune.looked import draw_image, draw_levels, prompt_maps
+from finetune.looked import chosen_prototypes, draw_image, draw_levels, prompt_maps
 from hlip.explain import originals
 from hlip.inputs import SIMULATED, expected_spec, find_study, folder_notes, pick_device, scan_notes, skipped_scans
 from hlip.overlay import ScanEvidence, montage, write_nifti
@@ -50,7 +52,14 @@ def diagnose_command(arguments: argparse.Namespace) -> None:
         notes += [f"skipped: {line}" for line in skipped_scans(store, record.study_id)]
         if arguments.out:
             base = Path(scratch) if store.path.is_relative_to(scratch) else None
-            notes += write_looks(model, store, record, volumes, output, arguments.out, base)
+            title = Path(arguments.study).name
+            notes += write_looks(model, store, record, volumes, output, arguments.out, base, title)
+            content = json.dumps(described(arguments.study, model.taxonomy, output), indent=2)
+            (arguments.out / "scores.json").write_text(content + "\n", encoding="utf-8")
+    notes = path_notes(model.taxonomy, output) + notes
+    if arguments.json:
+        print(json.dumps(described(arguments.study, model.taxonomy, output) | {"notes": notes}, indent=2))
+        return
     print_levels(arguments.study, model.taxonomy, output, arguments.top)
     for note in notes:
         print(f"  note: {note}")
@@ -92,15 +101,50 @@ def read(model: Diagnoser, volumes: Tensor) -> HP2LOutput:
 
 def print_levels(study: str, taxonomy: Taxonomy, output: HP2LOutput, top: int) -> None:
     """The highest classes of each level, indented as the tree is."""
-    table = Table("level", "class", "score", "", title=escape(study), title_justify="left")
+    table = Table("level", "class", "score", "0 to 1", title=escape(study), title_justify="left")
     for level, scores in enumerate(output.probabilities(), start=1):
         order = scores[0].argsort(descending=True)[:top].tolist()
         for rank, place in enumerate(order):
             item, score = taxonomy.classes(level)[place], float(scores[0, place])
             name = taxonomy.level_names[level - 1] if rank == 0 else ""
-            table.add_row(escape(name), escape(item.name), f"{score:.3f}", "█" * round(20 * score))
+            table.add_row(
+                escape(name), escape(item.name), f"{score:.3f}", "█" * round(20 * score) + "·" * (20 - round(20 * score))
+            )
         table.add_section()
     Console(highlight=False).print(table)
+
+
+def path_notes(taxonomy: Taxonomy, output: HP2LOutput) -> list[str]:
+    """Where a level's highest class does not lie below the highest of its parent's level: every level answers for itself.
+
+    A level that does not know the normal class says nothing against it.
+    """
+    best = [taxonomy.classes(level)[int(logits[0].argmax())] for level, logits in enumerate(output.logits, start=1)]
+    notes = []
+    for item in best[1:]:
+        if item.parent is None or item.parent_level is None:
+            continue
+        above = best[item.parent_level - 1]
+        if above.index != item.parent_index and above.name != taxonomy.normal:
+            names = taxonomy.level_names[item.level - 1], taxonomy.level_names[above.level - 1]
+            notes.append(
+                f"the levels disagree: the highest {names[0]}, {item.name}, does not lie below the highest {names[1]}, {above.name}"
+            )
+    return notes
+
+
+def described(study: str, taxonomy: Taxonomy, output: HP2LOutput) -> dict[str, Any]:
+    """Every score, and the prompt's attention over prototypes, for other programs."""
+    chosen = chosen_prototypes(output)
+    levels = []
+    for place, scores in enumerate(output.probabilities()):
+        names = taxonomy.levels[place]
+        entry: dict[str, Any] = {"level": place + 1, "name": taxonomy.level_names[place]}
+        entry["scores"] = {name: float(score) for name, score in zip(names, scores[0], strict=True)}
+        if place < len(chosen):
+            entry["attention_to_prototypes"] = {name: float(share) for name, share in zip(names, chosen[place], strict=True)}
+        levels.append(entry)
+    return {"study": study, "taxonomy": taxonomy.name, "levels": levels}
 
 
 class Look(NamedTuple):
@@ -127,20 +171,27 @@ def looks(model: Diagnoser, volumes: Tensor, output: HP2LOutput) -> Iterator[Loo
 
 
 def write_looks(
-    model: Diagnoser, store: Store, record: StudyRecord, volumes: Tensor, output: HP2LOutput, out: Path, base: Path | None
+    model: Diagnoser,
+    store: Store,
+    record: StudyRecord,
+    volumes: Tensor,
+    output: HP2LOutput,
+    out: Path,
+    base: Path | None,
+    title: str,
 ) -> list[str]:
     """`levels.png`, and for each level and kind of map a picture and a NIfTI file (of 2-D images `image.png`); returns notes."""
     out.mkdir(parents=True, exist_ok=True)
     warning = SIMULATED if model.facts.get("simulated") else ""
-    draw_levels(output, model.taxonomy, out / "levels.png", record.study_id, warning)
+    draw_levels(output, model.taxonomy, out / "levels.png", title, warning)
     found = list(looks(model, volumes, output))
     if not found:
         return [
             f"no maps: a head of kind {model.config.kind} has no prompt that looks at the image (`hlip explain` asks the encoder)"
         ]
     if model.encoder.kind == "image":
-        return write_image(model, record, volumes, output, found, out)
-    return write_volumes(model, store, record, output, found, out, base)
+        return write_image(model, volumes, output, found, out, title)
+    return write_volumes(model, store, record, output, found, out, base, title)
 
 
 def best_class(taxonomy: Taxonomy, output: HP2LOutput, level: int) -> str:
@@ -149,9 +200,16 @@ def best_class(taxonomy: Taxonomy, output: HP2LOutput, level: int) -> str:
 
 
 def write_volumes(
-    model: Diagnoser, store: Store, record: StudyRecord, output: HP2LOutput, found: list[Look], out: Path, base: Path | None
+    model: Diagnoser,
+    store: Store,
+    record: StudyRecord,
+    output: HP2LOutput,
+    found: list[Look],
+    out: Path,
+    base: Path | None,
+    study: str,
 ) -> list[str]:
-    """`level_1_prompt.png`, `level_1_prompt.nii.gz`, ...: the map on every scan that was read, and in the first one's own grid."""
+    """`level_1_prompt.png`, ... with the map on every scan that was read, and `level_1_prompt_1_FLAIR.nii.gz`, ... on each one's own grid."""
     own = [place for place in model.encoder.reader.places(record) if place is not None] or list(range(len(record.sequences)))
     voxels, affines = store.volumes(record.study_id, own)[:, 0].numpy(), store.affines(record.study_id)[own]
     sources, notes = originals(store, record, base), []
@@ -163,23 +221,26 @@ def write_volumes(
             for place, scan, affine in zip(own, voxels, affines, strict=True)
         ]
         name = model.taxonomy.level_names[look.level - 1]
-        title = f"level {look.level} ({name}), highest: {best_class(model.taxonomy, output, look.level)}. {look.title}"
-        montage(scans, out / f"level_{look.level}_{look.kind}.png", title, warning, ends=look.ends)
-        write_nifti(scans[0], out / f"level_{look.level}_{look.kind}.nii.gz", sources.get(own[0]))
-    if own[0] not in sources:
-        notes.append("NIfTI maps are in the prepared volume's grid; the original is not at hand")
+        title = f"{study}, level {look.level} ({name}), highest: {best_class(model.taxonomy, output, look.level)}. {look.title}"
+        stem = f"level_{look.level}_{look.kind}"
+        montage(scans, out / f"{stem}.png", title, warning, ends=look.ends)
+        for place, scan in zip(own, scans, strict=True):
+            safe = re.sub(r"[^A-Za-z0-9+-]+", "_", scan.name).strip("_") or "scan"
+            write_nifti(scan, out / f"{stem}_{place + 1}_{safe}.nii.gz", sources.get(place))
+    if any(place not in sources for place in own):
+        notes.append(
+            "NIfTI maps are in the prepared volumes' grids; not every original is at hand (a store needs its --manifest)"
+        )
     return notes + [LOOKED[kind] for kind in dict.fromkeys(look.kind for look in found)]
 
 
-def write_image(
-    model: Diagnoser, record: StudyRecord, volumes: Tensor, output: HP2LOutput, found: list[Look], out: Path
-) -> list[str]:
+def write_image(model: Diagnoser, volumes: Tensor, output: HP2LOutput, found: list[Look], out: Path, study: str) -> list[str]:
     """`image.png`: the image and its maps, a row a kind, a column a level."""
     rows: dict[str, list[tuple[str, Tensor]]] = {}
     for look in found:
-        shown = look.map[0] if look.kind == "grad_cam" else look.map[0].exp2()
-        caption = f"level {look.level}: {best_class(model.taxonomy, output, look.level)}"
-        rows.setdefault(look.title, []).append((caption, shown))
+        rows.setdefault(look.kind, []).append(
+            (f"level {look.level}: {best_class(model.taxonomy, output, look.level)}", look.map[0])
+        )
     pixels = rearrange(volumes, "c 1 1 H W -> H W c").cpu().numpy()
-    draw_image(pixels, rows, out / "image.png", record.study_id)
+    draw_image(pixels, rows, out / "image.png", study)
     return [LOOKED[kind] for kind in dict.fromkeys(look.kind for look in found)]

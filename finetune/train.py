@@ -25,7 +25,7 @@ from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from finetune.cohort import CohortConfig, Labels, classes_without, cohort, draw_weights, only_read
+from finetune.cohort import CohortConfig, Labels, cohort, draw_weights, label_notes, only_read
 from finetune.feed import CachedTokens, Feed, LiveScans, Steps
 from finetune.figure import draw_run, draw_safely
 from finetune.movement import draw_movement, keep_snapshot
@@ -40,7 +40,7 @@ from hlip.folders import recover
 from hlip.metrics import class_aucs, macro
 from hlip.model import CheckpointError
 from hlip.optimizer import OptimizerConfig, learning_rate, make_optimizer, set_learning_rate
-from hlip.runs import Checkpoints, RunLog, StopSignal
+from hlip.runs import Checkpoints, RunLog, StopSignal, changed_settings
 from hlip.store import Store
 from hlip.taxonomy import Taxonomy
 from hp2l.diagnoser import Diagnoser
@@ -101,12 +101,32 @@ class FinetuneConfig:
     """auto: go on after the last checkpoint in `out`, if there is one. never: refuse if there is. Or the path of one."""
 
     def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "encode_batch", "log_every", "validate_every", "seeds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.encoder == "cnn" and self.tuning.encoder != "all":
             raise ValueError("encoder cnn starts at random: it must be trained, with --tuning.encoder all")
         if self.tuning.encoder == "frozen" and not self.augmentation.off:
             raise ValueError(
                 "augmentation changes voxels, but a frozen encoder reads them once: train it (--tuning.encoder), or leave it out"
             )
+
+
+FREE = {
+    "out",
+    "store",
+    "encoder",
+    "steps",
+    "threads",
+    "workers",
+    "trackers",
+    "log_every",
+    "validate_every",
+    "patience",
+    "resume",
+}
+FREE |= {"encode_batch", "tokens", "seeds"}
+"""Settings with which a run may go on otherwise than it began: they decide no number, or are checked by themselves."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -136,16 +156,17 @@ class Run:
         check_same_tree(config.out, self.taxonomy)
         self.store = Store(config.store)
         self.records = cohort(self.store, config.cohort, self.taxonomy)
+        check_same_settings(config)
         if self.main:
             config.out.mkdir(parents=True, exist_ok=True)
-            (config.out / "config.yaml").write_text(yaml.safe_dump(plain(config), sort_keys=False), encoding="utf-8")
         torch.manual_seed(config.seed)
         with whole_weights(self.accelerator):
             encoder = self.make_encoder()
             self.records = only_read(self.records, encoder.reader, self.say)
             self.model = Diagnoser(encoder, config.head, self.taxonomy).to(self.accelerator.device).eval()
         self.labels = {split: Labels(records, self.taxonomy) for split, records in self.records.items()}
-        self.model.start(self.labels["train"].targets, self.labels["train"].known, config.seed)
+        self.batch_size = self.fitting_batch()
+        self.model.start(self.labels["train"].targets, self.labels["train"].known, config.seed, config.loss.smoothing)
         check_same_encoder(config.out, weights_digest(self.model.encoder), self.accelerator)
         self.feed: Feed = self.make_feed()
         self.loss = self.make_loss()
@@ -154,10 +175,21 @@ class Run:
         self.trained, self.optimizer = self.accelerator.prepare(self.feed.module, optimizer)
         self.checkpoints = Checkpoints(config.out / "checkpoints", keep=1)
         self.start = self.checkpoints.restore(self.accelerator, config.resume)
+        if self.main:  # not before: a start that fails leaves the record of the run as it was
+            (config.out / "config.yaml").write_text(yaml.safe_dump(plain(config), sort_keys=False), encoding="utf-8")
         if config.trackers:
             self.accelerator.init_trackers("finetune")
         self.log = RunLog(config.out, self.main, self.start)
         self.means = [] if not self.start else self.log.values("val_auc")
+
+    def fitting_batch(self) -> int:
+        """Studies a step: as configured, or all that there are."""
+        world = self.accelerator.num_processes
+        most = len(self.records["train"]) // world * world
+        if 0 < most < self.config.batch_size:
+            self.say(f"batch_size {self.config.batch_size} is more than the training studies: {most} a step")
+            return most
+        return self.config.batch_size
 
     def make_encoder(self, fetch: bool = True) -> Encoder:
         """The encoder as it is before fine-tuning."""
@@ -205,8 +237,8 @@ class Run:
             everything = self.store.split(split)
             if without := sum(record.labels is None for record in everything):
                 self.say(f"left out, no labels: {without} of {len(everything)} {split} studies")
-        if absent := classes_without(self.labels["train"], self.taxonomy):
-            self.say(f"no training study has, so it cannot be learnt: {', '.join(absent)}")
+        for line in label_notes(self.labels, self.taxonomy):
+            self.say(line)
         bar = tqdm(total=config.steps, initial=self.start, desc="finetune", unit="step", mininterval=1.0, disable=not self.main)
         with StopSignal() as stop:
             for step, (rows, batch) in enumerate(self.steps(), start=self.start):
@@ -215,11 +247,12 @@ class Run:
                 torch.manual_seed(hash((config.seed, step, self.accelerator.process_index)) % 2**63)
                 parts = self.step(rows, batch)
                 done = step + 1
+                if not torch.isfinite(parts["loss"]):
+                    bar.close()
+                    raise FloatingPointError(self.bad_step(done, rows, parts))
                 bar.update()
                 if done % config.log_every == 0 or done == config.steps:
                     values = {name: float(self.accelerator.reduce(value.detach(), "mean")) for name, value in parts.items()}
-                    if not np.isfinite(values["loss"]):
-                        raise FloatingPointError(f"step {done}: the loss is {values['loss']}; the last good checkpoint is kept")
                     bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()})
                     self.write(done, values | {"lr": rate})
                 reason = stop.asked(self.accelerator)
@@ -241,6 +274,18 @@ class Run:
             draw_movement(config.out, self.taxonomy)
         self.say(f"best validation AUC {max(self.means, default=float('nan')):.3f}; checkpoint: {config.out / 'model'}")
         self.accelerator.end_training()
+
+    def bad_step(self, step: int, rows: Tensor, parts: dict[str, Tensor]) -> str:
+        """Write `bad_step.json`, and say what to do."""
+        studies = [self.records["train"][row].study_id for row in rows.tolist()]
+        content = {"step": step, "studies": studies} | {name: str(float(value.detach())) for name, value in parts.items()}
+        (self.config.out / "bad_step.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        kept = self.checkpoints.all()
+        state = f"the last good checkpoint is {kept[-1].name}" if kept else "no checkpoint was written yet"
+        return (
+            f"{self.config.out}, step {step}: the loss is {content['loss']}; {state}. Lower --optimizer.lr, or look at its "
+            "studies, which bad_step.json names"
+        )
 
     def step(self, rows: Tensor, batch: object) -> dict[str, Tensor]:
         """One optimizer step on these training studies, then the prototypes move; returns the loss and its parts."""
@@ -294,7 +339,11 @@ class Run:
     def facts(self, step: int, values: dict[str, float]) -> dict[str, object]:
         """What a checkpoint says of itself."""
         simulated = all(record.extra.get("simulated") is True for record in self.records["train"])
-        counts: dict[str, object] = {"studies": len(self.records["train"]), "simulated": simulated, "tuned": self.config.tuning.encoder}
+        counts: dict[str, object] = {
+            "studies": len(self.records["train"]),
+            "simulated": simulated,
+            "tuned": self.config.tuning.encoder,
+        }
         counts |= {"fraction": self.config.cohort.fraction, "head": self.config.head.kind, "seed": self.config.seed}
         return {"step": step, "kind": "finetune", **counts, **values}
 
@@ -308,7 +357,7 @@ class Run:
         return self.feed.steps(
             GlobalBatches(
                 len(self.records["train"]),
-                config.batch_size,
+                self.batch_size,
                 seed=config.seed,
                 steps=config.steps,
                 start=self.start,
@@ -345,7 +394,7 @@ class Run:
         studies = f"{len(self.records['train'])} training and {len(self.records['val'])} validation studies"
         parts = f"head {self.config.head.kind}, encoder {self.model.encoder.kind} ({self.config.tuning.encoder})"
         return (
-            f"{studies}, taxonomy {self.taxonomy.name} ({counts} classes), {parts}: {millions:.1f} M trained parameters, "
+            f"{studies}, taxonomy {self.taxonomy.name} ({counts} classes), {parts}: {millions:.2f} M trained parameters, "
             f"{self.config.steps} steps" + (f", continuing after step {self.start}" if self.start else "")
         )
 
@@ -360,6 +409,19 @@ def macro_auc(level: int, scores: Tensor, labels: Labels, taxonomy: Taxonomy) ->
     targets, known, table = (part.cpu().numpy() for part in (labels.targets[level - 1], labels.known[level - 1], scores))
     areas = class_aucs(targets, known, table)[[name != taxonomy.normal for name in taxonomy.levels[level - 1]]]
     return float(macro(areas))
+
+
+def check_same_settings(config: FinetuneConfig) -> None:
+    """A run goes on as it began.
+
+    Raises:
+        CheckpointError: settings that decide its numbers are others now.
+    """
+    if changed := changed_settings(config.out, plain(config), FREE):
+        more = f", and {len(changed) - 5} more" if len(changed) > 5 else ""
+        raise CheckpointError(
+            f"{config.out}: begun with other settings ({'; '.join(changed[:5])}{more}); choose another --out, or give those of its config.yaml"
+        )
 
 
 def check_same_tree(run: Path, taxonomy: Taxonomy) -> None:

@@ -31,7 +31,7 @@ def parse_config(kind: type[T], *, command: str, description: str, argv: Sequenc
         argv: arguments, those of the process by default.
     """
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = _Parser(prog=f"accelerate launch {command}", description=description)
+    parser = _Parser(prog=f"accelerate launch {command}", description=description, allow_abbrev=False)
     parser.add_argument("--config", action="config", help=f"a YAML file, or the name of one in configs/{command}")
     parser.add_class_arguments(kind)
     values = parser.instantiate_classes(parser.parse_args(_resolve(argv, command)))

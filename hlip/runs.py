@@ -8,10 +8,12 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from accelerate import Accelerator
 
 from hlip.folders import recover, replace_folder
@@ -42,6 +44,32 @@ class RunLog:
             return []
         # a line cut short by a crash is not JSON and is left out
         return [line for line in self.path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("}\n")]
+
+
+def changed_settings(out: Path, config: Mapping[str, Any], free: Collection[str]) -> list[str]:
+    """What differs from the settings that a run folder was begun with, `head.width 144, now 72`; nothing if it is new.
+
+    Args:
+        out: the run folder, with its `config.yaml`.
+        config: the settings now, as plain values.
+        free: top-level settings that may change.
+    """
+    path = out / "config.yaml"
+    if not path.is_file():
+        return []
+    before = _flat(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    now = _flat(yaml.safe_load(yaml.safe_dump(dict(config))))
+    fixed = [
+        key for key in before if key in now and key.split(".")[0] not in free
+    ]  # what an older version did not know says nothing
+    return [f"{key} {before[key]}, now {now[key]}" for key in fixed if before[key] != now[key]]
+
+
+def _flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= _flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
+    return found
 
 
 class Checkpoints:

@@ -314,7 +314,9 @@ class Taxonomy:
         return below
 
     def _suggest(self, label: str) -> str:
-        """The nearest names, found through synonyms and prompts as well."""
+        """The class that it is a synonym of, or the nearest names, found through synonyms and prompts as well."""
+        if own := self._called.get(label.casefold()):
+            return f" (a synonym of {own!r}: write that name)"
         items = [item for level in self._classes for item in level]
         terms = {term.casefold(): item.name for item in items for term in (*item.synonyms, item.prompt)}
         terms |= {name.casefold(): name for name in self._home}

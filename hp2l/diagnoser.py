@@ -23,6 +23,7 @@ from hlip.folders import whole_folder
 from hlip.hub import HubCheckpoint, local
 from hlip.model import HLIP, CheckpointError, checkpoint_folder, load_weights
 from hlip.taxonomy import Taxonomy
+from hp2l.baselines import Cascade
 from hp2l.card import diagnoser_card
 from hp2l.dependency import DependentHead
 from hp2l.encoders import Encoder, HLIPEncoder, ImageEncoder, load_encoder
@@ -72,16 +73,20 @@ class Diagnoser(nn.Module, HubCheckpoint):
         """Scores in [0, 1] of every level, (B, K_l) float32 each."""
         return self(self.tokens(volumes, scans_per_study)).probabilities()
 
-    def start(self, targets: Sequence[Tensor], masks: Sequence[Tensor], seed: int = 0) -> None:
-        """What a head learns of the training set before its first step: where prototypes begin, which classes go together.
+    def start(self, targets: Sequence[Tensor], masks: Sequence[Tensor], seed: int = 0, smoothing: float = 0.1) -> None:
+        """What a head learns of the training set before its first step: where prototypes begin, which classes go together, how frequent
+        they are.
 
         Args:
             targets, masks: (N, K_l) of the training studies, a level each.
             seed: of the prototypes' place.
+            smoothing: of the loss's targets.
         """
         if isinstance(self.head, DependentHead):
             self.head.dependency.observe(targets, masks)
         head = self.head.head if isinstance(self.head, DependentHead) else self.head
+        if isinstance(head, Cascade):
+            head.observe(targets, masks, smoothing)
         if self.config.prototype_start == "text":
             assert isinstance(head, HP2L)
             if not isinstance(self.encoder, HLIPEncoder):

@@ -91,8 +91,8 @@ class HeadConfig:
     """transhp: weight of the loss on each coarse level's prompts."""
     distance_loss: float = 0.1
     """decision_tree: weight of the term that matches distances between prototypes to those in the tree."""
-    threshold: float = 0.5
-    """cascade: score from which a class opens the models below it."""
+    threshold: float | None = None
+    """cascade: score from which a class opens the models below it; null: its share of the training studies that have its parent."""
     nearest: int = 3
     """nearest: k, prototypes that a class's score averages."""
 
@@ -122,7 +122,7 @@ class HeadConfig:
         for name, least in (("prompt_tokens", 0), ("prompt_loss", 0.0), ("distance_loss", 0.0), ("nearest", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"head.{name} must be at least {least}, not {getattr(self, name)}")
-        if not 0.0 < self.threshold < 1.0:
+        if self.threshold is not None and not 0.0 < self.threshold < 1.0:
             raise ValueError(f"head.threshold must be between 0 and 1, not {self.threshold}")
         if self.prototype_start == "text" and self.prototypes != "ema":
             raise ValueError("head.prototype_start text is for averaged prototypes: head.prototypes must be ema")

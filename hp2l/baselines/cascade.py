@@ -24,23 +24,26 @@ from hp2l.head import Head, HP2LOutput
 from hp2l.loss import LossConfig
 from hp2l.tree_nodes import Nodes, tree_nodes
 
-CLOSED = -30.0
-"""Logit of a class that no decision led to: a score of 1e-13, finite so that no loss or mean becomes NaN."""
+CLOSED = -14.0
+"""Logit of a class that no decision led to: a score below 1e-6, finite so that no loss or mean becomes NaN."""
 
 
 class Cascade(Head):
     """One model for the top, and one for every node with at least two children.
 
     In training mode a class's logit is that of its own model, and `level_loss_mask` leaves in it only the studies that truly have the
-    parent. In evaluation mode a class is scored by its own model if every model above said yes to its path, else it is `CLOSED`.
+    parent. In evaluation mode a class is scored by its own model if every model above said yes to its path; else it is closed: its score
+    is below every open one's, and closed ones stand in the order of the score that closed them.
 
     Args:
-        threshold: score, in (0, 1), from which a child is open.
+        threshold: score, in (0, 1), from which a class opens the models below it. None: a class's share among the training studies that
+            have its parent (`observe`), as a model trained with smoothed labels gives it: a fixed 0.5 is hardly reached by rare classes, and
+            a cascade with it would be judged by its closed doors.
     """
 
-    def __init__(self, config: BlockConfig, taxonomy: Taxonomy, *, threshold: float = 0.5) -> None:
+    def __init__(self, config: BlockConfig, taxonomy: Taxonomy, *, threshold: float | None = None) -> None:
         super().__init__()
-        self.counts, self.bar = taxonomy.counts, math.log(threshold) - math.log1p(-threshold)
+        self.counts, self.threshold = taxonomy.counts, threshold
         nodes = tree_nodes(taxonomy)
         self.of = nodes.of
         self.decisions = decisions(nodes)
@@ -53,6 +56,7 @@ class Cascade(Head):
             above[node, list(path[:-1])] = True
         self.register_buffer("columns", torch.tensor(columns), persistent=False)
         self.register_buffer("above", above, persistent=False)
+        self.register_buffer("bars", torch.full((len(nodes.paths),), log_odds(0.5 if threshold is None else threshold)))
         self._register_training(taxonomy, set(decided))
         tokens = [model.cls for model in self._models() if config.cls == "learned"]
         start_as_vit(self, *tokens)
@@ -65,10 +69,34 @@ class Cascade(Head):
             logits = self.decide(logits)
         return make_output([logits[:, nodes] for nodes in self.of], [ran[0][0]] * len(self.of), return_attention)
 
+    @torch.no_grad()
+    def observe(self, targets: Sequence[Tensor], masks: Sequence[Tensor], smoothing: float) -> None:
+        """Set the thresholds, if none was given, by the training labels.
+
+        Args:
+            targets, masks: (N, K_l) a level.
+            smoothing: of the targets that the models are trained on.
+        """
+        if self.threshold is not None:
+            return
+        bars = self.get_buffer("bars")
+        targets, masks = ([part.to(bars.device) for part in parts] for parts in (targets, masks))
+        counted = self.level_loss_mask(targets, masks)
+        for nodes, target, mask in zip(self.of, targets, counted, strict=True):
+            asked = mask.sum(dim=0)
+            shares = (target * mask).sum(dim=0) / asked.clamp(min=1)
+            for column, node in enumerate(nodes):
+                if asked[column] > 0:
+                    learnt = float(shares[column]) * (1 - smoothing) + smoothing / 2
+                    bars[node] = log_odds(min(max(learnt, 0.005), 0.995))
+
     def decide(self, logits: Tensor) -> Tensor:
-        """Logits (B, nodes) of all models -> the same, `CLOSED` below every node that is not at or above the threshold."""
-        failed = (logits < self.bar).unsqueeze(1) & self.get_buffer("above")
-        return logits.masked_fill(failed.any(dim=-1), CLOSED)
+        """Logits (B, nodes) of all models -> the same, and below a node that failed at its threshold: `CLOSED` plus by how far the highest
+        failure above missed it, in (-1, 0)."""
+        short = (logits - self.get_buffer("bars")).clamp(max=0)
+        above = self.get_buffer("above")
+        misses = short.unsqueeze(1).masked_fill(~above, 0.0).amin(dim=-1)
+        return torch.where(misses < 0, CLOSED + misses.tanh(), logits.clamp(min=CLOSED + 1))
 
     def loss_config(self, config: LossConfig) -> LossConfig:
         """No consistency: a model's score is given its parent, so that the two cannot be compared."""
@@ -117,6 +145,11 @@ class NodeModel(Trunk):
         """The class token (B, C) and the children's logits (B, children)."""
         state = self(tokens, cls)
         return state, self.head(state)
+
+
+def log_odds(share: float) -> float:
+    """Of a probability in (0, 1)."""
+    return math.log(share) - math.log1p(-share)
 
 
 def decisions(nodes: Nodes) -> dict[int | None, list[int]]:

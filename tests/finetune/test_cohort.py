@@ -57,7 +57,7 @@ def test_the_rarest_class_decides_how_often_a_study_is_drawn():
 
 def test_classes_without_a_study_are_named():
     labels = Labels(studies([(name,) for name in TREE.levels[-1] if name != "meningioma"]), TREE)
-    assert classes_without(labels, TREE) == ["level 3 'meningioma'"]
+    assert classes_without(labels, TREE) == ["meningioma (level 3)"]
 
 
 def test_a_cohort_of_a_store(tiny_store):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import nibabel as nib
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 import hlip
-from finetune.diagnose import diagnose_command, read
+from finetune.diagnose import diagnose_command, path_notes, read
 from finetune.looked import chosen_prototypes, prompt_maps
 from hlip.store import Store
 from hlip.taxonomy import Taxonomy
@@ -49,7 +50,15 @@ def test_maps_are_attention_over_an_even_look(model):
 
 
 def said(checkpoint: Path, store: Path, out: Path) -> argparse.Namespace:
-    settings = {"finetuned": checkpoint, "study": "s3", "store": store, "manifest": None, "top": 3, "device": "cpu"}
+    settings = {
+        "finetuned": checkpoint,
+        "study": "s3",
+        "store": store,
+        "manifest": None,
+        "top": 3,
+        "device": "cpu",
+        "json": False,
+    }
     return argparse.Namespace(**settings, out=out)
 
 
@@ -64,7 +73,10 @@ def test_the_command_prints_levels_and_writes_a_map_each(model, tiny_store, tmp_
         assert f"{best} " in printed
         assert f"{scores[level - 1].max():.3f}" in printed
         assert (tmp_path / "maps" / f"level_{level}_prompt.png").stat().st_size > 5000
-        assert nib.load(tmp_path / "maps" / f"level_{level}_prompt.nii.gz").shape == (8, 16, 16)
+        assert nib.load(tmp_path / "maps" / f"level_{level}_prompt_1_T1.nii.gz").shape == (8, 16, 16)
+    content = json.loads((tmp_path / "maps" / "scores.json").read_text())
+    assert list(content["levels"][2]["scores"].values()) == pytest.approx(scores[2][0].tolist())
+    assert sum(content["levels"][0]["attention_to_prototypes"].values()) == pytest.approx(1.0)
     output = read(model, volumes)
     assert len(output.prompt_attention) == 3
 
@@ -83,7 +95,7 @@ def test_a_head_without_a_prompt_says_so(model, tiny_store, tmp_path, capsys):
     flat.save(tmp_path / "model")
     diagnose_command(said(tmp_path / "model", tiny_store, tmp_path / "maps"))
     assert "no maps: a head of kind flat has no prompt" in capsys.readouterr().out
-    assert [path.name for path in (tmp_path / "maps").iterdir()] == ["levels.png"]
+    assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == ["levels.png", "scores.json"]
 
 
 def test_a_model_over_named_scans_says_what_was_missing_and_has_grad_cam(tiny_store, tmp_path, capsys):
@@ -95,8 +107,34 @@ def test_a_model_over_named_scans_says_what_was_missing_and_has_grad_cam(tiny_st
     assert "not in the study, zeros instead: DWI" in capsys.readouterr().out
     for level in (1, 2, 3):
         assert (tmp_path / "maps" / f"level_{level}_grad_cam.png").stat().st_size > 3000
-        assert nib.load(tmp_path / "maps" / f"level_{level}_grad_cam.nii.gz").shape == (8, 16, 16)
+        assert nib.load(tmp_path / "maps" / f"level_{level}_grad_cam_1_T1.nii.gz").shape == (8, 16, 16)
     other = CNNEncoder(CNNConfig(channels=("DWI",), width=64), Store(tiny_store).spec)
     Diagnoser(other, HeadConfig(kind="linear"), Taxonomy.load("brain_mri")).save(tmp_path / "model")
     with pytest.raises(ValueError, match="the model reads DWI; the study has T1"):
         diagnose_command(said(tmp_path / "model", tiny_store, tmp_path / "maps"))
+
+
+def test_levels_that_disagree_are_named():
+    tree = Taxonomy.load("brain_mri")
+
+    def highest(*names: str) -> HP2LOutput:
+        logits = [torch.zeros(1, count) for count in tree.counts]
+        for level, name in enumerate(names):
+            logits[level][0, tree.levels[level].index(name)] = 1.0
+        return HP2LOutput(logits, [])
+
+    assert path_notes(tree, highest("vascular", "infarction", "acute infarction")) == []
+    (note,) = path_notes(tree, highest("vascular", "infarction", "glioma"))
+    assert note == "the levels disagree: the highest subtype, glioma, does not lie below the highest family, infarction"
+    (note,) = path_notes(tree, highest("vascular", "infarction", "normal"))
+    assert note == "the levels disagree: the highest subtype, normal, does not lie below the highest category, vascular"
+    assert path_notes(tree, highest("normal", "infarction", "normal")) == []  # the middle level knows no normal class
+
+
+def test_json_goes_to_other_programs(model, tiny_store, tmp_path, capsys):
+    model.save(tmp_path / "model")
+    given = said(tmp_path / "model", tiny_store, tmp_path / "maps")
+    given.json, given.out = True, None
+    diagnose_command(given)
+    content = json.loads(capsys.readouterr().out)
+    assert (content["study"], [level["name"] for level in content["levels"]]) == ("s3", list(model.taxonomy.level_names))

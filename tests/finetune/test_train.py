@@ -157,6 +157,41 @@ def test_studies_without_a_channel_are_left_out_by_name(tiny_store, pretrained, 
         main(arguments(store, pretrained, tmp_path / "other", "--augmentation.rotate", "5"))
 
 
+def test_a_run_goes_on_only_with_the_settings_it_began_with(tiny_store, pretrained, tmp_path, capsys):
+    """Another head, loss or cohort is refused by name and leaves the record as it was; more steps are no other run."""
+    out = tmp_path / "run"
+    main(arguments(tiny_store, pretrained, out))
+    record = (out / "config.yaml").read_text()
+    for more, said in (
+        (("--head.width", "32"), "head.width 16, now 32"),
+        (
+            ("--loss.consistency", "0", "--cohort.fraction", "0.5"),
+            "cohort.fraction 1.0, now 0.5; loss.consistency 0.5, now 0.0",
+        ),
+        (("--tuning.encoder", "lora"), "tuning.encoder frozen, now lora"),
+    ):
+        with pytest.raises(SystemExit, match=re.escape(said)):
+            main(arguments(tiny_store, pretrained, out, *more))
+    assert (out / "config.yaml").read_text() == record
+    capsys.readouterr()
+    main(arguments(tiny_store, pretrained, out, "--steps", "8", "--log_every", "2"))
+    assert "continuing after step 6" in capsys.readouterr().out
+
+
+def test_few_labels_make_a_smaller_batch(tiny_store, pretrained, tmp_path, capsys):
+    main(arguments(tiny_store, pretrained, tmp_path / "run", "--cohort.fraction", "0.2", "--steps", "2"))
+    assert "batch_size 8 is more than the training studies: 5 a step" in capsys.readouterr().out
+
+
+def test_a_loss_that_is_no_number_stops_the_run_with_its_studies(tiny_store, pretrained, tmp_path):
+    wild = ("--optimizer.lr", "1e30", "--optimizer.warmup_steps", "0", "--optimizer.clip_norm", "1e30", "--log_every", "5")
+    with pytest.raises(SystemExit, match=r"the loss is (nan|inf); no checkpoint was written yet\. Lower --optimizer\.lr"):
+        main(arguments(tiny_store, pretrained, tmp_path / "run", *wild))
+    content = json.loads((tmp_path / "run" / "bad_step.json").read_text())
+    assert len(content["studies"]) == 8
+    assert set(content["studies"]) <= set(Store(tiny_store).study_ids)
+
+
 def test_levels_can_begin_as_the_encoders_last_blocks(tiny_store, pretrained, tmp_path):
     own = (
         "--head.width",
@@ -197,7 +232,10 @@ def test_cached_tokens_are_reused_and_change_with_the_blocks(tiny_store, pretrai
     assert [name.split("-")[0] for name in names] == ["train", "val"]
     main(arguments(tiny_store, pretrained, out))
     assert encoded == [24, 8]  # read, not encoded again
-    main(arguments(tiny_store, pretrained, out, "--head.blocks", "[1,2,2]"))
+    shared = ("--tokens", str(out / "tokens"))
+    main(arguments(tiny_store, pretrained, tmp_path / "other", *shared, "--head.dropout", "0.5"))
+    assert encoded == [24, 8]  # the head's business alone
+    main(arguments(tiny_store, pretrained, tmp_path / "blocks", *shared, "--head.blocks", "[1,2,2]"))
     assert encoded == [24, 8] * 2
 
     again = sorted(path.name for path in (out / "tokens").iterdir())
@@ -235,7 +273,7 @@ def test_an_unknown_label_names_the_study(tiny_store, pretrained, tmp_path):
         tmp_path / "store",
         lambda record: replace(record, labels=("glyoma",)) if record.study_id == "s4" else record,
     )
-    with pytest.raises(SystemExit, match=r"1 studies have labels that do not fit the tree\n  study 's4': .*'glyoma'.*'glioma'"):
+    with pytest.raises(SystemExit, match=r"1 study has labels that do not fit the tree\n  .*'glyoma'.*'glioma'.*, in 1: s4"):
         main(arguments(store, pretrained, tmp_path / "run"))
 
 
@@ -270,7 +308,7 @@ def test_a_moved_folder_rebuilds_the_model(tiny_store, pretrained, tmp_path):
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (("--batch_size", "4000"), "do not fill one batch"),
+        (("--batch_size", "0"), "batch_size must be at least 1, not 0"),
         (("--store", "absent"), "no prepared store here"),
         (("--encoder", "absent"), "no checkpoint here"),
         (("--head.blocks", "[2,4,4]"), r"token blocks \(2, 4, 4\) do not fit the encoder's grid \(4, 2, 2\)"),
