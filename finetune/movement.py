@@ -1,12 +1,15 @@
-"""How the prototypes move in training: a snapshot at each validation, a figure, a table of distances.
+"""How the prototypes move in training: a snapshot at the start and at each validation, a figure, tables of distances.
 
 RUN/prototypes/step-000100.safetensors holds `level_1` ... `level_L`, (K_l, C) float32. The figure has one panel a snapshot (at most
-six, evenly chosen), all in one plane: the two principal components of the last snapshot, fitted once, so that movement is movement.
+six, evenly chosen, the last large and with names), all in one plane: the two principal components of the last snapshot, fitted once, so
+that movement is movement. prototypes.csv has every pair of classes of a level, prototypes_summary.csv means within and between parents.
 """
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,9 +24,13 @@ from hp2l.prototypes import FixedPrototypes, LearnedPrototypes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Snapshot = list[NDArray[np.float32]]
+RGBA = tuple[float, float, float, float]
 PANELS = 6
+NAMED = 30
+"""Classes that two columns of names have room for."""
 
 
 def keep_snapshot(head: Head, out: Path, step: int) -> None:
@@ -32,7 +39,7 @@ def keep_snapshot(head: Head, out: Path, step: int) -> None:
     if not isinstance(own, HP2L) or own.bank is None or isinstance(own.bank, FixedPrototypes):
         return
     folder = out / "prototypes"
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     # learnt ones end a level earlier: the last level's prompt is read by nobody
     levels = range(1, len(own.counts) + 1 - isinstance(own.bank, LearnedPrototypes))
     tensors = {f"level_{level}": own.bank.prototypes(level).detach().float().cpu().numpy() for level in levels}
@@ -48,70 +55,157 @@ def snapshots(out: Path) -> dict[int, Snapshot]:
     return found
 
 
-def distances(levels: Snapshot, taxonomy: Taxonomy) -> list[dict[str, float]]:
-    """For each level below the first the mean distance (in units of sqrt(C), where N(0, 1) starts are sqrt(2) apart) of two classes with
-    the same parent and of two with different ones, and their ratio: below 1 the tree shows in the prototypes."""
-    rows = []
-    for level, points in enumerate(levels[1:], start=2):
+def distances(levels: Snapshot, taxonomy: Taxonomy) -> Iterator[dict[str, object]]:
+    """Every pair of classes of a level: {level, class, other, distance, same_parent (1, 0; empty at the first level)}.
+
+    Distances are in units of sqrt(C), in which N(0, 1) starts are sqrt(2) apart.
+    """
+    for level, points in enumerate(levels, start=1):
         gaps = np.linalg.norm(points[:, None] - points[None], axis=-1) / points.shape[1] ** 0.5
-        parents = [item.parent for item in taxonomy.classes(level)]
-        same = np.array([[one == other for other in parents] for one in parents])
-        pairs = ~np.eye(len(points), dtype=bool)
-        within, between = (float(gaps[kind & pairs].mean()) if (kind & pairs).any() else float("nan") for kind in (same, ~same))
+        for one, other in combinations(taxonomy.classes(level), 2):
+            row: dict[str, object] = {"level": level, "class": one.name, "other": other.name}
+            same = "" if level == 1 else int(one.parent == other.parent)
+            yield row | {"distance": float(gaps[one.index, other.index]), "same_parent": same}
+
+
+def summary(levels: Snapshot, taxonomy: Taxonomy) -> list[dict[str, float]]:
+    """For each level below the first the mean distance of two classes with the same parent and of two with different ones, and their
+    ratio: below 1 the tree shows in the prototypes."""
+    pairs, rows = list(distances(levels, taxonomy)), []
+    for level in range(2, len(levels) + 1):
+        kinds = [
+            [float(str(p["distance"])) for p in pairs if (p["level"], p["same_parent"]) == (level, same)] for same in (1, 0)
+        ]
+        within, between = (float(np.mean(kind)) if kind else float("nan") for kind in kinds)
         rows.append({"level": level, "within": within, "between": between, "ratio": within / between})
     return rows
 
 
 def draw_movement(out: Path, taxonomy: Taxonomy) -> Path | None:
-    """RUN/prototypes.png and RUN/prototypes.csv from the snapshots; None where there are fewer than two."""
+    """RUN/prototypes.png, RUN/prototypes.csv (`distances`) and RUN/prototypes_summary.csv (`summary`); None for fewer than two snapshots."""
     kept = snapshots(out)
     if len(kept) < 2:
         return None
-    with (out / "prototypes.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, ["step", "level", "within", "between", "ratio"], lineterminator="\n")
-        table.writeheader()
-        for step, levels in kept.items():
-            table.writerows({"step": step, **row} for row in distances(levels, taxonomy))
-    from matplotlib.figure import Figure
-
-    steps = sorted({list(kept)[place] for place in np.linspace(0, len(kept) - 1, min(PANELS, len(kept))).round().astype(int)})
-    columns = min(3, len(steps))
-    rows = -(-len(steps) // columns)
-    figure = Figure(figsize=(3.6 * columns, 3.2 * rows + 0.4), layout="constrained")
-    last = np.concatenate(kept[steps[-1]])
-    middle = last.mean(axis=0)
-    plane = np.linalg.svd(last - middle, full_matrices=False)[2][:2].T
-    flat = {step: [(points - middle) @ plane for points in kept[step]] for step in steps}
-    every = np.concatenate([points for levels in flat.values() for points in levels])
-    margin = 0.06 * np.ptp(every, axis=0)
-    low, high = every.min(axis=0) - margin, every.max(axis=0) + margin
-    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes in panels:
-        axes.set_axis_off()
-    for axes, step in zip(panels, steps, strict=False):
-        axes.set_axis_on()
-        draw_panel(axes, flat[step], taxonomy)
-        axes.set(title=f"step {step}", xlim=(low[0], high[0]), ylim=(low[1], high[1]), xticks=[], yticks=[])
-    handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=len(names), fontsize=8, frameon=False)
+    columns = ["step", "level", "class", "other", "distance", "same_parent"]
+    write_table(out / "prototypes.csv", columns, {step: distances(levels, taxonomy) for step, levels in kept.items()})
+    columns = ["step", "level", "within", "between", "ratio"]
+    write_table(out / "prototypes_summary.csv", columns, {step: summary(levels, taxonomy) for step, levels in kept.items()})
+    figure = movement_figure(kept, taxonomy)
     path = out / "prototypes.png"
     figure.savefig(path, dpi=130)
     return path
 
 
+def write_table(path: Path, columns: Sequence[str], rows: Mapping[int, Iterable[Mapping[str, object]]]) -> None:
+    """Rows of every step as CSV."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, columns, lineterminator="\n")
+        table.writeheader()
+        for step, own in rows.items():
+            table.writerows({"step": step, **row} for row in own)
+
+
+def movement_figure(kept: dict[int, Snapshot], taxonomy: Taxonomy) -> Figure:
+    """The first snapshots small, the last one large and with the names of its classes."""
+    from matplotlib.figure import Figure
+
+    steps = sorted({list(kept)[place] for place in np.linspace(0, len(kept) - 1, min(PANELS, len(kept))).round().astype(int)})
+    flat, share = in_plane({step: kept[step] for step in steps})
+    every = np.concatenate([points for levels in flat.values() for points in levels])
+    margin = 0.06 * np.ptp(every, axis=0)
+    low, high = every.min(axis=0) - margin, every.max(axis=0) + margin
+    figure = Figure(figsize=(12.5, 6.4), layout="constrained")
+    before, after = figure.subfigures(1, 2, width_ratios=[1, 1.45], squeeze=False)[0]
+    columns = 1 if len(steps) < 4 else 2
+    panels = list(before.subplots(-(-(len(steps) - 1) // columns), columns, squeeze=False).flat)
+    for axes in panels[len(steps) - 1 :]:
+        axes.set_axis_off()
+    last = after.subplots()
+    for axes, step in zip([*panels[: len(steps) - 1], last], steps, strict=True):
+        draw_panel(axes, flat[step], taxonomy)
+        axes.set(title=f"step {step}" + (" (start)" if step == 0 else ""), xticks=[], yticks=[])
+        axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+    name_classes(last, flat[steps[-1]], taxonomy)
+    figure.suptitle(
+        f"Prototypes in the plane of the last step's two principal components ({100 * share:.0f} % of its variance)"
+    )
+    return figure
+
+
+def in_plane(kept: dict[int, Snapshot]) -> tuple[dict[int, Snapshot], float]:
+    """Every snapshot's points (K_l, 2) in the plane of the last one, and the share of the last one's variance that the plane holds."""
+    last = np.concatenate(kept[max(kept)])
+    middle = last.mean(axis=0)
+    _, spread, axes = np.linalg.svd(last - middle, full_matrices=False)
+    share = float((spread[:2] ** 2).sum() / max((spread**2).sum(), np.finfo(spread.dtype).tiny))
+    return {step: [(points - middle) @ axes[:2].T for points in levels] for step, levels in kept.items()}, share
+
+
 def draw_panel(axes: Axes, levels: Snapshot, taxonomy: Taxonomy) -> None:
     """Classes of all levels, the coarser the larger, in the colour of their top-level class, joined to their parents."""
-    from matplotlib import colormaps
-
-    tops = [item.name for item in taxonomy.classes(1)]
-    colours = {name: colormaps["tab10"](place % 10) for place, name in enumerate(tops)}
+    colours = top_colours(taxonomy)
     for level, points in enumerate(levels, start=1):
         for item, place in zip(taxonomy.classes(level), points, strict=True):
-            top = item
-            while top.parent is not None and top.parent_level is not None and top.parent_index is not None:
-                top = taxonomy.classes(top.parent_level)[top.parent_index]
+            colour = colours[level, item.index]
             if item.parent_level is not None and item.parent_index is not None:
                 above = levels[item.parent_level - 1][item.parent_index]
-                axes.plot(*zip(above, place, strict=True), color=colours[top.name], linewidth=0.6, alpha=0.5, zorder=1)
-            size = 90 / level**1.5
-            axes.scatter(place[0], place[1], s=size, color=colours[top.name], label=item.name if level == 1 else None, zorder=2)
+                axes.plot(*zip(above, place, strict=True), color=colour, linewidth=0.6, alpha=0.5, zorder=1)
+            axes.scatter(place[0], place[1], s=90 / level**1.5, color=colour, zorder=2)
+
+
+def name_classes(axes: Axes, levels: Snapshot, taxonomy: Taxonomy) -> None:
+    """Names in two columns beside the points, a thin line from each to its class.
+
+    The first level bold; all levels if there is room for them, else the coarsest, two at least.
+    """
+    items = [item for level in range(1, len(levels) + 1) for item in taxonomy.classes(level)]
+    deepest = max([level for level in range(1, len(levels) + 1) if sum(i.level <= level for i in items) <= NAMED], default=1)
+    items = [item for item in items if item.level <= max(2, deepest)]
+    places = {(item.level, item.index): levels[item.level - 1][item.index] for item in items}
+    by_side = sorted(items, key=lambda item: places[item.level, item.index][0])
+    colours = top_colours(taxonomy)
+    for side, column in enumerate((by_side[: len(items) // 2], by_side[len(items) // 2 :])):
+        ordered = sorted(column, key=lambda item: places[item.level, item.index][1])
+        wanted = [places[item.level, item.index][1] for item in ordered]
+        for height, item in zip(apart(axes, wanted), ordered, strict=True):
+            axes.annotate(
+                item.name,
+                places[item.level, item.index],
+                (1.03 if side else -0.03, height),
+                textcoords="axes fraction",
+                ha="left" if side else "right",
+                va="center",
+                fontsize=8 if item.level <= 2 else 7,
+                fontweight="bold" if item.level == 1 else "normal",
+                color=colours[item.level, item.index],
+                arrowprops={
+                    "arrowstyle": "-",
+                    "linewidth": 0.4,
+                    "color": "#9aa3b0",
+                    "relpos": (1.0 - side, 0.5),
+                },
+            )
+
+
+def apart(axes: Axes, wanted: Sequence[float]) -> list[float]:
+    """Heights (shares of the axes, rising) near those of the points, far enough from one another for a line of text."""
+    low, high = axes.get_ylim()
+    heights, gap = [(value - low) / (high - low) for value in wanted], min(0.04, 0.96 / max(1, len(wanted)))
+    for place in range(len(heights)):
+        heights[place] = max(heights[place], heights[place - 1] + gap if place else 0.02)
+    for place in reversed(range(len(heights))):
+        heights[place] = min(heights[place], heights[place + 1] - gap if place + 1 < len(heights) else 0.98)
+    return heights
+
+
+def top_colours(taxonomy: Taxonomy) -> dict[tuple[int, int], RGBA]:
+    """(level, index) of a class -> the colour of its top-level class."""
+    from matplotlib import colormaps
+
+    found: dict[tuple[int, int], RGBA] = {}
+    for level in range(1, taxonomy.depth + 1):
+        for item in taxonomy.classes(level):
+            top = item.parent_level is None or item.parent_index is None
+            above = (item.parent_level or 0, item.parent_index or 0)
+            found[level, item.index] = colormaps["tab10"](item.index % 10) if top else found[above]
+    return found

@@ -240,6 +240,8 @@ class Run:
         for line in label_notes(self.labels, self.taxonomy):
             self.say(line)
         bar = tqdm(total=config.steps, initial=self.start, desc="finetune", unit="step", mininterval=1.0, disable=not self.main)
+        if self.main and not self.start:
+            keep_snapshot(self.head(), config.out, 0)
         with StopSignal() as stop:
             for step, (rows, batch) in enumerate(self.steps(), start=self.start):
                 rate = learning_rate(step, config.steps, config.optimizer)

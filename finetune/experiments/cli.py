@@ -14,7 +14,8 @@ def add_experiments(commands: Any) -> None:
         help="all methods and ablations on one cohort, several seeds, intervals: one results page",
         description="Encode STORE once with the frozen ENCODER (unless the configuration trains it), train every variant of every experiment "
         "in configs/experiments (a variant that several share once), score the test split, and write index.html, results.json and results.md "
-        "into OUT. Started again with the same OUT it goes on; finished runs are not repeated.",
+        "into OUT. Started again with the same OUT it goes on; finished runs are not repeated, and the page shows every built-in experiment "
+        "whose runs (same encoder, store, configuration, steps, seeds) are all there, beside those of this call.",
     )
     parser.add_argument(
         "encoder",
@@ -25,6 +26,14 @@ def add_experiments(commands: Any) -> None:
     parser.add_argument("store", type=Path, metavar="STORE", help="prepared store with labels and train, val and test splits")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write")
     parser.add_argument("--config", default="demo", help="the setting that all variants share, as for finetune (default: demo)")
+    parser.add_argument("--taxonomy", metavar="T", help="the tree that all variants share: a built-in name or a file")
+    parser.add_argument(
+        "--override",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="fields of fine-tuning for all variants, such as head.width=72; a variant's own overrides come after them",
+    )
     parser.add_argument("--seeds", type=int, default=3, help="runs of each variant (default: 3)")
     parser.add_argument(
         "--only", nargs="+", metavar="NAME", help="these experiments alone: names in configs/experiments, or files"

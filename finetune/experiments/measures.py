@@ -5,24 +5,29 @@ Definitions, N test studies:
   positives or negatives. AUC and balanced accuracy are means over the level's disease classes with at least 5 positive and 5 negative
   test studies.
 - A study is right at a level if its highest-scoring class there is one of its labels; studies without a label at a level are not asked.
-- Recovery: P(right at the last level | wrong at the first), among studies asked at both.
+- Recovery: P(right at the last level | wrong at the first), among studies asked at both and none of whose labels at the first level
+  stands at the last as well (`normal`): such a class is not found further down but asked again, among other rivals. The shares of
+  studies wrong at the first level, and of right ones kept, are of the same studies.
 - Child without parent: the share of called classes (score at or above the threshold) whose parent is not called, at all pairs of
   neighbouring levels. Parent without child: the share of called classes with children below of which none is called.
 - Distance: edges between a study's highest-scoring class of the last level and the nearest of its labels, over the studies where it is
   wrong. Siblings are 2 apart; top classes meet in a root above the tree.
 
 Intervals are percentiles over resamples of patients, the same for all variants; a variant's number is the mean over its seeds (of ratios:
-all seeds' counts together).
+all seeds' counts together). A share of none or of all, of which every resample is the same, has the exact binomial interval (Clopper,
+Pearson, 1934) of one seed's mean denominator: seeds share their studies, so that three do not know three times as much.
+A difference to such a share is made of both shares' intervals (Newcombe, 1998).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from finetune.cohort import Labels
 from hlip import metrics
@@ -51,6 +56,8 @@ class Test:
     """(N test, 1 + R), the cohort itself first."""
     edges: Floats
     """(K, K) distances between the classes of the last level."""
+    carried: NDArray[np.bool_]
+    """(K_1,) classes of the first level that stand at the last as well."""
 
     @classmethod
     def of(
@@ -80,7 +87,8 @@ class Test:
         ones = np.ones((len(test), 1), dtype=np.float32)
         drawn = metrics.patient_bootstrap(patients[len(val) :], resamples, seed)
         measured_in = ruler if ruler is not None and ruler.levels[-1] == tree.levels[-1] else tree
-        return cls(truth, tree, np.concatenate([ones, *drawn], axis=1), leaf_distances(measured_in))
+        carried = hierarchy.carried(tree_nodes(tree).of)
+        return cls(truth, tree, np.concatenate([ones, *drawn], axis=1), leaf_distances(measured_in), carried)
 
     def rows(self, split: str, level: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Targets and known entries (N, K) of a split at a level (from 0)."""
@@ -107,20 +115,33 @@ class Measured:
     left_out: dict[str, dict[str, str]]
     """Level -> class -> why it is in no mean."""
     notes: list[str] = field(default_factory=list)
+    recovered: dict[str, int] = field(default_factory=dict)
+    """Class of the last level -> how often a study was recovered as it, all seeds together, the most frequent first."""
 
     def summary(self) -> dict[str, Any]:
-        """Measure -> {value, low, high, seeds}, and the counts behind ratios."""
-        found: dict[str, Any] = {}
-        for name, row in self.rows.items():
-            found[name] = {**summary(row), "seeds": self.seeds[name]}
-            if name in self.counts:
-                found[name]["counts"] = self.counts[name]
-        return found
+        """Measure -> {value, low, high, seeds}; behind ratios their counts, and whether the interval is the exact one."""
+        return {name: self._entry(name) for name in self.rows}
+
+    def _entry(self, name: str) -> dict[str, Any]:
+        entry: dict[str, Any] = {**summary(self.rows[name]), "seeds": self.seeds[name]}
+        if name in self.counts:
+            entry["counts"] = self.counts[name]
+            if limits := exact_interval(name, *self.counts[name], len(self.seeds[name])):
+                entry |= {"low": limits[0], "high": limits[1], "exact": True}
+        return entry
 
     def difference(self, other: Measured) -> dict[str, Any]:
-        """Measure -> paired difference to another variant {value, low, high, p}; where the classes are others, none."""
+        """Measure -> paired difference to another variant {value, low, high, p}; where the classes are others, none.
+
+        With an exact interval on either side the difference's own is made of both shares' intervals, unpaired and without p.
+        """
         same = [name for name in self.rows if name in other.rows and self._comparable(name, other)]
-        return {name: summary(self.rows[name] - other.rows[name], paired=True) for name in same}
+        found = {name: summary(self.rows[name] - other.rows[name], paired=True) for name in same}
+        for name in self.counts.keys() & found.keys():
+            mine, theirs = self._entry(name), other._entry(name)
+            if "exact" in mine or "exact" in theirs:
+                found[name] |= {**unpaired(mine, theirs), "p": float("nan")}
+        return found
 
     def _comparable(self, name: str, other: Measured) -> bool:
         if name.startswith("drop"):
@@ -128,6 +149,23 @@ class Measured:
         else:
             levels = [name[-1]] if name[-1].isdigit() else []
         return all(_names(self.tree, level) == _names(other.tree, level) for level in levels)
+
+
+def exact_interval(name: str, above: int, below: int, seeds: int) -> tuple[float, float] | None:
+    """The 95 % Clopper-Pearson interval of a share of none or of all, from the mean denominator of a seed; None for every other ratio."""
+    if name == "distance" or not below or 0 < above < below:
+        return None
+    trials = max(1, round(below / seeds))
+    limits = binomtest(trials if above else 0, trials).proportion_ci(0.95, method="exact")
+    return float(limits.low), float(limits.high)
+
+
+def unpaired(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, float]:
+    """{low, high} of a difference of two shares from their own intervals (Newcombe, Statistics in Medicine 17, 1998, method 10)."""
+    gap = mine["value"] - theirs["value"]
+    down = np.hypot(mine["value"] - mine["low"], theirs["high"] - theirs["value"])
+    up = np.hypot(mine["high"] - mine["value"], theirs["value"] - theirs["low"])
+    return {"low": float(gap - down), "high": float(gap + up)}
 
 
 def _names(tree: Taxonomy, number: str) -> set[str] | None:
@@ -172,7 +210,9 @@ def measure(runs: Sequence[dict[str, list[Floats]]], test: Test) -> Measured:
     }
     numbers = level_numbers(test.tree)
     excluded = {str(number): left_out(test.truth, level) for level, number in enumerate(numbers)}
-    return Measured(rows, seeds, counts, classes, test.tree, excluded, list(dict.fromkeys(notes)))
+    return Measured(
+        rows, seeds, counts, classes, test.tree, excluded, list(dict.fromkeys(notes)), recovered_classes(runs, test)
+    )
 
 
 @dataclass
@@ -216,7 +256,21 @@ def thresholds(
 
 def recovery(scores: Sequence[Floats], test: Test) -> hierarchy.Pairs:
     """`hierarchy.recovery` of the test split."""
-    return hierarchy.recovery(scores, *test.levels())
+    return hierarchy.recovery(scores, *test.levels(), test.carried)
+
+
+def recovered_classes(runs: Sequence[dict[str, list[Floats]]], test: Test) -> dict[str, int]:
+    """Class of the last level -> how often a study was recovered as it, over all runs, the most frequent first.
+
+    Of a study's labels, the one that was its highest-scoring class, so that counts add up to the recovered studies.
+    """
+    names = test.tree.levels[-1]
+    counts = np.zeros(len(names), dtype=int)
+    for scores in runs:
+        if pairs := recovery(scores["test"], test):
+            best = scores["test"][-1].argmax(axis=1)
+            counts += np.bincount(best[pairs["recovery"][0] > 0], minlength=len(names))
+    return {names[k]: int(counts[k]) for k in np.argsort(-counts, kind="stable") if counts[k]}
 
 
 def paths(flagged: Sequence[NDArray[np.bool_]], test: Test) -> hierarchy.Pairs:

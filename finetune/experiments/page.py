@@ -12,7 +12,9 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from finetune.comparison import figures, report
+from finetune.comparison import report, words
+from finetune.comparison.figures import house, svg
+from finetune.experiments.verdict import most_recovered
 from hp2l.comparison.scores import jsonable
 
 TEMPLATE = "template.html.j2"
@@ -66,7 +68,7 @@ def shown(name: str, value: float | None, sign: bool = False) -> str:
     """A measure as a table has it: a share in %, a distance as it is."""
     if name != "distance" or value is None:
         return percent(value, sign)
-    return report.number(value, sign)
+    return words.number(value, sign)
 
 
 def columns(experiment: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, str]:
@@ -80,11 +82,17 @@ def definitions() -> list[tuple[str, str]]:
         ("BAcc, AUC", "(sensitivity + specificity) / 2 at a threshold chosen per class and run on the validation split; area under the ROC "
          "curve. Means over a level's disease classes with at least 5 positive and 5 negative test studies, then over seeds."),
         ("Intervals", "95 %, percentiles over resamples of test patients, the same for all variants, thresholds and weights held fixed: they "
-         "hold the chance of the test patients, not that of training; the seeds' own values show that."),
+         "hold the chance of the test patients, not that of training; the seeds' own values show that. A share of none or of all is the "
+         "same in every resample; its interval is the exact binomial one (Clopper and Pearson), marked exact, with one seed's mean "
+         "denominator as the number of trials, taken as independent. "
+         "A difference to such a share is made of both shares' own intervals (Newcombe), unpaired."),
         ("Shown", "The interval of the paired difference excludes zero. Pairs and variants are many and not corrected for: a few are shown by "
          "chance alone."),
         ("Right at a level", "The study's highest-scoring class there is one of its labels. Studies without a label at a level are not asked."),
-        ("Recovery", "Of the studies wrong at level 1, the share right at level 3, all seeds together. Where a head's coarse scores are the "
+        ("Recovery", "Of the studies wrong at level 1, the share right at level 3, all seeds together; below it the classes that the recovered "
+         "studies were rightly called, and how often. Studies of which a level-1 label is a class of level 3 as well (normal, for one) "
+         "are left out, there and of the shares wrong and kept: such a class is not found further down, it is asked a second time among "
+         "other rivals. Where a head's coarse scores are the "
          "highest of the classes below (flat readout) it is 0 by construction, ties aside. It is high as well where level 1 alone is told "
          "badly: read it beside the share wrong at level 1, and beside what is kept of the right ones."),
         ("Called", "Score at or above the class's threshold. Such thresholds favour rare classes, so calls are many; shares of called classes "
@@ -102,7 +110,7 @@ def forest(experiment: Mapping[str, Any], narrow: bool = False) -> Figure:
     """Balanced accuracy and AUC at level 3: a row a variant, interval, seeds, and the published number where there is one."""
     rows = experiment["variants"]
     height = 0.36 * len(rows) + 1.0
-    figure = Figure(figsize=(figures.NARROW, 2 * height) if narrow else (figures.WIDE, height))
+    figure = Figure(figsize=(house.NARROW, 2 * height) if narrow else (house.WIDE, height))
     axes = figure.subplots(*((2, 1) if narrow else (1, 2)), sharey=True)
     for axis, metric, title in zip(
         axes, ("bacc_3", "auc_3"), ("Balanced accuracy, level 3, %", "AUC, level 3, %"), strict=True
@@ -126,15 +134,15 @@ def _forest_panel(axis: Axes, rows: Sequence[Mapping[str, Any]], metric: str) ->
         if entry is None or entry["value"] is None:
             continue
         names = ("mean of seeds, 95 % interval", "one seed") if first else (None, None)
-        axis.hlines(place, 100 * entry["low"], 100 * entry["high"], color=figures.COLOURS[1], linewidth=1.8)
-        axis.plot(100 * entry["value"], place, "s", color=figures.COLOURS[1], markersize=6, label=names[0], linestyle="none")
+        axis.hlines(place, 100 * entry["low"], 100 * entry["high"], color=house.COLOURS[1], linewidth=1.8)
+        axis.plot(100 * entry["value"], place, "s", color=house.COLOURS[1], markersize=6, label=names[0], linestyle="none")
         seeds = 100 * np.array(entry["seeds"], dtype=float)
-        look: dict[str, Any] = {"color": figures.MUTED, "markersize": 3, "linestyle": "none"}
+        look: dict[str, Any] = {"color": house.MUTED, "markersize": 3, "linestyle": "none"}
         axis.plot(seeds, np.full(len(seeds), place + 0.26), "o", label=names[1], **look)
         first = False
     published = [(row["published"][metric], place) for place, row in enumerate(rows) if metric in row["published"]]
     if published:
-        look = {"markerfacecolor": "none", "markeredgecolor": figures.COLOURS[0], "markeredgewidth": 1.5, "linestyle": "none"}
+        look = {"markerfacecolor": "none", "markeredgecolor": house.COLOURS[0], "markeredgewidth": 1.5, "linestyle": "none"}
         axis.plot(*zip(*published, strict=True), "D", markersize=6, label="published, other data", **look)
 
 
@@ -151,15 +159,15 @@ def html(results: Mapping[str, Any]) -> str:
     drawn = {}
     for experiment in results["experiments"]:
         if experiment["variants"]:
-            with figures.style():
+            with house.style():
                 parts = []
                 for narrow in (False, True):
-                    figure = figures.settled(forest(experiment, narrow))
-                    parts.append(Markup(figures.inline_svg(figure, f"{experiment['name']}-{'n' if narrow else 'w'}")))
+                    figure = svg.settled(forest(experiment, narrow))
+                    parts.append(Markup(svg.inline_svg(figure, f"{experiment['name']}-{'n' if narrow else 'w'}")))
             drawn[experiment["name"]] = Markup('<div class="wide">{}</div><div class="narrow">{}</div>').format(*parts)
     return environment.get_template(TEMPLATE).render(
         r=results, drawn=drawn, columns=columns, shares=SHARES, errors=ERRORS, definitions=definitions(), simulated=SIMULATED,
-        colours=figures.COLOURS, verdict=report.verdict,
+        colours=house.COLOURS, verdict=words.verdict, most_recovered=most_recovered,
     )  # fmt: skip
 
 
@@ -187,7 +195,10 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 def _setting(results: Mapping[str, Any]) -> str:
     studies = " / ".join(str(results["studies"][split]) for split in ("train", "val", "test"))
-    text = f"Studies (train / val / test): {studies}; {results['steps']} steps, {results['seeds']} seeds, configuration {results['config']}. "
+    text = f"Studies (train / val / test): {studies}; {results['steps']} steps, {results['seeds']} seeds, configuration {results['config']}"
+    if results["overrides"]:
+        text += f" with {', '.join(f'{key}={value}' for key, value in results['overrides'].items())} for all variants"
+    text += f", tree {results['taxonomy']}. " + "".join(f"{sentence} " for sentence in results["left_out"])
     return (
         text + f"Values in %, 95 % intervals of {results['resamples']} patient resamples; published numbers in square brackets."
     )
@@ -207,4 +218,7 @@ def _cell(name: str, row: Mapping[str, Any]) -> str:
     if entry is None or entry["value"] is None:
         return "–" + published  # noqa: RUF001
     text = f"{shown(name, entry['value'])} ({shown(name, entry['low'])} to {shown(name, entry['high'])}){published}"
-    return text + (f", {entry['counts'][0]} of {entry['counts'][1]}" if name == "recovery" else "")
+    text += ", exact" if "exact" in entry else ""
+    if name != "recovery":
+        return text
+    return f"{text}, {entry['counts'][0]} of {entry['counts'][1]}" + (f": {most_recovered(row)}" if row["recovered"] else "")

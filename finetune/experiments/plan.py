@@ -23,7 +23,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,8 @@ class Experiment:
     reference: str
     source: str = ""
     note: str = ""
+    built_in: bool = False
+    """Of configs/experiments, so that a page shows it whenever its runs are there."""
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Experiment:
@@ -83,7 +86,8 @@ class Experiment:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         try:
             variants = tuple(Variant(**entry) for entry in content.pop("variants"))
-            found = cls(name=path.stem, variants=variants, **content)
+            built_in = path == resources.configs_folder() / "experiments" / path.name
+            found = cls(name=path.stem, variants=variants, built_in=built_in, **content)
         except (TypeError, KeyError, AttributeError) as error:
             raise ExperimentError(f"{path}: {error} (keys: title, question, source, note, reference, variants)") from error
         found._check(path)
@@ -100,14 +104,21 @@ class Experiment:
                 raise ExperimentError(f"{path}, {variant.name}: {sorted(taken)} are the command's own; leave them out")
 
 
+def experiment_names() -> list[str]:
+    """The built-in experiments, the main table first."""
+    return sorted(resources.names("experiments"), key=lambda name: (name != "main_table", name))
+
+
 def experiments(only: Sequence[str] | None = None, variants: Sequence[str] | None = None) -> list[Experiment]:
     """The experiments asked for, all built-in ones by default, the main table first; of them only some variants, if named.
 
     Raises:
-        ExperimentError: a variant that none of them has, or none left.
+        ExperimentError: two of one name, or a variant that none of them has.
     """
-    names = list(only) if only else sorted(resources.names("experiments"), key=lambda name: (name != "main_table", name))
+    names = list(only) if only else experiment_names()
     found = [Experiment.load(name) for name in names]
+    if len({experiment.name for experiment in found}) < len(found):
+        raise ExperimentError(f"--only {' '.join(names)}: two experiments of one name; rename a file")
     if not variants:
         return found
     known = {variant.name for experiment in found for variant in experiment.variants}
@@ -115,13 +126,14 @@ def experiments(only: Sequence[str] | None = None, variants: Sequence[str] | Non
         raise ExperimentError(
             f"no variant {', '.join(sorted(unknown))} in {', '.join(names)} (there are: {', '.join(sorted(known))})"
         )
-    kept = []
-    for experiment in found:
-        chosen = tuple(variant for variant in experiment.variants if variant.name in variants)
-        if chosen:
-            first = experiment.reference if experiment.reference in [v.name for v in chosen] else chosen[0].name
-            kept.append(Experiment(**{**vars(experiment), "variants": chosen, "reference": first}))
-    return kept
+    chosen = [(experiment, [variant for variant in experiment.variants if variant.name in variants]) for experiment in found]
+    return [_only(experiment, some) for experiment, some in chosen if some]
+
+
+def _only(experiment: Experiment, variants: Sequence[Variant]) -> Experiment:
+    """An experiment with some of its variants, the first in place of a reference that is not among them."""
+    first = experiment.reference if experiment.reference in [v.name for v in variants] else variants[0].name
+    return replace(experiment, variants=tuple(variants), reference=first)
 
 
 @dataclass(frozen=True)
@@ -136,6 +148,56 @@ class Setting:
     threads: int = 0
     data: str = ""
     """Digest of encoder and store: other data, other runs."""
+    taxonomy: str | None = None
+    """The shared tree; None: that of the configuration."""
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    """Fine-tuning's fields for all variants, below what a variant says itself."""
+
+
+def parse_overrides(given: Sequence[str]) -> dict[str, str]:
+    """`head.width=72` -> its key and value; whether there is such a field, fine-tuning's own parser says.
+
+    Raises:
+        ExperimentError: no `=`, or a field that the command sets itself.
+    """
+    found = {}
+    for text in given:
+        key, sign, value = text.partition("=")
+        if not (key and sign):
+            raise ExperimentError(f"--override {text}: give KEY=VALUE, such as head.width=72")
+        if key.split(".")[0] in OWN | {"taxonomy", "config"}:
+            raise ExperimentError(
+                f"--override {text}: the command sets {key} itself (see hlip experiments --help for its option)"
+            )
+        found[key] = value
+    return found
+
+
+def suited(found: Sequence[Experiment], setting: Setting) -> tuple[list[Experiment], list[str]]:
+    """The experiments that the shared tree allows, and a sentence for each variant that it does not.
+
+    Left out are variants with a tree of their own where one was given, and those cut to more levels than there are; of an experiment
+    that loses any, nothing is left if it has nothing to compare.
+    """
+    levels = make_job(Variant("shared", "shared"), setting).tree.depth
+    kept, sentences = [], []
+    for experiment in found:
+        some = []
+        for variant in experiment.variants:
+            why = ""
+            if setting.taxonomy is not None and "taxonomy" in variant.overrides:
+                why = f"it has a tree of its own ({variant.overrides['taxonomy']}), and --taxonomy {setting.taxonomy} was given"
+            elif "taxonomy" not in variant.overrides and (variant.depth or 1) > levels:
+                why = f"it cuts the tree to {variant.depth} levels, and there are {levels}"
+            if why:
+                sentences.append(f"Left out of '{experiment.title}': {variant.label}; {why}.")
+            else:
+                some.append(variant)
+        if len(some) == len(experiment.variants):
+            kept.append(experiment)
+        elif len(some) > 1:
+            kept.append(_only(experiment, some))
+    return kept, sentences
 
 
 @dataclass(frozen=True)
@@ -200,6 +262,9 @@ def _shared(setting: Setting) -> Iterator[str]:
     )
     if setting.steps is not None:
         yield from ("--steps", str(setting.steps))
+    if setting.taxonomy is not None:
+        yield from ("--taxonomy", setting.taxonomy)
+    yield from _flags(setting.overrides)
 
 
 def _flags(overrides: Mapping[str, Any]) -> list[str]:
@@ -207,8 +272,12 @@ def _flags(overrides: Mapping[str, Any]) -> list[str]:
 
 
 def _parse(arguments: Sequence[str], setting: Setting) -> FinetuneConfig:
-    given = [*arguments, "--out", str(setting.out)]
-    return parse_config(FinetuneConfig, command="finetune", description="A variant of an experiment.", argv=given)
+    return _parsed((*arguments, "--out", str(setting.out)))
+
+
+@cache  # a parse takes a tenth of a second, and plan, training and page ask for the same ones
+def _parsed(arguments: tuple[str, ...]) -> FinetuneConfig:
+    return parse_config(FinetuneConfig, command="finetune", description="A variant of an experiment.", argv=arguments)
 
 
 def _written(tree: Taxonomy, folder: Path) -> Path:

@@ -12,8 +12,9 @@ import shutil
 import time
 import traceback
 from collections.abc import Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from datetime import timedelta
+from io import StringIO
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +25,19 @@ from numpy.typing import NDArray
 from finetune.cohort import cohort, labelled
 from finetune.experiments.measures import Measured, Test, measure
 from finetune.experiments.page import write
-from finetune.experiments.plan import Experiment, Job, Setting, Variant, experiments, jobs, make_job
+from finetune.experiments.plan import (
+    Experiment,
+    ExperimentError,
+    Job,
+    Setting,
+    Variant,
+    experiment_names,
+    experiments,
+    jobs,
+    make_job,
+    parse_overrides,
+    suited,
+)
 from finetune.experiments.verdict import summarise
 from finetune.tokens import encode, encode_once
 from finetune.train import main as finetune
@@ -46,8 +59,12 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--seeds {arguments.seeds}: at least one run of each variant is needed")
     data = data_digest(arguments.encoder, arguments.store)
     where = (arguments.encoder, arguments.store, arguments.out, arguments.config)
-    setting = Setting(*where, steps=arguments.steps, threads=arguments.threads, data=data)
-    found = experiments(arguments.only, arguments.variants)
+    more = {"taxonomy": arguments.taxonomy, "overrides": parse_overrides(arguments.override)}
+    setting = Setting(*where, steps=arguments.steps, threads=arguments.threads, data=data, **more)
+    found, sentences = suited(experiments(arguments.only, arguments.variants), setting)
+    print("\n".join(sentences), end="\n" if sentences else "")
+    if not found:
+        raise ExperimentError("no experiment is left to run")
     distinct, places = jobs(found, setting)
     print(f"{len(found)} experiments, {len(places)} variants, {len(distinct)} of them distinct, {arguments.seeds} seeds each")
     if arguments.plan:
@@ -56,9 +73,35 @@ def run(arguments: argparse.Namespace) -> None:
         return
     share_cores(setting.threads)
     failed = train_all(list(distinct.values()), setting, arguments.seeds)
-    report(found, distinct, places, setting, arguments.seeds, arguments.resamples, failed)
+    shown = on_page(found, setting, arguments.seeds)
+    report(shown, setting, arguments.seeds, arguments.resamples, failed, sentences)
     if failed:
         raise RuntimeError(f"{len(failed)} of {len(distinct)} variants failed; the page names them")
+
+
+def on_page(found: Sequence[Experiment], setting: Setting, seeds: int) -> list[Experiment]:
+    """Every built-in experiment whose runs are all finished, whole, whatever part of it was asked for; and those asked for."""
+    asked = {experiment.name: experiment for experiment in found}
+    taken = {experiment.name for experiment in found if not experiment.built_in}
+    shown = []
+    for name in experiment_names():
+        if name not in taken and (whole := finished(name, setting, seeds)):
+            shown.append(whole)
+        elif name in asked and name not in taken:
+            shown.append(asked[name])
+    return shown + [experiment for experiment in found if not experiment.built_in]
+
+
+def finished(name: str, setting: Setting, seeds: int) -> Experiment | None:
+    """A built-in experiment, if every run of it is there."""
+    try:
+        with redirect_stderr(StringIO()):  # a variant that this setting does not allow has no runs, and nobody asked for it
+            kept, _ = suited([Experiment.load(name)], setting)
+            runs = (make_job(variant, setting) for experiment in kept for variant in experiment.variants)
+            there = all(is_finished(job, setting, seed) for job in runs for seed in range(seeds))
+    except (SystemExit, ValueError):
+        return None
+    return kept[0] if kept and there else None
 
 
 def data_digest(encoder: Path, store: Path) -> str:
@@ -170,15 +213,19 @@ def score(model: Diagnoser, job: Job, setting: Setting) -> Scored:
 
 def report(
     found: Sequence[Experiment],
-    distinct: dict[str, Job],
-    places: dict[tuple[str, str], str],
     setting: Setting,
     seeds: int,
     resamples: int,
     failed: dict[str, str],
+    sentences: Sequence[str] = (),
 ) -> None:
-    """Measure every job that is there and write OUT/index.html, results.json and results.md."""
+    """Measure every job of these experiments that is there and write OUT/index.html, results.json and results.md.
+
+    Args:
+        failed: key of a job -> what went wrong. sentences: what was left out, for the page.
+    """
     store = Store(setting.store)
+    distinct, places = jobs(found, setting)
     base = next(iter(distinct.values())).config
     ruler = setting_tree(setting)
     measured: dict[str, Measured] = {}
@@ -199,6 +246,9 @@ def report(
         "encoder": base.encoder if base.encoder in FRESH else "hlip",
         "tuned": base.tuning.encoder,
         "data": setting.data,
+        "taxonomy": f"{ruler.name} ({' / '.join(map(str, ruler.counts))} classes)",
+        "overrides": dict(setting.overrides),
+        "left_out": list(sentences),
         "failed": {distinct[key].label: text for key, text in failed.items()},
     }
     results = head | {"experiments": [summarise(experiment, places, measured, facts) for experiment in found]}

@@ -1,7 +1,7 @@
 """What came out of an experiment, and whether it is in the published order: numbers first, then sentences made of them.
 
-Two variants are in the published order if the sign of their difference is the published one; that is shown only where the interval of
-the paired difference excludes zero.
+An order of two variants, the published one or its contrary, is shown where the interval of their paired difference excludes zero; that is
+said first. The order of point estimates, shown or not, comes after it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def summarise(
         own = measured[keys[variant.name]]
         row: dict[str, Any] = {"name": variant.name, "label": variant.label, "note": variant.note, "run": keys[variant.name]}
         row |= {"measures": own.summary(), "published": dict(variant.published), "classes": own.classes}
-        row["levels"] = list(own.tree.counts)
+        row |= {"levels": list(own.tree.counts), "recovered": own.recovered}
         compared = reference is not None and variant.name != experiment.reference
         row["difference"] = own.difference(reference) if compared and reference is not None else {}
         row |= {"training": training(facts[keys[variant.name]]), "left_out": own.left_out, "notes": own.notes}
@@ -111,24 +111,17 @@ def _order_sentences(metric: str, entry: Mapping[str, Any]) -> list[str]:
     pairs, name = entry["pairs"], NAMES[metric]
     if not pairs:
         return []
-    agree = [pair for pair in pairs if pair["agrees"]]
-    against = [pair for pair in pairs if not pair["agrees"]]
+    firm = [pair for pair in pairs if pair["shown"]]
+    against = [pair for pair in firm if not pair["agrees"]]
+    text = f"{name[0].upper()}{name[1:]}: of {_count(len(pairs), 'published pair')}, {len(firm) - len(against)} shown in the published "
+    text += f"direction, {len(against)} shown against it, {len(pairs) - len(firm)} undecided. "
+    ours = " > ".join(entry["ours"])
     if entry["published"] == entry["ours"]:
-        text = f"Same order as published in {name}: {' > '.join(entry['ours'])}"
+        text += f"Point estimates, shown or not, are in the published order: {ours}."
     else:
-        text = f"Another order than published in {name}: ours {' > '.join(entry['ours'])}; published {' > '.join(entry['published'])}"
-    text += f". Of {_count(len(pairs), 'pair')}, {len(agree)} the published way round ({_shown(agree)}), "
-    text += f"{len(against)} the other ({_shown(against)})."
-    firm = [
-        f"{pair['worse']} before {pair['better']} by {points(abs(pair['difference']['value']))}"
-        for pair in against
-        if pair["shown"]
-    ]
-    return [text, *([f"Against the paper, with an interval that excludes zero: {'; '.join(firm)}."] if firm else [])]
-
-
-def _shown(pairs: Sequence[Mapping[str, Any]]) -> str:
-    return f"{sum(pair['shown'] for pair in pairs)} shown"
+        text += f"Point estimates, shown or not: {ours}; published: {' > '.join(entry['published'])}."
+    reverse = [f"{pair['worse']} before {pair['better']} by {points(abs(pair['difference']['value']))}" for pair in against]
+    return [text, *([f"Shown against the paper: {'; '.join(reverse)}."] if reverse else [])]
 
 
 def _against_reference(found: Mapping[str, Any]) -> list[str]:
@@ -161,6 +154,8 @@ def recovered(found: Mapping[str, Any]) -> list[str]:
         return []
     entry = reference["measures"]["recovery"]
     text = f"Wrong at level 1 and right at level 3: {reference['label']} {_share(entry)} ({entry['counts'][0]} of {entry['counts'][1]})"
+    if reference["recovered"]:
+        text += f", as {most_recovered(reference)}"
     if rows:
         ordered = sorted(rows.values(), key=lambda row: row["measures"]["recovery"]["value"])
         ends = [f"{row['label']} {_share(row['measures']['recovery'])}" for row in (ordered[0], ordered[-1])[: len(ordered)]]
@@ -168,6 +163,12 @@ def recovered(found: Mapping[str, Any]) -> list[str]:
         text += f"; {'from ' if len(ends) > 1 else ''}{' to '.join(ends)}. "
         text += f"A difference to {reference['label']} is shown for {', '.join(differ) if differ else 'none'}"
     return [text + "."]
+
+
+def most_recovered(row: Mapping[str, Any], most: int = 3) -> str:
+    """The classes as which a variant's studies were recovered, the most frequent ones: `glioma 4, meningioma 2`."""
+    named = [f"{name} {count}" for name, count in list(row["recovered"].items())[:most]]
+    return ", ".join([*named, *(["..."] if len(row["recovered"]) > most else [])])
 
 
 def _share(entry: Mapping[str, Any]) -> str:

@@ -25,7 +25,8 @@ DEFINITIONS = {
     "hierarchical_f1": "harmonic mean of the two",
     "child_without_parent": "called classes of deeper levels whose parent is not called",
     "parent_without_child": "called classes with children below, none of which is called",
-    "wrong_first": "studies whose highest-scoring class of the first level is not one of their labels",
+    "wrong_first": "studies whose highest-scoring class of the first level is not one of their labels; as in the two below, without studies "
+    "of which a first-level label stands at the last level as well (such as normal): they would be asked the same again among other rivals",
     "recovery": "of these, right at the last level",
     "kept": "studies right at the first level that are right at the last",
     "distance": "edges from the highest-scoring class of the last level to the nearest label, where it is wrong",
@@ -34,12 +35,14 @@ DEFINITIONS = {
 
 @dataclass(frozen=True)
 class Tree:
-    """What links the classes of the levels."""
+    """What links the classes of the levels. Edges alone do not say which class stands at several, so that none does there."""
 
     edges: Edges
     lineage: Lineage
     distances: Floats
     """(K, K) edges between the classes of the last level."""
+    carried: Bools
+    """(K_1,) classes of the first level that stand at the last as well."""
 
     @classmethod
     def of(cls, counts: Sequence[int], edges: Edges | None, taxonomy: Taxonomy | None) -> Tree | None:
@@ -48,12 +51,13 @@ class Tree:
             nodes = tree_nodes(taxonomy)
             own = [taxonomy.edges(level) for level in range(1, taxonomy.depth)]
             paths = [nodes.paths[node] for node in nodes.of[-1]]
-            return cls(own, Lineage.of_paths(nodes.of, nodes.paths), hierarchy.path_distances(paths))
+            distances, carried = hierarchy.path_distances(paths), hierarchy.carried(nodes.of)
+            return cls(own, Lineage.of_paths(nodes.of, nodes.paths), distances, carried)
         if not edges:
             return None
         lineage = Lineage.of_edges(counts, edges)
         paths = [tuple(np.flatnonzero(line).tolist()) for line in lineage.line[-counts[-1] :]]
-        return cls(edges, lineage, hierarchy.path_distances(paths))
+        return cls(edges, lineage, hierarchy.path_distances(paths), np.zeros(counts[0], dtype=bool))
 
     def pairs(
         self, scores: Sequence[Floats], flagged: Sequence[Bools], targets: Sequence[Bools], known: Sequence[Bools]
@@ -66,7 +70,7 @@ class Tree:
         return {
             **hierarchy.hierarchical(flagged, targets, known, self.lineage),
             **hierarchy.broken_paths(flagged, known, self.edges),
-            **hierarchy.recovery(scores, targets, known),
+            **hierarchy.recovery(scores, targets, known, self.carried),
             **hierarchy.mistake_distance(scores[-1], targets[-1], known[-1], self.distances),
         }
 

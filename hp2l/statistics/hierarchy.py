@@ -5,7 +5,9 @@
 - Child without parent: the share of called classes whose parent is not called, at all pairs of neighbouring levels. Parent without
   child: the share of called classes with children below of which none is called.
 - A study is right at a level if its highest-scoring class there is one of its labels; asked only if all the level's truth is known and
-  it has a label. Recovery: P(right at the last level | wrong at the first), among studies asked at both.
+  it has a label. Recovery: P(right at the last level | wrong at the first), among studies asked at both and none of whose labels at the
+  first level stands at the last as well: such a class (`carried`; "normal", say) meets other rivals there, so that its error is not undone
+  but asked again.
 - Distance: edges between a study's highest-scoring class and the nearest of its labels, over the studies where it is wrong.
 
 Every share is given as what each study adds to its numerator and denominator (`Pairs`), so that resamples are one product (`shares`).
@@ -145,17 +147,23 @@ def right(score: Floats, target: Bools, known: Bools) -> tuple[Bools, Bools]:
     return target[np.arange(len(score)), best], asked
 
 
-def recovery(scores: Sequence[Floats], targets: Sequence[Bools], known: Sequence[Bools]) -> Pairs:
+def carried(of: Sequence[Sequence[int]]) -> Bools:
+    """(K_1,) whether a class of the first level stands at the last as well, from the node of each class, one list a level."""
+    return np.isin(np.asarray(of[0], dtype=np.intp), np.asarray(of[-1], dtype=np.intp))
+
+
+def recovery(scores: Sequence[Floats], targets: Sequence[Bools], known: Sequence[Bools], carried: Bools) -> Pairs:
     """`wrong_first`: wrong at the first level. `recovery`: of these, right at the last level. `kept`: of those right at the first, right
-    at the last. Nothing for a tree of one level.
+    at the last. All three among studies without a carried label at the first level. Nothing for a tree of one level.
 
     Args:
         scores, targets, known: per level (N, K_l).
+        carried: (K_1,) first-level classes that stand at the last level as well, see `carried`; all False where there are none.
     """
     if len(scores) < 2:
         return {}
     (first, asked_first), (last, asked_last) = (right(scores[level], targets[level], known[level]) for level in (0, -1))
-    asked = asked_first & asked_last
+    asked = asked_first & asked_last & ~targets[0][:, carried].any(axis=1)
     wrong, was_right = asked & ~first, asked & first
     pairs = {"wrong_first": (wrong, asked), "recovery": (wrong & last, wrong), "kept": (was_right & last, was_right)}
     return {name: (above.astype(np.float32), below.astype(np.float32)) for name, (above, below) in pairs.items()}

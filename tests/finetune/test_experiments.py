@@ -12,9 +12,19 @@ import torch
 
 from finetune.experiments import measures, runs
 from finetune.experiments.cli import add_experiments
-from finetune.experiments.measures import Measured, Test, leaf_distances, level_numbers, measure
+from finetune.experiments.measures import Measured, Test, exact_interval, leaf_distances, level_numbers, measure
 from finetune.experiments.page import percent
-from finetune.experiments.plan import Experiment, ExperimentError, Setting, Variant, experiments, jobs, make_job
+from finetune.experiments.plan import (
+    Experiment,
+    ExperimentError,
+    Setting,
+    Variant,
+    experiments,
+    jobs,
+    make_job,
+    parse_overrides,
+    suited,
+)
 from finetune.experiments.verdict import answers, hints, order
 from hlip.model import HLIP, HLIPConfig
 from hlip.store import Store, StudyRecord
@@ -117,6 +127,52 @@ def test_a_choice_of_variants_moves_the_reference_if_it_must():
 # --- the measures ----------------------------------------------------------------------------------------------------
 
 
+def test_overrides_and_the_tree_hold_for_all_variants_below_their_own(tmp_path):
+    given = setting(tmp_path, overrides=parse_overrides(["head.width=72", "head.momentum=0.5"]), taxonomy="brain_mri_2level")
+    plain, own = make_job(Variant("hp2l", "HP2L"), given), make_job(Variant("m", "M", {"head.momentum": 0.9}), given)
+    assert (plain.config.head.width, plain.config.head.momentum, plain.tree.depth) == (72, 0.5, 2)
+    assert (own.config.head.width, own.config.head.momentum) == (72, 0.9)
+    assert plain.key != make_job(Variant("hp2l", "HP2L"), setting(tmp_path)).key
+    with pytest.raises(SystemExit):
+        make_job(Variant("hp2l", "HP2L"), setting(tmp_path, overrides=parse_overrides(["head.widht=72"])))
+    for wrong, says in (("head.width", "KEY=VALUE"), ("steps=3", "steps itself"), ("taxonomy=x", "taxonomy itself")):
+        with pytest.raises(ExperimentError, match=says):
+            parse_overrides([wrong])
+
+
+def test_variants_with_a_tree_of_their_own_are_left_out_where_one_is_given(tmp_path):
+    kept, sentences = suited(experiments(["taxonomy", "depth"]), setting(tmp_path))
+    assert ([e.name for e in kept], sentences) == (["taxonomy", "depth"], [])
+    kept, sentences = suited(experiments(["taxonomy", "depth"]), setting(tmp_path, taxonomy="brain_mri_flat"))
+    assert [e.name for e in kept] == ["depth"]
+    assert [variant.name for variant in kept[0].variants] == ["hp2l", "depth_1"]
+    assert len(sentences) == 2
+    assert "Tree B, clinical (5 / 6 / 16); it has a tree of its own (brain_mri_clinical)" in sentences[0]
+    assert "2 levels; it cuts the tree to 2 levels, and there are 1" in sentences[1]
+
+
+def test_the_page_shows_every_built_in_experiment_whose_runs_are_there(tmp_path):
+    given = setting(tmp_path)
+    (whole,) = experiments(["averaging"])
+    done, places = jobs([whole], given)
+    for seed in (0, 1):
+        for job in done.values():
+            job.folder(given, seed).mkdir(parents=True)
+            (job.folder(given, seed) / "result.json").touch()
+    part, other = experiments(["averaging"], ["first"])[0], experiments(["momentum"])[0]
+    mine = Experiment.load(write_experiment(tmp_path / "mine.yaml", " - {name: hp2l, label: H}\n"))
+    assert runs.on_page([part], given, 2) == [whole]
+    assert runs.on_page([other, mine], given, 2) == [whole, other, mine]
+    assert runs.on_page([mine], given, 3) == [mine]  # the third seed is not there
+    assert runs.on_page([mine], setting(tmp_path, steps=9), 2) == [mine]
+    same = Experiment.load(write_experiment(tmp_path / "averaging.yaml", " - {name: hp2l, label: H}\n"))
+    assert runs.on_page([same], given, 2) == [same]  # the file stands in its place
+    (done[places["averaging", "first"]].folder(given, 1) / "result.json").unlink()
+    assert runs.on_page([part], given, 2) == [part]
+    with pytest.raises(ExperimentError, match="two experiments of one name"):
+        experiments(["averaging", str(tmp_path / "averaging.yaml")])
+
+
 def records(labels: list[list[str]], patients: list[str] | None = None) -> list[StudyRecord]:
     names = patients or [f"p{number}" for number in range(len(labels))]
     return [StudyRecord(f"s{i}", names[i], ("T1",), "", (), tuple(given), "test", {}) for i, given in enumerate(labels)]
@@ -151,6 +207,60 @@ def test_recovery_and_distance_counted_by_hand():
     above, below = measures.distance(leaf, test)["distance"]
     assert above.tolist() == [0, 0, 4, 2, 0, 2]  # b1 for a2: by the root; b2 for b1; b2 where b1 is the nearest of two labels
     assert below.tolist() == [0, 0, 1, 1, 0, 1]
+
+
+NORMAL = Taxonomy.from_dict(
+    {
+        **TREE.to_dict(),
+        "classes": [*TREE.to_dict()["classes"], {"name": "normal", "normal": True, "levels": [1, 2]}],
+    }
+)
+
+
+def test_a_normal_study_is_not_recovered_by_being_asked_twice():
+    labels = [["a1"], ["a2"], ["normal"], ["normal"], ["b1"], ["b1"]]
+    test = Test.of([], records(labels), NORMAL, resamples=0)
+    top = one_hot(3, [1, 0, 0, 2, 0, 0])  # wrong, right, wrong (not asked), right (not asked), wrong, wrong
+    leaf = one_hot(5, [0, 1, 4, 4, 2, 3])  # right, right, right, right, right, wrong
+    assert NORMAL.levels == (("A", "B", "normal"), ("a1", "a2", "b1", "b2", "normal"))
+    pairs = measures.recovery([top, leaf], test)
+    sums = {name: (above.sum(), below.sum()) for name, (above, below) in pairs.items()}
+    assert sums == {"wrong_first": (3, 4), "recovery": (2, 3), "kept": (1, 1)}
+    runs = [{"test": [top, leaf]}, {"test": [top, one_hot(5, [1, 1, 4, 4, 2, 2])]}]
+    assert list(measures.recovered_classes(runs, test).items()) == [("b1", 3), ("a1", 1)]
+    flat = NORMAL.to_depth(1)
+    assert measures.recovered_classes([{"test": [leaf]}], Test.of([], records(labels), flat, resamples=0)) == {}
+
+
+def test_a_share_of_none_or_of_all_has_the_exact_interval():
+    """Clopper and Pearson for none of n: the upper end is 1 - (0.05 / 2) ** (1 / n)."""
+    low, high = exact_interval("recovery", 0, 30, 3)
+    assert (low, high) == (0.0, pytest.approx(1 - 0.025 ** (1 / 10)))
+    low, high = exact_interval("kept", 30, 30, 3)
+    assert (low, high) == (pytest.approx(0.025 ** (1 / 10)), 1.0)
+    assert exact_interval("recovery", 1, 30, 3) is None
+    assert exact_interval("recovery", 0, 0, 3) is None
+    assert exact_interval("distance", 30, 30, 3) is None  # edges, no share
+    labels = [["a1"], ["a2"], ["b1"], ["b2"]]
+    test = Test.of(records(labels), records(labels), TREE, resamples=20)
+    scores = [one_hot(2, [1, 1, 1, 1]), one_hot(4, [1, 0, 2, 3])]
+    found = measure([{"val": scores, "test": scores}] * 2, test).summary()
+    assert found["recovery"]["counts"] == (0, 4)
+    assert (found["recovery"]["low"], found["recovery"]["high"]) == (0.0, pytest.approx(1 - 0.025**0.5))
+    assert found["recovery"]["exact"]
+    assert (found["kept"]["low"], found["kept"]["high"]) == (pytest.approx(0.025**0.5), 1.0)
+    assert "exact" not in found["wrong_first"]  # two of four
+
+
+def test_a_difference_to_a_share_of_none_is_made_of_both_intervals():
+    rows = {"recovery": np.array([0.5, 0.4, 0.6])}
+    one = Measured(rows, {"recovery": [0.5]}, {"recovery": (2, 4)}, {}, TREE, {})
+    none = Measured({"recovery": np.zeros(3)}, {"recovery": [0.0]}, {"recovery": (0, 2)}, {}, TREE, {})
+    entry, upper = one.difference(none)["recovery"], 1 - 0.025**0.5
+    assert entry["value"] == pytest.approx(0.5)
+    assert entry["low"] == pytest.approx(0.5 - np.hypot(0.5 - one.summary()["recovery"]["low"], upper))
+    assert entry["high"] == pytest.approx(one.summary()["recovery"]["high"])
+    assert entry["low"] < 0 < none.difference(none)["recovery"]["high"]
 
 
 def test_studies_without_a_label_at_a_level_are_not_asked():
@@ -257,12 +367,19 @@ def test_the_published_order_is_compared_pair_by_pair():
         ("B", "C", True, False),
     ]
     text = " ".join(answers({"order": {"bacc_3": found}, "missing": [], "variants": [], "reference": "a"}))
-    assert "Another order than published" in text
-    assert "1 the published way round (0 shown), 2 the other (2 shown)" in text
-    assert "B before A by 10.0 points" in text
+    assert text.startswith(
+        "Balanced accuracy at level 3: of 3 published pairs, 0 shown in the published direction, 2 shown against it, 1 undecided. "
+        "Point estimates, shown or not: B > C > A; published: A > B > C."
+    )
+    assert "Shown against the paper: B before A by 10.0 points; C before A by 9.5 points." in text
     same = order(variants, {"a": made(0.9), "b": made(0.8), "c": made(0.7)}, "bacc_3")
-    assert answers({"order": {"x": None, "bacc_3": same}, "missing": [], "variants": [], "reference": "a"})[0].startswith(
-        "Same order"
+    assert answers({"order": {"x": None, "bacc_3": same}, "missing": [], "variants": [], "reference": "a"}) == [
+        "Balanced accuracy at level 3: of 3 published pairs, 3 shown in the published direction, 0 shown against it, 0 undecided. "
+        "Point estimates, shown or not, are in the published order: A > B > C."
+    ]
+    unsure = order(variants[:2], {"a": made(0.801), "b": made(0.8)}, "bacc_3")
+    assert answers({"order": {"bacc_3": unsure}, "missing": [], "variants": [], "reference": "a"})[0].startswith(
+        "Balanced accuracy at level 3: of 1 published pair, 0 shown in the published direction, 0 shown against it, 1 undecided."
     )
 
 
@@ -352,6 +469,26 @@ def test_the_command_trains_each_run_once_and_writes_its_page(tiny_store, encode
     assert "| HP2L |" in (out / "results.md").read_text()
 
 
+def test_another_call_adds_to_the_page_and_says_its_overrides(tiny_store, encoder, tmp_path, capsys):
+    out = tmp_path / "out"
+    words = [encoder, tiny_store, out, "--config", TINY, "--seeds", 1, "--threads", 1, "--resamples", 10, "--steps", 2]
+    words += ["--taxonomy", "brain_mri", "--override", "head.momentum=0.5", "head.dropout=0.1", "--only"]
+    command(*words, "prompt_update", "taxonomy")
+    assert "Left out of 'Another tree'" in capsys.readouterr().out
+    one = write_experiment(tmp_path / "one.yaml", " - {name: sum, label: Sum, overrides: {head.prompt_update: sum}}\n", "sum")
+    command(*words, one)
+    assert "1 of 1 runs are there already" in capsys.readouterr().out
+    results = json.loads((out / "results.json").read_text())
+    assert [experiment["name"] for experiment in results["experiments"]] == ["prompt_update", "one"]
+    assert results["overrides"] == {"head.momentum": "0.5", "head.dropout": "0.1"}
+    assert "recovered" in results["experiments"][0]["variants"][0]
+    for name in ("index.html", "results.md"):
+        assert (
+            "head.momentum=0.5, head.dropout=0.1 for all variants, tree brain_mri (4 / 6 / 16 classes)"
+            in (out / name).read_text()
+        )
+
+
 def test_scores_are_those_of_the_saved_model(tiny_store, encoder, tmp_path):
     one = write_experiment(tmp_path / "one.yaml", " - {name: hp2l, label: HP2L}\n")
     command(
@@ -387,7 +524,8 @@ def test_an_encoder_that_is_trained_with_each_head(tiny_store, tmp_path):
 
 def test_a_failing_variant_is_named_and_the_others_go_on(tiny_store, encoder, tmp_path):
     one = write_experiment(
-        tmp_path / "one.yaml", " - {name: hp2l, label: HP2L}\n - {name: bad, label: Bad, overrides: {batch_size: 4000}}\n"
+        tmp_path / "one.yaml",
+        " - {name: hp2l, label: HP2L}\n - {name: bad, label: Bad, overrides: {head.level_start: encoder}}\n",
     )
     out = tmp_path / "out"
     with pytest.raises(RuntimeError, match="1 of 2 variants failed"):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+from itertools import combinations
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from safetensors.numpy import save_file
 
-from finetune.movement import distances, draw_movement, snapshots
+from finetune.movement import distances, draw_movement, in_plane, movement_figure, snapshots, summary
 from hlip.taxonomy import Taxonomy
 
 TREE = Taxonomy.from_dict({
@@ -19,13 +21,47 @@ TREE = Taxonomy.from_dict({
 
 def test_distances_within_and_between_parents():
     """Siblings 2 apart, cousins 6 and 8 and 4 and 6: within 2, between 6; over sqrt(4) channels half of it."""
-    places = np.zeros((4, 4), np.float32)
-    places[:, 0] = [0, 2, 6, 8]
-    row = distances([np.zeros((2, 4), np.float32), places], TREE)[0]
+    tops, places = np.zeros((2, 4), np.float32), np.zeros((4, 4), np.float32)
+    tops[1, 3], places[:, 0] = 5, [0, 2, 6, 8]
+    rows = [tuple(row.values()) for row in distances([tops, places], TREE)]
+    assert rows == [
+        (1, "x", "y", 2.5, ""),
+        (2, "x1", "x2", 1.0, 1),
+        (2, "x1", "y1", 3.0, 0),
+        (2, "x1", "y2", 4.0, 0),
+        (2, "x2", "y1", 2.0, 0),
+        (2, "x2", "y2", 3.0, 0),
+        (2, "y1", "y2", 1.0, 1),
+    ]
+    row = summary([tops, places], TREE)[0]
     assert row == {"level": 2, "within": pytest.approx(1.0), "between": pytest.approx(3.0), "ratio": pytest.approx(1 / 3)}
 
 
-def test_the_figure_and_the_table_of_a_run(tmp_path):
+def test_the_plane_holds_what_it_says_and_is_that_of_the_last_snapshot():
+    first, last = np.zeros((4, 3), np.float32), np.zeros((4, 3), np.float32)
+    last[:, 0], last[:, 1], last[:, 2] = [3, -3, 0, 0], [0, 0, 2, -2], [1, 1, -1, -1]  # variances 18, 8 and 4
+    first[0, 2] = 7  # across the plane
+    flat, share = in_plane({0: [first], 9: [last]})
+    assert share == pytest.approx(26 / 30)
+    assert np.abs(flat[9][0]) == pytest.approx(np.array([[3, 0], [3, 0], [0, 2], [0, 2]]), abs=1e-5)
+    assert flat[0][0] == pytest.approx(np.zeros((4, 2)), abs=1e-5)
+
+
+def test_the_last_panel_names_every_class_once_and_no_two_names_meet():
+    tree = Taxonomy.load("brain_mri")
+    generator = np.random.default_rng(0)
+    kept = {step: [generator.normal(size=(count, 8)).astype(np.float32) for count in tree.counts] for step in (0, 5)}
+    figure = movement_figure(kept, tree)
+    figure.draw_without_rendering()
+    texts = figure.axes[-1].texts
+    assert sorted(text.get_text() for text in texts) == sorted(name for level in tree.levels for name in level)
+    rows = [Text.get_window_extent(text) for text in texts]  # of the words alone, without their line
+    assert len(rows) == 26
+    assert not any(one.overlaps(other) for one, other in combinations(rows, 2))
+    assert figure.axes[0].get_title() == "step 0 (start)"
+
+
+def test_the_figure_and_the_tables_of_a_run(tmp_path):
     assert draw_movement(tmp_path, TREE) is None
     (tmp_path / "prototypes").mkdir()
     generator = np.random.default_rng(0)
@@ -36,5 +72,9 @@ def test_the_figure_and_the_table_of_a_run(tmp_path):
     assert draw_movement(tmp_path, TREE).stat().st_size > 10_000
     with (tmp_path / "prototypes.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [int(row["step"]) for row in rows] == list(range(0, 900, 100))
-    assert float(rows[0]["ratio"]) == pytest.approx(distances(snapshots(tmp_path)[0], TREE)[0]["ratio"])
+    assert [int(row["step"]) for row in rows] == [step for step in range(0, 900, 100) for _ in range(1 + 6)]
+    within = [float(row["distance"]) for row in rows[:7] if row["same_parent"] == "1"]
+    with (tmp_path / "prototypes_summary.csv").open() as file:
+        means = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in means] == list(range(0, 900, 100))
+    assert float(means[0]["within"]) == pytest.approx(np.mean(within))

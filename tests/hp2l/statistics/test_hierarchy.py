@@ -9,6 +9,7 @@ from hlip.taxonomy import Taxonomy
 from hp2l.statistics.hierarchy import (
     Lineage,
     broken_paths,
+    carried,
     hierarchical,
     mistake_distance,
     path_distances,
@@ -145,11 +146,35 @@ def test_recovery_by_hand() -> None:
     one_hot = lambda count, best: np.where(np.arange(count) == np.array(best)[:, None], 0.9, 0.1)  # noqa: E731
     truth = [one_hot(2, [0, 0, 1]) > 0.5, one_hot(4, [0, 1, 2]) > 0.5]
     scores = [one_hot(2, [0, 1, 0]), one_hot(4, [0, 1, 3])]  # right, right; wrong, right; wrong, wrong
-    pairs = recovery(scores, truth, all_known(truth))
+    none = np.zeros(2, dtype=bool)
+    pairs = recovery(scores, truth, all_known(truth), none)
     assert sums(pairs) == {"wrong_first": (2, 3), "recovery": (1, 2), "kept": (1, 1)}
-    never_wrong = shares(recovery([scores[0][:1], scores[1][:1]], [t[:1] for t in truth], [t[:1] >= 0 for t in truth]), ONE)
+    never_wrong = shares(
+        recovery([scores[0][:1], scores[1][:1]], [t[:1] for t in truth], [t[:1] >= 0 for t in truth], none), ONE
+    )
     assert np.isnan(never_wrong["recovery"]).all()
-    assert recovery(scores[:1], truth[:1], all_known(truth[:1])) == {}
+    assert recovery(scores[:1], truth[:1], all_known(truth[:1]), none) == {}
+
+
+def test_a_class_that_stands_at_both_levels_is_not_recovered() -> None:
+    one_hot = lambda count, best: np.where(np.arange(count) == np.array(best)[:, None], 0.9, 0.1)  # noqa: E731
+    truth = [one_hot(3, [0, 0, 1, 2, 2]) > 0.5, one_hot(5, [0, 1, 2, 4, 4]) > 0.5]  # A: a1, a2; B: b1, b2; normal
+    scores = [
+        one_hot(3, [1, 0, 0, 0, 2]),
+        one_hot(5, [0, 1, 3, 4, 4]),
+    ]  # undone; kept; wrong twice; normal by the last level; normal
+    everyone = recovery(scores, truth, all_known(truth), np.zeros(3, dtype=bool))
+    assert sums(everyone) == {"wrong_first": (3, 5), "recovery": (2, 3), "kept": (2, 2)}
+    diseases = recovery(scores, truth, all_known(truth), np.array([False, False, True]))
+    assert sums(diseases) == {"wrong_first": (2, 3), "recovery": (1, 2), "kept": (1, 1)}
+
+
+@pytest.mark.parametrize(("name", "there"), [("brain_mri", {"normal"}), ("leukemia", {"normal", "reactive"})])
+def test_carried_classes_of_a_tree(name, there) -> None:
+    tree = Taxonomy.load(name)
+    found = carried(tree_nodes(tree).of)
+    assert {tree.levels[0][k] for k in np.flatnonzero(found)} == there
+    assert carried([[0, 1], [2, 3, 4, 5]]).tolist() == [False, False]
 
 
 def test_distances_by_hand() -> None:
