@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
     names = given.tables[0].class_names or []
     targets, known = truth_of_table(given.tables[0])
     examples = (
-        choose_examples({table.method: table for table in given.tables[:2]}, targets, known, names) if given.cohort else []
+        choose_examples({table.method: table for table in given.tables}, targets, known, names) if given.cohort else []
     )
     for example in examples:
         assert given.cohort is not None
@@ -240,7 +240,8 @@ def picture(store: Store, study_id: str, most_scans: int = 5, slices: int = 6) -
     rows = [np.concatenate([scan[int(depth)] for depth in depths], axis=1) for scan in volumes]
     out = io.BytesIO()
     Image.fromarray(np.concatenate(rows)).save(out, format="PNG", optimize=True)
-    return {"image": out.getvalue(), "sequence": ", ".join(record.sequences[index] or "?" for index in which)}
+    names = ", ".join(record.sequences[index] or "?" for index in which)
+    return {"image": out.getvalue(), "sequence": names, "scans": len(record.sequences)}
 
 
 def training_curves(runs: dict[str, Path]) -> list[dict[str, Any]]:

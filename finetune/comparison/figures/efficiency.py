@@ -1,0 +1,60 @@
+"""Label efficiency: macro AUC over the number of labelled studies, against zero-shot's flat line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from finetune.comparison.figures.house import DASHES, INK, MUTED, NARROW, WIDE, colour, legend, marker
+from finetune.comparison.words import method_label
+
+
+def label_efficiency(comparison: Mapping[str, Any], narrow: bool = False) -> Figure:
+    """A panel a level, the number of labelled studies on a logarithmic axis, the crossing marked."""
+    levels = comparison["efficiency"]
+    rows, columns = (len(levels), 1) if narrow else (1, len(levels))
+    figure = Figure(figsize=(NARROW, 2.4 * rows + 0.6) if narrow else (WIDE, 3.4))
+    axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+    for axis, (key, level) in zip(axes, levels.items(), strict=True):
+        _panel(axis, comparison, level)
+        axis.set_title(f"Level {key} · {comparison['levels'][key]['name']}")
+    axes[0].set_ylabel("Macro AUC")
+    axes[-1].set_xlabel("Labelled training studies")
+    legend(figure, axes[0], narrow)
+    return figure
+
+
+def _panel(axis: Axes, comparison: Mapping[str, Any], level: Mapping[str, Any]) -> None:
+    points, methods = level["points"], comparison["methods"]
+    studies = np.array([point["studies"] for point in points], dtype=float)
+    value, low, high = (np.array([point[key] for point in points], dtype=float) for key in ("value", "low", "high"))
+    trained = next((i for i, method in enumerate(methods) if method not in level["flat"]), len(methods))
+    axis.set_xscale("log")
+    axis.fill_between(studies, low, high, color=colour(trained), alpha=0.15, linewidth=0)
+    look: dict[str, Any] = {"color": colour(trained), "linewidth": 1.8, "markersize": 5.5}
+    axis.plot(studies, value, marker=marker(trained), label="Fine-tuned with so many labels", **look)
+    for name, entry in level["flat"].items():
+        index = methods.index(name) if name in methods else len(methods) + 1
+        axis.axhspan(entry["low"], entry["high"], color=colour(index), alpha=0.12, linewidth=0)
+        axis.axhline(entry["value"], color=colour(index), linewidth=1.8, linestyle=DASHES[index % 5], label=method_label(name))
+        if crossing := level["crossing"].get(name):
+            axis.axvline(crossing, color=INK, linewidth=0.9, linestyle=(0, (2, 2)))
+            axis.plot(crossing, entry["value"], "o", markersize=9, markerfacecolor="none", markeredgecolor=INK)
+            axis.annotate(
+                f"{crossing:,.0f}",
+                (crossing, 0.03),
+                xycoords=("data", "axes fraction"),
+                xytext=(4, 0),
+                textcoords="offset points",
+                fontweight="bold",
+                fontsize=9,
+            )
+    axis.set_xticks(studies, [f"{n:,.0f}" for n in studies])
+    axis.set_xticks([], minor=True)
+    axis.set_xlim(studies[0] / 1.3, studies[-1] * 1.3)
+    if axis.get_ylim()[0] < 0.5:
+        axis.axhline(0.5, color=MUTED, linewidth=0.9)

@@ -1,0 +1,279 @@
+"""What came out, a plain sentence a section, from the comparison's numbers alone; empty where there is nothing to say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from finetune.comparison.figures.decision import judged_levels
+from finetune.comparison.figures.house import frequencies
+from finetune.comparison.methods_text import setting_words
+from finetune.comparison.words import (
+    joined,
+    last_level,
+    lower_label,
+    method_label,
+    number,
+    others_of,
+    p_text,
+    reference_of,
+    span,
+    verdict,
+)
+from hp2l.comparison.compare import Comparison
+
+STAGES = {"temperature": "temperature", "isotonic": "isotonic"}
+
+
+def sentences(comparison: Comparison) -> dict[str, str]:
+    """Section -> its sentence."""
+    made = {
+        "tail": tail(comparison),
+        "drop": drop(comparison),
+        "tree": tree(comparison),
+        "calibration": calibration(comparison),
+        "decision": decision(comparison),
+        "prompts": prompts(comparison),
+        "groups": groups(comparison),
+        "missing": missing(comparison),
+        "efficiency": efficiency(comparison),
+        "checks": checks(comparison),
+    }
+    return {name: text for name, text in made.items() if text}
+
+
+def tail(comparison: Comparison) -> str:
+    """Does the gain depend on how frequent a class is? Spearman's rank correlation of every method."""
+    from scipy.stats import spearmanr
+
+    level, (share, source) = last_level(comparison), frequencies(comparison)
+    groups: dict[str, list[str]] = {}
+    for method in others_of(comparison):
+        changes = level["differences"][method]["per_class"]
+        pairs = [(share[name], changes[name]["auc"]["value"]) for name in level["macro_classes"]]
+        rho, p = spearmanr([pair[0] for pair in pairs], [pair[1] for pair in pairs]) if len(pairs) > 3 else (np.nan, np.nan)
+        if not np.isfinite(rho):
+            continue
+        words = "These data do not show that rarer classes gain more or less"
+        if p < 0.05:
+            words = f"Rarer classes gain {'more' if rho < 0 else 'less'}"
+        with_it = f" with {lower_label(method)}" if len(others_of(comparison)) > 1 else ""
+        groups.setdefault(words, []).append(f"{number(rho, True)}{with_it}, p = {p:.2g}")
+    count = f"over {len(level['macro_classes'])} classes"
+    rank = f"rank correlation of gain and {source} frequency {count}"
+    starts = [f"{rank}: ", *[""] * len(groups)]
+    return " ".join(
+        f"{words} ({start}{'; '.join(told)})." for start, (words, told) in zip(starts, groups.items(), strict=False)
+    )
+
+
+def drop(comparison: Comparison) -> str:
+    """What is lost from the coarsest to the finest level."""
+    lost = comparison["drop"]
+    if len(comparison["levels"]) < 2:
+        return ""
+    each = joined([f"{number(lost[m]['macro_auc']['value'], True)} with {lower_label(m)}" for m in comparison["methods"]])
+    text = f"From level {lost['levels'][0]} to level {lost['levels'][1]} the drop in macro AUC is {each}."
+    for method in others_of(comparison):
+        change = lost["differences"][method]["macro_auc"]
+        relation = {1: "drops more than", -1: "drops less than", 0: "is not shown to drop otherwise than"}[verdict(change)]
+        text += f" {method_label(method)} {relation} {lower_label(reference_of(comparison))} ({number(change['value'], True)}, "
+        text += f"{span(change, True)}, p {p_text(change['p'], comparison, True)})."
+    return text + " Levels have different classes, so a drop mixes finer questions with rarer ones."
+
+
+def tree(comparison: Comparison) -> str:
+    """Hierarchical F1, and what is saved after a wrong first level."""
+    if not comparison.get("tree"):
+        return ""
+    own = comparison["tree"]["methods"]
+    best = max(own, key=lambda method: own[method]["hierarchical_f1"]["value"] or 0)
+    parts = [f"{number(own[m]['hierarchical_f1']['value'])} with {lower_label(m)}" for m in own]
+    text = f"Hierarchical F1 is {joined(parts)}"
+    shown = {m: verdict(e["hierarchical_f1"]) for m, e in comparison["tree"]["differences"].items()}
+    if any(shown.values()):
+        sure = joined([f"{lower_label(m)} ({'higher' if v > 0 else 'lower'})" for m, v in shown.items() if v])
+        text += f"; the interval of the difference to {lower_label(reference_of(comparison))} excludes zero for {sure}"
+    entry = own[best]
+    if "recovery" in entry and entry["recovery"]["value"] is not None:
+        text += f". With {lower_label(best)}, {100 * entry['wrong_first']['value']:.0f} % of studies are wrong at level 1, and "
+        text += f"{100 * entry['recovery']['value']:.0f} % of these are right at the last level all the same"
+    return text + "."
+
+
+def calibration(comparison: Comparison) -> str:
+    """Expected calibration error of the last level before and after."""
+    levels = (comparison.get("calibration") or {}).get("levels", {})
+    last = levels.get(list(comparison["levels"])[-1], {})
+    parts = []
+    for method, stages in last.items():
+        if "before" not in stages:
+            continue
+        error = {stage: entry["macro_expected_calibration_error"] for stage, entry in stages.items()}
+        after = joined([f"{number(error[stage])} after {words}" for stage, words in STAGES.items()])
+        parts.append(f"{number(error['before'])} as it comes, {after} scaling with {lower_label(method)}")
+    if not parts:
+        return ""
+    return f"Mean calibration error over {len(last_level(comparison)['macro_classes'])} classes of the last level: {'; '.join(parts)}."
+
+
+def decision(comparison: Comparison) -> str:
+    """At which thresholds a method is worth more than treating all or none."""
+    levels = judged_levels(comparison)
+    if not levels:
+        return ""
+    key, steps = list(levels)[-1], comparison["net_benefit"]["thresholds"]
+    level, parts = levels[key], []
+    floor = [max(value, 0.0) for value in level["treat_all"]]
+    for method, curves in level["methods"].items():
+        curve = curves.get("temperature") or curves.get("before")
+        if not curve:
+            continue
+        above = [place for place, low in enumerate(curve["low"]) if low is not None and low > floor[place] + 1e-6]
+        if not above:
+            parts.append(f"{lower_label(method)} nowhere")
+            continue
+        gaps = "" if above[-1] - above[0] == len(above) - 1 else ", with gaps,"
+        first, final = 100 * steps[above[0]], 100 * steps[above[-1]]
+        parts.append(
+            f"{lower_label(method)}{gaps} from {first:.0f} to {final:.0f} %"
+            if first < final
+            else f"{lower_label(method)} at {first:.0f} %"
+        )
+    if not parts:
+        return ""
+    return f"At level {key} the whole band of net benefit lies above treating all and treating none at these thresholds: {'; '.join(parts)}."
+
+
+def spreads(comparison: Mapping[str, Any]) -> dict[str, tuple[Mapping[str, Any], list[Mapping[str, Any]]]]:
+    """Zero-shot method -> its chosen setting and all settings tried; of its own provenance, not of a mean's."""
+    found = {}
+    for method in comparison["methods"]:
+        entry = (comparison.get("provenance") or {}).get(method)
+        chosen = entry.get("prompts") if isinstance(entry, Mapping) else None
+        if isinstance(chosen, Mapping) and len(chosen.get("spread") or []) > 1:
+            found[method] = (chosen, list(chosen["spread"]))
+    return found
+
+
+def is_chosen(setting: Mapping[str, Any], chosen: Mapping[str, Any]) -> bool:
+    """Whether this is the setting that the validation split chose."""
+    return all(setting.get(key) == chosen.get(key) for key in ("prompts", "synonyms", "contrast", "parents"))
+
+
+def prompts(comparison: Comparison) -> str:
+    """How much hangs on the prompts, and how parents are better scored."""
+    text = []
+    for method, (chosen, settings) in spreads(comparison).items():
+        tests = [s["test"][-1] for s in settings if s["test"][-1] is not None]
+        if not tests:
+            continue
+        own = next((s["test"][-1] for s in settings if is_chosen(s, chosen)), None)
+        line = f"Over {len(settings)} settings of {lower_label(method)} the test macro AUC of the last level runs from "
+        line += f"{number(min(tests))} to {number(max(tests))}"
+        if own is not None:
+            line += f"; the one chosen on validation ({setting_words(chosen)}) has {number(own)}"
+        text.append(line + ".")
+        if told := parents(settings):
+            text.append(told)
+    return " ".join(text)
+
+
+def parents(settings: Sequence[Mapping[str, Any]]) -> str:
+    """Were inner classes better asked by their own prompts or by their children's? On validation, settings otherwise alike."""
+    rest = ("prompts", "synonyms", "contrast")
+    pairs: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for setting in settings:
+        pairs.setdefault(tuple(setting[key] for key in rest), {})[setting["parents"]] = setting["val"][:-1]
+    whole = [pair for pair in pairs.values() if {"own", "children"} <= set(pair)]
+    both = [(a, b) for pair in whole for a, b in zip(pair["own"], pair["children"], strict=True) if None not in (a, b)]
+    if not both:
+        return ""
+    own, below = (float(np.mean([pair[place] for pair in both])) for place in (0, 1))
+    wins = sum(b > a for a, b in both)
+    better = "their children" if below > own else "their own prompts"
+    return (
+        f"On validation, parents were scored better by {better}: mean macro AUC {number(below)} by their children against "
+        f"{number(own)} by their own prompts; children won {wins} of {len(both)} times, a setting and an inner level at a time."
+    )
+
+
+def group_words(row: Mapping[str, Any]) -> str:
+    """A group of patients in a sentence: `sex F`, `studies without T2`."""
+    if row["group"].endswith(" scanned"):
+        return f"studies {'with' if row['value'] == 'yes' else 'without'} {row['group'].removesuffix(' scanned')}"
+    return f"{row['group']} {row['value']}"
+
+
+def groups(comparison: Comparison) -> str:
+    """In how many groups the difference shows, and where it is largest and smallest."""
+    rows, others = comparison.get("slices") or [], others_of(comparison)
+    if not rows:
+        return ""
+    first = comparison["methods"][0]
+    if not others or others[0] not in rows[0]["difference"]:
+        values = {group_words(row): row["methods"][first]["value"] for row in rows}
+        low, high = min(values, key=lambda k: values[k]), max(values, key=lambda k: values[k])
+        return f"Macro AUC runs from {number(values[low])} ({low}) to {number(values[high])} ({high}) over {len(rows)} groups."
+    second = others[0]
+    changes = {group_words(row): row["difference"][second] for row in rows}
+    up, down = (sum(verdict(entry) == way for entry in changes.values()) for way in (1, -1))
+    most, least = (way(changes, key=lambda k: changes[k]["value"]) for way in (max, min))
+    return (
+        f"{method_label(second)} is better than {lower_label(first)} in {up} of {len(rows)} groups, worse in {down} (interval of the "
+        f"difference excludes zero); the difference is largest for {most} ({number(changes[most]['value'], True)}) and smallest for "
+        f"{least} ({number(changes[least]['value'], True)})."
+    )
+
+
+def missing(comparison: Comparison) -> str:
+    """Which sequence is missed."""
+    rows = comparison.get("robustness") or []
+    parts = []
+    for method in rows[0]["methods"] if rows else ():
+        changes = {row["sequence"]: row["methods"][method]["difference"] for row in rows}
+        sure = [name for name, entry in changes.items() if entry["p_holm"] < 0.05 and entry["value"] < 0]
+        worst = min(changes, key=lambda name: changes[name]["value"])
+        if sure:
+            lost = joined(
+                [f"{name} ({number(changes[name]['value'], True)})" for name in sorted(sure, key=lambda n: changes[n]["value"])]
+            )
+            parts.append(f"{method_label(method)} is shown to lose without {lost}.")
+        else:
+            told = f"{worst}, {number(changes[worst]['value'], True)}, {span(changes[worst], True)}"
+            parts.append(f"{method_label(method)} is not shown to lose by any one missing sequence (most without {told}).")
+    return " ".join(parts)
+
+
+def efficiency(comparison: Comparison) -> str:
+    """Where fine-tuning crosses zero-shot."""
+    levels = comparison.get("efficiency") or {}
+    parts = []
+    for key, entry in levels.items():
+        least, most = (way(point["studies"] for point in entry["points"]) for way in (min, max))
+        for method, crossing in entry["crossing"].items():
+            if crossing is None:
+                words = f"fine-tuning does not stay above {lower_label(method)}, up to {most:,} labelled studies"
+            elif crossing == 0:
+                words = f"fine-tuning is above {lower_label(method)} from the first point on ({least:,} labelled studies)"
+            else:
+                words = f"fine-tuning is above {lower_label(method)} from about {crossing:,.0f} labelled studies on"
+            parts.append(f"level {key}: {words}")
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def checks(comparison: Comparison) -> str:
+    """How many checks found something."""
+    found = comparison.get("checks") or []
+    if not found:
+        return ""
+    if all(one["state"] == "ok" for one in found):
+        return f"All {len(found)} checks passed."
+    count = {state: sum(one["state"] == state for one in found) for state in ("ok", "warning", "leak", "not checked")}
+    words = {"ok": "passed", "warning": "asks for a look", "leak": "found a leak", "not checked": "could not be made"}
+    plural = {**words, "warning": "ask for a look"}
+    told = [f"{n} {(words if n == 1 else plural)[state]}" for state, n in count.items() if n]
+    return f"Of {len(found)} checks, {joined(told)}."

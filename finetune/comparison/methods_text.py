@@ -1,0 +1,134 @@
+"""How the numbers were made, in sentences that can go into a paper; everything from the comparison's own settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from finetune.comparison.words import joined, lower_label, others_of, reference_of
+from hp2l.comparison.compare import Comparison
+from hp2l.comparison.slices import LEAST_CASES, LEAST_STUDIES
+
+
+def methods_paragraph(comparison: Comparison) -> str:
+    """How the numbers were made, in sentences that can go into a paper."""
+    parts = [_cohort(comparison), _metrics(comparison), _intervals(comparison), _calibration(comparison), _tree(comparison)]
+    parts += [_groups(comparison), chosen_on_validation(comparison.get("provenance") or {})]
+    return " ".join(part for part in parts if part)
+
+
+def _cohort(comparison: Comparison) -> str:
+    sizes = ", ".join(
+        f"{split} {n['studies']} studies of {n['patients']} patients" for split, n in comparison["cohort"]["splits"].items()
+    )
+    names = joined([lower_label(method) for method in comparison["methods"]])
+    text = f"Diagnoses by {names} were {'compared on the same studies' if others_of(comparison) else 'measured'} ({sizes})."
+    if len(others_of(comparison)) > 1:
+        text += (
+            f" Differences are to {lower_label(reference_of(comparison))}; they are not corrected for the number of methods."
+        )
+    return text
+
+
+def _metrics(comparison: Comparison) -> str:
+    settings = comparison["settings"]
+    normal, specificity = settings["normal_class"], settings.get("specificity")
+    text = "For each class and method the decision threshold is the one of highest balanced accuracy, "
+    text += "(sensitivity + specificity) / 2, on the validation split; all numbers come from the test split. "
+    text += "AUC is the area under the ROC curve, ties counted as half. Macro values are unweighted means over the classes "
+    text += f"of a level{f', without the class {normal!r}' if normal else ''} and without classes that have fewer than "
+    text += f"{settings['min_positives']} positive or negative test studies. F1 is that of the same decisions."
+    if specificity:
+        text += (
+            f" Sensitivity at {100 * specificity:.0f} % specificity uses the lowest threshold that spares that share of the "
+        )
+        text += "validation split's negatives; the specificity reached on the test split is given beside it."
+    return text
+
+
+def _intervals(comparison: Comparison) -> str:
+    settings = comparison["settings"]
+    text = f"95 % intervals are percentile intervals of {settings['resamples']} bootstrap resamples of patients, the same "
+    text += "for all methods, with thresholds held fixed; a class without a positive in a resample is left out of the macro "
+    text += "mean of that resample."
+    if "average_precision_interval" in settings:
+        text += " Average precision gains from positives that a resample repeats, so its resamples were moved until their mean "
+        text += "equals the value itself, those of its differences likewise."
+    if not others_of(comparison):
+        return text
+    text += " P-values of paired differences are two-sided, from the same resamples, "
+    text += "2 min(P(d ≤ 0), P(d ≥ 0)), and Holm-corrected over the classes of a level where marked."
+    if "delong" in settings:
+        text += " Differences in a class's AUC were tested a second time by DeLong's method, with studies clustered by patient "
+        text += "(Obuchowski), Holm-corrected in the same way."
+    return text
+
+
+def _calibration(comparison: Comparison) -> str:
+    text = ""
+    if any((comparison.get("calibration") or {}).get("levels", {}).get("1", {}).values()):
+        bins = comparison["calibration"]["bins"]
+        text += (
+            "Scores were calibrated a class at a time by temperature scaling and by isotonic regression, both fitted on the "
+        )
+        text += f"validation split; expected calibration error ({bins} bins of equal width) is given without an interval, "
+        text += "because resampling biases it upwards."
+    if comparison.get("net_benefit"):
+        text += (
+            " Decision curves pool all pairs of a study and a class that enter the macro mean of a level, after temperature "
+        )
+        text += "scaling; net benefit is (true positives − false positives × t / (1 − t)) / pairs at threshold t, with pointwise bands."  # noqa: RUF001
+    return text.strip()
+
+
+def _tree(comparison: Comparison) -> str:
+    if not comparison.get("tree"):
+        return ""
+    text = "Hierarchical precision, recall and F1 count every called and every true class together with all its ancestors. "
+    text += (
+        "A study counts as wrong at level 1 if its highest-scoring class there is not among its labels; recovery is the share "
+    )
+    return text + "of these studies that is right at the last level."
+
+
+def _groups(comparison: Comparison) -> str:
+    text = ""
+    if comparison.get("slices"):
+        text += f"Groups of patients with at least {LEAST_STUDIES} test studies are shown, over the classes with at least "
+        text += f"{LEAST_CASES} positives and negatives in the group; they are neither adjusted for one another nor corrected "
+        text += "for their number."
+    if comparison.get("robustness"):
+        text += (
+            " For missing sequences, each sequence was removed in turn from the test studies that have it beside others, and "
+        )
+        text += "the models were asked again; p-values are Holm-corrected over the sequences."
+    if comparison.get("efficiency"):
+        text += (
+            " For label efficiency, the fine-tuned model was trained on growing shares of the labelled patients; the crossing "
+        )
+        text += "with zero-shot is interpolated on a logarithmic axis."
+    return text.strip()
+
+
+def chosen_on_validation(provenance: Mapping[str, Any]) -> str:
+    """What else the validation split decided, in words; empty where the provenance does not say."""
+    parts = []
+    for name, entry in provenance.items():
+        entry = entry if isinstance(entry, Mapping) else {}
+        chosen, facts = entry.get("prompts"), entry.get("facts")
+        if isinstance(chosen, Mapping) and "parents" in chosen:
+            parts.append(
+                f"The setting of {lower_label(name)} is the best of {chosen.get('candidates', 'those tried')} by mean validation AUC "
+                f"over the levels: {setting_words(chosen)}."
+            )
+        if entry.get("kind") == "fine_tuned" and isinstance(facts, Mapping) and "step" in facts:
+            parts.append(f"The checkpoint of {lower_label(name)} is the one of step {facts['step']}, the best on validation.")
+    return " ".join(parts)
+
+
+def setting_words(setting: Mapping[str, Any]) -> str:
+    """A zero-shot setting in words."""
+    kind = "held against the phrase of a normal study" if setting.get("contrast") else "scored by plain similarity"
+    words = "with synonyms" if setting.get("synonyms") else "without synonyms"
+    parents = "their own prompts" if setting.get("parents") == "own" else "their children"
+    return f"templates '{setting.get('prompts')}' {words}, {kind}, inner classes by {parents}"
