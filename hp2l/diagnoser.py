@@ -165,7 +165,7 @@ def load(path: str | Path, device: str | torch.device = "cpu", taxonomy: Taxonom
     own = Taxonomy.from_dict(description["taxonomy"])
     if taxonomy is not None and not own.same_tree(taxonomy):
         raise CheckpointError(f"{folder}: trained on taxonomy {_named(own)}, not on {_named(taxonomy)}")
-    model = Diagnoser(load_encoder(folder / "encoder"), HeadConfig(**description["head"]), own)
+    model = Diagnoser(load_encoder(folder / "encoder"), HeadConfig.from_dict(description["head"]), own)
     load_weights(model.head, folder / "head.safetensors")
     model.facts = description["facts"]
     return model.to(device).eval()

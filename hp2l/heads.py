@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, get_args
 
@@ -105,6 +106,12 @@ class HeadConfig:
             if self.kind != kind and getattr(self, name) != usual[name]:
                 raise ValueError(f"head.{name} is an option of kind {kind}, not of {self.kind}: leave it out")
         self._check_options()
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> HeadConfig:
+        """Of a checkpoint: options of other kinds, whose defaults may have moved since, say nothing."""
+        kind = saved.get("kind", cls.kind)
+        return cls(**{name: value for name, value in saved.items() if OWN_OPTIONS.get(name, kind) == kind})
 
     def _check_options(self) -> None:
         """Values within their range."""

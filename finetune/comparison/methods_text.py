@@ -86,7 +86,8 @@ def _tree(comparison: Comparison) -> str:
         return ""
     text = "Hierarchical precision, recall and F1 count every called and every true class together with all its ancestors. "
     text += (
-        "A study counts as wrong at level 1 if its highest-scoring class there is not among its labels; recovery is the share "
+        "A study counts as wrong at level 1 if its highest-scoring class there is not among its labels (studies whose level-1 label itself "
+        "stands at the last level, such as normal, are not asked); recovery is the share "
     )
     return text + "of these studies that is right at the last level."
 

@@ -70,9 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
     comparison |= further(arguments, given, tables)
     names = given.tables[0].class_names or []
     targets, known = truth_of_table(given.tables[0])
-    examples = (
-        choose_examples({table.method: table for table in given.tables}, targets, known, names) if given.cohort else []
-    )
+    examples = choose_examples({table.method: table for table in given.tables}, targets, known, names) if given.cohort else []
     for example in examples:
         assert given.cohort is not None
         example |= picture(given.cohort.store, example["study_id"])

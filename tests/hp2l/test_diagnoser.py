@@ -84,6 +84,15 @@ def test_a_damaged_folder_is_named(diagnoser, tmp_path):
         load(tmp_path / "absent")
 
 
+def test_options_of_other_kinds_in_an_older_checkpoint_say_nothing(diagnoser, tmp_path):
+    folder = tmp_path / "model"
+    diagnoser.save(folder)
+    description = json.loads((folder / "config.json").read_text())
+    description["head"] |= {"threshold": 0.5, "nearest": 5}
+    (folder / "config.json").write_text(json.dumps(description))
+    assert load(folder).config == diagnoser.config
+
+
 def test_an_unknown_head_is_refused():
     with pytest.raises(ValueError, match=r"head.kind 'round' is neither hp2l nor flat"):
         HeadConfig(kind="round")
