@@ -75,6 +75,10 @@ class ImportedImages:
         ]
         lines.append(f"  {'class':{width}}" + "".join(f"{split:>8}" for split in SPLITS))
         lines += [f"  {name:{width}}" + "".join(f"{table[name, split]:8}" for split in SPLITS) for name in names]
+        shared = {split for split in SPLITS if any(study.split == split for study in self.studies)}
+        lacking = [f"{name} in {split}" for name in names for split in SPLITS if split in shared and not table[name, split]]
+        if lacking:
+            lines.append(f"no image of: {', '.join(lacking)} (too few patients, or --splits that are too small)")
         lines += [f"taken as: {word} -> {name}" for word, name in self.meant.items()]
         if self.left_out:
             files = ", ".join(f"{suffix} {count}" for suffix, count in self.left_out.items())

@@ -308,3 +308,15 @@ def test_from_the_command_line_to_a_store(tmp_path: Path, capsys: pytest.Capture
     assert sorted(str(record.split) for record in store.records).count("train") == 3
     with pytest.raises(SystemExit):
         parsed("import")
+
+
+def test_a_class_that_a_split_lacks_is_named(tmp_path: Path) -> None:
+    for name, patients in (("common", 10), ("rare", 2)):
+        for patient in range(patients):
+            path = tmp_path / "images" / name / f"{name}{patient}" / "one.png"
+            path.parent.mkdir(parents=True)
+            Image.new("RGB", (4, 4)).save(path)
+    made = import_images(tmp_path / "images", tmp_path / "manifest.jsonl", splits=(0.5, 0.25, 0.25))
+    said = str(made)
+    assert "no image of: rare in " in said
+    assert "common in" not in said
