@@ -14,7 +14,7 @@ from finetune.figure import draw_runs, draw_safely
 from hlip.metrics import interval
 
 if TYPE_CHECKING:
-    from finetune.train import FinetuneConfig
+    from finetune.settings import FinetuneConfig
 
 
 def expand(config: FinetuneConfig) -> list[FinetuneConfig]:

@@ -30,7 +30,7 @@ from typing import Any
 
 import yaml
 
-from finetune.train import FinetuneConfig
+from finetune.settings import FinetuneConfig
 from hlip import resources
 from hlip.config import parse_config, plain
 from hlip.taxonomy import Taxonomy

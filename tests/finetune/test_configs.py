@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from finetune.train import FinetuneConfig, main
+from finetune.settings import FinetuneConfig
+from finetune.train import main
 from hlip.config import parse_config
 from hlip.resources import configs_folder, names
 from hp2l.diagnoser import load
