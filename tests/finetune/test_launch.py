@@ -50,9 +50,17 @@ def alone(
     return run
 
 
-@pytest.mark.parametrize(
-    ("case", "engine"), [("frozen", "zero2"), ("all", "ddp"), ("lora", "ddp"), ("cnn", "ddp"), ("cnn", "zero2")]
-)
+SLOW = pytest.mark.slow
+PAIRS = [
+    ("all", "ddp"),
+    ("cnn", "zero2"),
+    pytest.param("frozen", "zero2", marks=SLOW),
+    pytest.param("lora", "ddp", marks=SLOW),
+    pytest.param("cnn", "ddp", marks=SLOW),
+]
+
+
+@pytest.mark.parametrize(("case", "engine"), PAIRS)
 def test_two_processes_equal_one(case, engine, launch, alone, tiny_store, tiny_pretrained, tmp_path):
     one, two = alone(case), tmp_path / "two"
     environment = CPU if engine == "ddp" else {}
