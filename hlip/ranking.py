@@ -126,7 +126,7 @@ def running_sums(values: Weights) -> Floats:
     """
     count, width = values.shape
     blocks = np.zeros((-(-(count + 1) // ROWS), ROWS, width))
-    flat = blocks.reshape(-1, width)
+    flat = blocks.reshape(len(blocks) * ROWS, width)  # not -1: no weighting at all is a width of 0
     flat[1 : count + 1] = values
     for row in range(1, ROWS):
         blocks[:, row] += blocks[:, row - 1]

@@ -50,3 +50,8 @@ def test_running_sums_are_cumulative_sums(rows: int) -> None:
     found = running_sums(values)
     assert found.dtype == np.float64
     np.testing.assert_array_equal(found, np.vstack([np.zeros((1, 4)), values.cumsum(axis=0)]))
+
+
+def test_no_weighting_at_all_gives_no_area() -> None:
+    auc, precision = Ranking.of([1, 0, 1], [0.2, 0.1, 0.9]).areas(np.ones((3, 0), np.float32))
+    assert auc.shape == precision.shape == (0,)
