@@ -84,20 +84,9 @@ class FinetuneConfig:
             )
 
 
-FREE = {
-    "out",
-    "store",
-    "encoder",
-    "steps",
-    "threads",
-    "workers",
-    "trackers",
-    "log_every",
-    "validate_every",
-    "patience",
-    "resume",
-}
-FREE |= {"encode_batch", "tokens", "seeds"}
+PLACES = {"out", "store", "encoder", "tokens"}
+PACE = {"steps", "patience", "log_every", "validate_every", "encode_batch", "threads", "workers", "trackers", "resume", "seeds"}
+FREE = PLACES | PACE
 """Settings with which a run may go on otherwise than it began: they decide no number, or are checked by themselves."""
 
 

@@ -22,9 +22,8 @@ from finetune.comparison.words import (
     span,
     verdict,
 )
+from hp2l.comparison.calibrated import STAGES
 from hp2l.comparison.compare import Comparison
-
-STAGES = {"temperature": "temperature", "isotonic": "isotonic"}
 
 
 def sentences(comparison: Comparison) -> dict[str, str]:
@@ -112,7 +111,7 @@ def calibration(comparison: Comparison) -> str:
         if "before" not in stages:
             continue
         error = {stage: entry["macro_expected_calibration_error"] for stage, entry in stages.items()}
-        after = joined([f"{number(error[stage])} after {words}" for stage, words in STAGES.items()])
+        after = joined([f"{number(error[stage])} after {stage}" for stage in STAGES[1:]])
         parts.append(f"{number(error['before'])} as it comes, {after} scaling with {lower_label(method)}")
     if not parts:
         return ""

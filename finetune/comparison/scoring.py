@@ -25,7 +25,7 @@ from hlip.model import HLIP, CheckpointError, checkpoint_folder
 from hlip.model import load as load_pretrained
 from hlip.store import Store, StudyRecord
 from hlip.taxonomy import Taxonomy
-from hlip.zeroshot import PromptSet, ZeroShotSettings, embed_studies, score_taxonomy
+from hlip.zeroshot import ZeroShotSettings, embed_studies, score_taxonomy
 from hp2l.comparison.scores import Scores, provenance_of
 from hp2l.diagnoser import FORMAT, Diagnoser
 from hp2l.diagnoser import load as load_finetuned
@@ -175,7 +175,6 @@ def prompt_texts(taxonomy: Taxonomy, settings: ZeroShotSettings) -> list[str]:
     """Every text that the chosen settings ask, without the templates that all classes share."""
     classes = [item for level in range(1, taxonomy.depth + 1) for item in taxonomy.classes(level)]
     phrases = [phrase for item in classes for phrase in (item.prompt, *(item.synonyms if settings.synonyms else ()))]
-    assert PromptSet.load(settings.prompts)
     return list(dict.fromkeys(phrases))
 
 

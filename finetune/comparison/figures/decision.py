@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from finetune.comparison.figures.house import DASHES, INK, MUTED, NARROW, WIDE, colour, legend
+from finetune.comparison.figures.house import DASHES, INK, MUTED, colour, legend, level_panels
 from finetune.comparison.words import method_label
 
 
@@ -22,12 +22,9 @@ def judged_levels(comparison: Mapping[str, Any]) -> dict[str, Any]:
 def decision_curves(comparison: Mapping[str, Any], narrow: bool = False) -> Figure:
     """Net benefit over the threshold, a panel a level, after temperature scaling where there is one."""
     levels = judged_levels(comparison)
-    rows, columns = (len(levels), 1) if narrow else (1, len(levels))
-    figure = Figure(figsize=(NARROW, 2.3 * rows + 0.6) if narrow else (WIDE, 3.3))
-    axes = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
-    for axis, (key, level) in zip(axes, levels.items(), strict=True):
+    figure, axes = level_panels(comparison, list(levels), narrow, (2.3, 3.3), "x")
+    for axis, level in zip(axes, levels.values(), strict=True):
         _panel(axis, comparison, level)
-        axis.set_title(f"Level {key} · {comparison['levels'][key]['name']}")
     axes[0].set_ylabel("Net benefit")
     axes[-1].set_xlabel("Threshold")
     legend(figure, axes[0], narrow)

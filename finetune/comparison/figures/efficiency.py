@@ -9,19 +9,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from finetune.comparison.figures.house import DASHES, INK, MUTED, NARROW, WIDE, colour, legend, marker
+from finetune.comparison.figures.house import DASHES, INK, MUTED, colour, legend, level_panels, marker
 from finetune.comparison.words import method_label
 
 
 def label_efficiency(comparison: Mapping[str, Any], narrow: bool = False) -> Figure:
     """A panel a level, the number of labelled studies on a logarithmic axis, the crossing marked."""
     levels = comparison["efficiency"]
-    rows, columns = (len(levels), 1) if narrow else (1, len(levels))
-    figure = Figure(figsize=(NARROW, 2.4 * rows + 0.6) if narrow else (WIDE, 3.4))
-    axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
-    for axis, (key, level) in zip(axes, levels.items(), strict=True):
+    figure, axes = level_panels(comparison, list(levels), narrow, (2.4, 3.4), "y")
+    for axis, level in zip(axes, levels.values(), strict=True):
         _panel(axis, comparison, level)
-        axis.set_title(f"Level {key} · {comparison['levels'][key]['name']}")
     axes[0].set_ylabel("Macro AUC")
     axes[-1].set_xlabel("Labelled training studies")
     legend(figure, axes[0], narrow)

@@ -99,6 +99,24 @@ def row_height(methods: Sequence[str]) -> float:
     return max(0.29, 0.115 * len(methods))
 
 
+def level_panels(
+    comparison: Mapping[str, Any], levels: Sequence[str], narrow: bool, heights: tuple[float, float], shared: str
+) -> tuple[Figure, list[Axes]]:
+    """A panel a level, side by side or, if narrow, below one another; each named after its level.
+
+    Args:
+        levels: keys of `comparison["levels"]`.
+        heights: inches of a panel if narrow, and of the whole if not.
+        shared: the axis that the panels share, x or y.
+    """
+    rows, columns = (len(levels), 1) if narrow else (1, len(levels))
+    figure = Figure(figsize=(NARROW, heights[0] * rows + 0.6) if narrow else (WIDE, heights[1]))
+    axes = list(figure.subplots(rows, columns, squeeze=False, sharex=shared == "x", sharey=shared == "y").ravel())
+    for axis, key in zip(axes, levels, strict=True):
+        axis.set_title(f"Level {key} · {comparison['levels'][key]['name']}")
+    return figure, axes
+
+
 def legend(figure: Figure, source: Axes, narrow: bool) -> None:
     """The methods in a line or two above the figure."""
     handles, labels = source.get_legend_handles_labels()

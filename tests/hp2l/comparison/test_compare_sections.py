@@ -180,7 +180,11 @@ def test_average_precision_is_centred_on_its_value() -> None:
         )
     )
     moved = np.append(rows[0], rows[1:] - rows[1:].mean() + rows[0])
-    check(result()["levels"]["1"]["three"]["per_class"]["b"]["average_precision"], moved)
+    entry = result()["levels"]["1"]["three"]["per_class"]["b"]["average_precision"]
+    check(entry, moved)
+    low, high = np.quantile(rows[1:], [0.025, 0.975])
+    assert [entry["low"] - low, entry["high"] - high] == pytest.approx([rows[0] - rows[1:].mean()] * 2, abs=1e-9)
+    assert abs(rows[0] - rows[1:].mean()) > 1e-4  # there is something to move
 
 
 def test_another_reference_turns_the_differences() -> None:

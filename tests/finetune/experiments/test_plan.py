@@ -1,0 +1,132 @@
+"""One run a configuration, whatever experiments it stands in."""
+
+from __future__ import annotations
+
+import pytest
+
+from finetune.experiments import runs
+from finetune.experiments.plan import (
+    Experiment,
+    ExperimentError,
+    Variant,
+    experiments,
+    jobs,
+    make_job,
+    parse_overrides,
+    suited,
+)
+from hlip.taxonomy import Taxonomy
+
+from .small import setting, write_experiment
+
+pytestmark = pytest.mark.usefixtures("fresh_engine")
+
+
+def test_the_built_in_experiments_are_valid_and_share_their_runs(tmp_path):
+    found = experiments()
+    assert found[0].name == "main_table"
+    assert {e.name for e in found} >= {
+        "prompt",
+        "prototypes",
+        "depth",
+        "taxonomy",
+        "momentum",
+        "prototype_start",
+        "consistency",
+    }
+    distinct, places = jobs(found, setting(tmp_path))
+    own = [
+        places[experiment.name, "hp2l"] for experiment in found if experiment.name != "level_start"
+    ]  # that one has its own width
+    assert len(set(own)) == 1  # the method itself is trained once
+    assert places["dependency", "linear"] == places["main_table", "linear"]
+    assert len(places) - len(distinct) == len(own) - 1 + 1  # and nothing else stands twice
+    kinds = {job.config.head.kind for job in distinct.values()}
+    assert kinds == {"hp2l", "transhp", "decision_tree", "prompt_vit", "isolated", "cascade", "nearest", "linear", "flat"}
+    depths = [job.tree.counts for key, job in distinct.items() if key in [places["depth", f"depth_{n}"] for n in (1, 2)]]
+    assert sorted(depths) == [(4, 16), (16,)]
+
+
+def test_a_run_is_known_by_what_decides_it_and_by_nothing_else(tmp_path):
+    same = Variant("x", "X", {"head.momentum": 0.99, "loss.consistency": "0.5"})  # what the configuration says anyway
+    plain = make_job(Variant("hp2l", "HP2L"), setting(tmp_path))
+    assert make_job(same, setting(tmp_path)).key == plain.key
+    assert make_job(same, setting(tmp_path / "elsewhere", threads=2)).key == plain.key
+    others = [
+        make_job(Variant("m", "M", {"head.momentum": 0.9}), setting(tmp_path)),
+        make_job(Variant("t", "T", {"taxonomy": "brain_mri_clinical"}), setting(tmp_path)),
+        make_job(Variant("d", "D", depth=2), setting(tmp_path)),
+        make_job(Variant("hp2l", "HP2L"), setting(tmp_path, steps=7)),
+        make_job(Variant("hp2l", "HP2L"), setting(tmp_path, data="another encoder")),
+    ]
+    assert len({plain.key, *(job.key for job in others)}) == 6
+    assert others[3].config.steps == 7
+    assert Taxonomy.load(others[2].config.taxonomy) == Taxonomy.load("brain_mri").to_depth(2)
+
+
+@pytest.mark.parametrize(
+    ("variants", "says"),
+    [
+        (" - {name: other, label: O}\n", "reference 'hp2l'"),
+        (" - {name: hp2l, label: H, colour: red}\n", "colour"),
+        (" - {name: hp2l, label: H, published: {auc: 3}}\n", "published"),
+        (" - {name: hp2l, label: H, overrides: {steps: 3}}\n", "steps"),
+    ],
+)
+def test_a_wrong_experiment_is_named_with_its_fault(tmp_path, variants, says):
+    with pytest.raises(ExperimentError, match=says):
+        Experiment.load(write_experiment(tmp_path / "e.yaml", variants))
+
+
+def test_a_choice_of_variants_moves_the_reference_if_it_must():
+    (chosen,) = experiments(["prompt"], ["learnable", "none"])
+    assert [variant.name for variant in chosen.variants] == ["learnable", "none"]
+    assert chosen.reference == "learnable"
+    with pytest.raises(ExperimentError, match="no variant nonsense"):
+        experiments(["prompt"], ["nonsense"])
+
+
+def test_overrides_and_the_tree_hold_for_all_variants_below_their_own(tmp_path):
+    given = setting(tmp_path, overrides=parse_overrides(["head.width=72", "head.momentum=0.5"]), taxonomy="brain_mri_2level")
+    plain, own = make_job(Variant("hp2l", "HP2L"), given), make_job(Variant("m", "M", {"head.momentum": 0.9}), given)
+    assert (plain.config.head.width, plain.config.head.momentum, plain.tree.depth) == (72, 0.5, 2)
+    assert (own.config.head.width, own.config.head.momentum) == (72, 0.9)
+    assert plain.key != make_job(Variant("hp2l", "HP2L"), setting(tmp_path)).key
+    with pytest.raises(SystemExit):
+        make_job(Variant("hp2l", "HP2L"), setting(tmp_path, overrides=parse_overrides(["head.widht=72"])))
+    for wrong, says in (("head.width", "KEY=VALUE"), ("steps=3", "steps itself"), ("taxonomy=x", "taxonomy itself")):
+        with pytest.raises(ExperimentError, match=says):
+            parse_overrides([wrong])
+
+
+def test_variants_with_a_tree_of_their_own_are_left_out_where_one_is_given(tmp_path):
+    kept, sentences = suited(experiments(["taxonomy", "depth"]), setting(tmp_path))
+    assert ([e.name for e in kept], sentences) == (["taxonomy", "depth"], [])
+    kept, sentences = suited(experiments(["taxonomy", "depth"]), setting(tmp_path, taxonomy="brain_mri_flat"))
+    assert [e.name for e in kept] == ["depth"]
+    assert [variant.name for variant in kept[0].variants] == ["hp2l", "depth_1"]
+    assert len(sentences) == 2
+    assert "Tree B, clinical (5 / 6 / 16); it has a tree of its own (brain_mri_clinical)" in sentences[0]
+    assert "2 levels; it cuts the tree to 2 levels, and there are 1" in sentences[1]
+
+
+def test_the_page_shows_every_built_in_experiment_whose_runs_are_there(tmp_path):
+    given = setting(tmp_path)
+    (whole,) = experiments(["averaging"])
+    done, places = jobs([whole], given)
+    for seed in (0, 1):
+        for job in done.values():
+            job.folder(given, seed).mkdir(parents=True)
+            (job.folder(given, seed) / "result.json").touch()
+    part, other = experiments(["averaging"], ["first"])[0], experiments(["momentum"])[0]
+    mine = Experiment.load(write_experiment(tmp_path / "mine.yaml", " - {name: hp2l, label: H}\n"))
+    assert runs.on_page([part], given, 2) == [whole]
+    assert runs.on_page([other, mine], given, 2) == [whole, other, mine]
+    assert runs.on_page([mine], given, 3) == [mine]  # the third seed is not there
+    assert runs.on_page([mine], setting(tmp_path, steps=9), 2) == [mine]
+    same = Experiment.load(write_experiment(tmp_path / "averaging.yaml", " - {name: hp2l, label: H}\n"))
+    assert runs.on_page([same], given, 2) == [same]  # the file stands in its place
+    (done[places["averaging", "first"]].folder(given, 1) / "result.json").unlink()
+    assert runs.on_page([part], given, 2) == [part]
+    with pytest.raises(ExperimentError, match="two experiments of one name"):
+        experiments(["averaging", str(tmp_path / "averaging.yaml")])
