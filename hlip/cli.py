@@ -70,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Language-image models on whole radiology studies: prepare data, ask in plain words, compare diagnoses.",
         epilog="Training: accelerate launch pretrain --help, accelerate launch finetune --help",
     )
-    from hlip.importing import add_import
+    from hlip.importing.cli import add_import
 
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for add in (_simulate, add_import, _prepare, _ask, _explain, _evaluate, _embed, _export):

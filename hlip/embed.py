@@ -37,10 +37,11 @@ from tqdm import tqdm
 from hlip import __version__
 from hlip.data import evaluation_batches
 from hlip.features import StudyFeatures, patch_centres, study_features
+from hlip.folders import write_atomically
 from hlip.inputs import SIMULATED, check_spec, expected_spec, open_model, skipped_scans
 from hlip.model import HLIP
 from hlip.prepare import prepare
-from hlip.store import Store, StudyRecord, read_metadata, study_file, write_atomically
+from hlip.store import Store, StudyRecord, read_metadata, study_file
 from hlip.study import read_manifest
 from hlip.vision import VisionConfig
 

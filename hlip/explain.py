@@ -45,7 +45,8 @@ from hlip.inputs import (
 )
 from hlip.model import HLIP, SENTENCE
 from hlip.overlay import ScanEvidence, all_scans, montage, write_nifti
-from hlip.scanfile import VolumeError, read_scan
+from hlip.scans.reading import read_scan
+from hlip.scans.scan import VolumeError
 from hlip.store import Store, StudyRecord
 from hlip.vision import grid_of
 from hlip.zeroshot import NORMAL_PHRASE, PromptSet, contrast_scores, embed_classes

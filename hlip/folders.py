@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all.
+"""Files and folders that appear whole or not at all.
 
 A checkpoint is written beside its place and then moved there, so that a crash in the middle leaves the last good one.
 """
@@ -10,6 +10,16 @@ import shutil
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write beside the place, then rename. The partial name holds the process, so that two writers do not share it."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @contextmanager

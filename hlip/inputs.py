@@ -14,7 +14,8 @@ import torch
 from hlip.model import HLIP, load
 from hlip.prepare import prepare
 from hlip.resources import names
-from hlip.scanfile import VolumeError, check_one_patient, find_scans
+from hlip.scans.reading import check_one_patient, find_scans
+from hlip.scans.scan import VolumeError
 from hlip.store import Store, StudyRecord
 from hlip.study import Study, read_manifest, write_manifest
 from hlip.volume import VolumeSpec

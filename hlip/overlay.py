@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes, binary_opening, gaussian_filter
 
-from hlip.resample import tilted
+from hlip.volume.resample import tilted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -26,9 +26,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from hlip.imagefile import prepare_image, read_image
 from hlip.reports import split_sentences
-from hlip.scanfile import LoadedScan, VolumeError, guess_sequence, is_dicom, read_scan
+from hlip.scans.filekind import is_dicom
+from hlip.scans.image import prepare_image, read_image
+from hlip.scans.reading import read_scan
+from hlip.scans.scan import LoadedScan, VolumeError
+from hlip.scans.sequence import guess_sequence
 from hlip.store import (
     StoreError,
     StudyRecord,

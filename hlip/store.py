@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from hlip.folders import write_atomically
 from hlip.volume import VolumeSpec
 
 if TYPE_CHECKING:
@@ -245,16 +246,6 @@ def write_quality(store: Path, rows: Iterable[dict[str, Any]]) -> None:
         table.writeheader()
         table.writerows(rows)
     os.replace(partial, store / "quality.csv")
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside the place, then rename. The partial name holds the process, so that two writers do not share it."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _read_index(store: Path) -> list[StudyRecord]:

@@ -14,15 +14,14 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from hlip import fitting, resample
 from hlip.loss import LossConfig, dual_contrastive_loss
 from hlip.model import HLIP
 from hlip.optimizer import OptimizerConfig
 from hlip.protocol import Protocol, ProtocolClass, Task, evaluate_protocol
 from hlip.resources import names
-from hlip.scanfile import LoadedScan
+from hlip.scans.scan import LoadedScan
 from hlip.vision import MEAN, STD
-from hlip.volume import VolumeSpec, prepare_volume
+from hlip.volume import VolumeSpec, fitting, prepare_volume, resample
 from hlip.zeroshot import PromptSet
 
 from .golden import close, described, each

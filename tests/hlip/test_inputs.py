@@ -12,7 +12,7 @@ import pytest
 
 import hlip
 from hlip.inputs import MOST_SCANS, expected_spec, find_study, open_model
-from hlip.scanfile import VolumeError
+from hlip.scans.scan import VolumeError
 from hlip.volume import VolumeSpec
 
 

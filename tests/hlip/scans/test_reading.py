@@ -14,9 +14,11 @@ import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from hlip.scanfile import VolumeError, check_one_patient, find_scans, guess_sequence, read_scan
+from hlip.scans.reading import check_one_patient, find_scans, read_scan
+from hlip.scans.scan import VolumeError
+from hlip.scans.sequence import guess_sequence
 
-REAL = Path(__file__).parents[2].parent / "shared" / "real"
+REAL = Path(__file__).parents[3].parent / "shared" / "real"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="shared data absent")
 AFFINE = np.array([[-2.0, 0, 0, 30], [0, 2.0, 0, -20], [0, 0, 5.0, -10], [0, 0, 0, 1]])
 

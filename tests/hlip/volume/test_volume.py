@@ -12,12 +12,12 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from hlip import resample
-from hlip.fitting import square_slices
-from hlip.scanfile import LoadedScan, VolumeError, read_scan
-from hlip.volume import SpecError, VolumeSpec, prepare_volume
+from hlip.scans.reading import read_scan
+from hlip.scans.scan import LoadedScan, VolumeError
+from hlip.volume import SpecError, VolumeSpec, prepare_volume, resample
+from hlip.volume.fitting import square_slices
 
-SHARED = Path(__file__).parents[2].parent / "shared"
+SHARED = Path(__file__).parents[3].parent / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="shared data absent")
 RPI = np.diag([1.0, -1.0, -1.0, 1.0])
 AXIAL = VolumeSpec(size=(12, 24, 24), spacing_mm=(6.0, 4.0, 4.0), through_plane="axial", percentiles=(0, 100))

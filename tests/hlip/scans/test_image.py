@@ -18,10 +18,11 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from hlip import imagefile
-from hlip.imagefile import CHANNELS, LoadedImage, prepare_image, read_image
 from hlip.prepare import prepare
-from hlip.scanfile import VolumeError, read_scan
+from hlip.scans import image as imagefile
+from hlip.scans.image import CHANNELS, LoadedImage, prepare_image, read_image
+from hlip.scans.reading import read_scan
+from hlip.scans.scan import VolumeError
 from hlip.store import Store
 from hlip.volume import SpecError, VolumeSpec, prepare_volume
 

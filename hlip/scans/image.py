@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from hlip.scanfile import IMAGE_SUFFIXES, VolumeError, is_image
+from hlip.scans.filekind import IMAGE_SUFFIXES, is_image
+from hlip.scans.scan import VolumeError
 from hlip.volume import PreparedVolume, VolumeSpec
 
 CHANNELS = ("red", "green", "blue")

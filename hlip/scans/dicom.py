@@ -19,7 +19,9 @@ import pydicom
 from dicom2nifti.exceptions import ConversionError, ConversionValidationError
 from pydicom.errors import InvalidDicomError
 
-from hlip.scanfile import LoadedScan, VolumeError, guess_sequence, is_dicom
+from hlip.scans.filekind import is_dicom
+from hlip.scans.scan import LoadedScan, VolumeError
+from hlip.scans.sequence import guess_sequence
 from hlip.study import Scan
 
 _TAGS = ["PatientID", "SeriesInstanceUID", "SeriesDescription", "ProtocolName", "Modality"]

@@ -13,11 +13,11 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from hlip import resample
-from hlip.scanfile import LoadedScan
+from hlip.scans.scan import LoadedScan
+from hlip.volume import resample
 
 if TYPE_CHECKING:
-    from hlip.volume import VolumeSpec
+    from hlip.volume.spec import VolumeSpec
 
 Range = tuple[float, float]
 """Intensities that become 0 and 255."""

@@ -53,7 +53,7 @@ def _images(sources: Any) -> None:
 
 
 def _run_images(arguments: argparse.Namespace) -> None:
-    from hlip.image_folder import import_images
+    from hlip.importing.images import import_images
     from hlip.taxonomy import Taxonomy
 
     tree = Taxonomy.load(arguments.taxonomy) if arguments.taxonomy else None

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hlip.image_folder import LEAK, ImportingError, draw_splits, import_images
-from hlip.importing import add_import
+from hlip.importing.cli import add_import
+from hlip.importing.images import LEAK, ImportingError, draw_splits, import_images
 from hlip.prepare import prepare
 from hlip.store import Store
 from hlip.study import Scan, Study, read_manifest

@@ -9,8 +9,6 @@ Notable choices:
 - A class is called as its folder, with underscores as spaces; a CSV's labels are taken as they are. Whether a taxonomy has a class of
   that name is asked where one is used.
 - PATIENT folders of one name are one patient, under whichever class they lie: who numbers patients anew in each class needs a CSV.
-- Splits are drawn patient by patient, largest first: each goes where its classes, and images altogether, are most wanting. Classes then
-  have about the wanted shares in each split, whatever the shares are (equal folds, as libraries make them, give only some).
 - An image whose patient is unknown is a patient of its own: that may leak, and is said.
 """
 
@@ -18,35 +16,26 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import os
 import re
 import warnings
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
-from hlip.scanfile import is_image
+from hlip.importing.outcome import ImportingError, check_place, some
+from hlip.importing.splits import SHARES, SPLIT_NAMES, check_patients, draw_splits
+from hlip.scans.filekind import is_image
 from hlip.study import SPLITS, Scan, Study, write_manifest
 from hlip.taxonomy import Taxonomy
 
-SHARES = (0.7, 0.1, 0.2)
-"""Of train, val and test."""
 LEAK = "images of one patient may be in several splits: a leak; give PATIENT folders or a CSV"
-_SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _COLUMNS = ("path", "label", "patient_id", "split", "report")
 _TAKEN = ("study_id", "scans", "sentences", "labels", "imported")  # columns that would overwrite what the manifest says
 _ORIGIN = {"imported": "images"}  # in every line, so that a second run knows a manifest of its own
 _DEPTH = 6  # folders looked into; more than any layout has, so that images lying too deep are named
 _LONGEST = 150  # letters of a study id, which becomes a file name of the store
-_SHOWN = 10  # faults of an import have one cause: the first tell it
-
-
-class ImportingError(ValueError):
-    """A folder or CSV cannot become a manifest; the message names the files and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +102,7 @@ def import_images(
     folder, manifest = Path(os.path.abspath(folder)), Path(manifest)
     if not folder.is_dir():
         raise ImportingError(f"{folder}: no such folder")
-    _check_place(manifest)
+    check_place(manifest, "images")
     if labels:
         studies, left_out = _listed(folder, Path(labels))
     else:
@@ -132,7 +121,9 @@ def import_images(
     if studies[0].split is not None:
         if splits is not None:
             raise ImportingError(f"{labels or folder}: states its splits itself; leave --splits out")
-        _check_patients(studies)
+        check_patients(
+            studies, "move them into one; or, if their folders only happen to share a name, tell them apart in a CSV (--labels)"
+        )
     else:
         drawn = draw_splits(studies, SHARES if splits is None else splits, seed)
         studies = [replace(study, split=drawn[study.patient_id]) for study in studies]
@@ -149,49 +140,15 @@ def import_images(
     )
 
 
-def draw_splits(studies: Sequence[Study], shares: Sequence[float], seed: int) -> dict[str, str]:
-    """The split of each patient; every split with a share gets a patient as long as there are enough.
-
-    Raises:
-        ImportingError: shares that are not three parts of 1.
-    """
-    if len(shares) != len(SPLITS) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
-        raise ImportingError(
-            f"splits {' '.join(map(str, shares))}: expected the shares of {', '.join(SPLITS)}, which sum up to 1"
-        )
-    patients = sorted({study.patient_id for study in studies})
-    columns = {
-        name: place for place, name in enumerate(sorted({label for study in studies for label in study.labels or ("",)}), 1)
-    }
-    row = {patient: place for place, patient in enumerate(patients)}
-    counts = np.zeros((len(patients), 1 + len(columns)))  # column 0: all images
-    for study in studies:
-        counts[row[study.patient_id], [0, *(columns[label] for label in study.labels or ("",))]] += 1
-    wanted = np.array(shares)[:, None] * np.ones(counts.shape[1])
-    parts = counts / counts.sum(axis=0)  # of each class, so that rare ones weigh as much
-    order = np.random.default_rng(seed).permutation(len(patients))
-    order = order[np.argsort(-counts[order, 0], kind="stable")]
-    home = np.zeros(len(patients), dtype=np.int64)
-    for place in order:
-        lack = (wanted[:, counts[place] > 0]).mean(axis=1)
-        home[place] = np.where(np.array(shares) > 0, lack, -np.inf).argmax()
-        wanted[home[place]] -= parts[place]
-    for split in np.flatnonzero(np.array(shares) > 0):
-        sizes = np.bincount(home, minlength=len(SPLITS))
-        if not sizes[split] and sizes.max() > 1:
-            home[next(place for place in order[::-1] if home[place] == sizes.argmax())] = split  # the smallest patient there
-    return {patient: SPLITS[home[row[patient]]] for patient in patients}
-
-
 def _sorted_by_folder(folder: Path, manifest: Path) -> tuple[list[Study], dict[str, int]]:
     """Studies without an id as the folders sort them, and what else lies there."""
     files = [file for file in _files(folder, _DEPTH) if file != Path(os.path.abspath(manifest))]
     images = [file for file in files if is_image(file)]
-    splits = {name for name in {file.relative_to(folder).parts[0] for file in images} if name.lower() in _SPLIT_NAMES}
+    splits = {name for name in {file.relative_to(folder).parts[0] for file in images} if name.lower() in SPLIT_NAMES}
     studies, faults = [], []
     for file in images:
         parts = file.relative_to(folder).parts[:-1]
-        split = _SPLIT_NAMES.get(parts[0].lower()) if parts else None
+        split = SPLIT_NAMES.get(parts[0].lower()) if parts else None
         within = parts[1:] if split else parts
         if len(within) not in (1, 2) or (splits and not split):
             faults.append(file.relative_to(folder).as_posix())
@@ -202,7 +159,7 @@ def _sorted_by_folder(folder: Path, manifest: Path) -> tuple[list[Study], dict[s
     if faults:
         layout = f"{'SPLIT/' if splits else ''}CLASS/image or {'SPLIT/' if splits else ''}CLASS/PATIENT/image"
         remedy = f"expected is {layout}; move them, or list the images in a CSV (--labels)"
-        raise ImportingError(f"{folder}: {len(faults)} images lie elsewhere than expected; {remedy}{_some(faults)}")
+        raise ImportingError(f"{folder}: {len(faults)} images lie elsewhere than expected; {remedy}{some(faults)}")
     return studies, _suffixes(file for file in files if not is_image(file))
 
 
@@ -232,18 +189,18 @@ def _listed(folder: Path, table: Path) -> tuple[list[Study], dict[str, int]]:
             faults.append(f"line {number}: {row['path']} stands already on line {line_of[file]}")
         elif not file.is_file():
             faults.append(f"line {number}: no file {file}")
-        elif split and split not in _SPLIT_NAMES:
-            faults.append(f"line {number}: split '{row['split']}' is none of {', '.join(_SPLIT_NAMES)}")
+        elif split and split not in SPLIT_NAMES:
+            faults.append(f"line {number}: split '{row['split']}' is none of {', '.join(SPLIT_NAMES)}")
         elif is_image(file):
             line_of[file] = number
-            studies.append(_study(row, file, _SPLIT_NAMES.get(split)))
+            studies.append(_study(row, file, SPLIT_NAMES.get(split)))
         else:
             others.append(file)
     without = sum(study.split is None for study in studies)
     if 0 < without < len(studies):
         faults.append(f"split: {without} of {len(studies)} images have none; fill in all of them, or none to have them drawn")
     if faults:
-        raise ImportingError(f"{table}: {len(faults)} problem(s){_some(faults)}")
+        raise ImportingError(f"{table}: {len(faults)} problem(s){some(faults)}")
     return studies, _suffixes(others)
 
 
@@ -288,33 +245,5 @@ def _relative(path: Path, folder: Path) -> Path:
     return path.relative_to(folder) if path.is_relative_to(folder) else path.relative_to(path.anchor)
 
 
-def _check_patients(studies: Sequence[Study]) -> None:
-    homes: defaultdict[str, set[str]] = defaultdict(set)
-    for study in studies:
-        homes[study.patient_id].add(str(study.split))
-    torn = [f"{patient}: {', '.join(sorted(found))}" for patient, found in sorted(homes.items()) if len(found) > 1]
-    if torn:
-        remedy = "move them into one; or, if their folders only happen to share a name, tell them apart in a CSV (--labels)"
-        raise ImportingError(f"{len(torn)} patients are in several splits, a leak; {remedy}{_some(torn)}")
-
-
-def _check_place(manifest: Path) -> None:
-    """Only a manifest that this command wrote is written over."""
-    if not manifest.exists():
-        return
-    try:
-        with manifest.open(encoding="utf-8") as lines:
-            ours = json.loads(next(lines)).get("imported") == _ORIGIN["imported"]
-    except (OSError, ValueError, AttributeError, StopIteration):
-        ours = False
-    if not ours:
-        raise ImportingError(f"{manifest}: stands there and was not written by this command; name another place, or delete it")
-
-
 def _suffixes(files: Iterator[Path] | Sequence[Path]) -> dict[str, int]:
     return dict(Counter(file.suffix.lower() or "(no suffix)" for file in files).most_common())
-
-
-def _some(faults: Sequence[str]) -> str:
-    more = f"\n  and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-    return "\n  " + "\n  ".join(faults[:_SHOWN]) + more

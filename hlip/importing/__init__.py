@@ -1,0 +1,1 @@
+"""Others' ways of laying out data -> a manifest."""

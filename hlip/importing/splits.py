@@ -1,0 +1,67 @@
+"""Splits by patient: drawn where nobody states them, checked where somebody does.
+
+Drawn patient by patient, largest first: each goes where its classes, and studies altogether, are most wanting. Classes then have about the
+wanted shares in each split, whatever the shares are (equal folds, as libraries make them, give only some).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from hlip.importing.outcome import ImportingError, some
+from hlip.study import SPLITS, Study
+
+SHARES = (0.7, 0.1, 0.2)
+"""Of train, val and test."""
+SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""What others call the splits."""
+
+
+def draw_splits(studies: Sequence[Study], shares: Sequence[float], seed: int) -> dict[str, str]:
+    """The split of each patient; every split with a share gets a patient as long as there are enough.
+
+    Raises:
+        ImportingError: shares that are not three parts of 1.
+    """
+    if len(shares) != len(SPLITS) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+        raise ImportingError(
+            f"splits {' '.join(map(str, shares))}: expected the shares of {', '.join(SPLITS)}, which sum up to 1"
+        )
+    patients = sorted({study.patient_id for study in studies})
+    columns = {
+        name: place for place, name in enumerate(sorted({label for study in studies for label in study.labels or ("",)}), 1)
+    }
+    row = {patient: place for place, patient in enumerate(patients)}
+    counts = np.zeros((len(patients), 1 + len(columns)))  # column 0: all images
+    for study in studies:
+        counts[row[study.patient_id], [0, *(columns[label] for label in study.labels or ("",))]] += 1
+    wanted = np.array(shares)[:, None] * np.ones(counts.shape[1])
+    parts = counts / counts.sum(axis=0)  # of each class, so that rare ones weigh as much
+    order = np.random.default_rng(seed).permutation(len(patients))
+    order = order[np.argsort(-counts[order, 0], kind="stable")]
+    home = np.zeros(len(patients), dtype=np.int64)
+    for place in order:
+        lack = (wanted[:, counts[place] > 0]).mean(axis=1)
+        home[place] = np.where(np.array(shares) > 0, lack, -np.inf).argmax()
+        wanted[home[place]] -= parts[place]
+    for split in np.flatnonzero(np.array(shares) > 0):
+        sizes = np.bincount(home, minlength=len(SPLITS))
+        if not sizes[split] and sizes.max() > 1:
+            home[next(place for place in order[::-1] if home[place] == sizes.argmax())] = split  # the smallest patient there
+    return {patient: SPLITS[home[row[patient]]] for patient in patients}
+
+
+def check_patients(studies: Sequence[Study], remedy: str) -> None:
+    """
+    Raises:
+        ImportingError: a patient in several splits; `remedy` says what its owner can do.
+    """
+    homes: defaultdict[str, set[str]] = defaultdict(set)
+    for study in studies:
+        homes[study.patient_id].add(str(study.split))
+    torn = [f"{patient}: {', '.join(sorted(found))}" for patient, found in sorted(homes.items()) if len(found) > 1]
+    if torn:
+        raise ImportingError(f"{len(torn)} patients are in several splits, a leak; {remedy}{some(torn)}")

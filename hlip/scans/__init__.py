@@ -1,0 +1,1 @@
+"""A scan from disk to voxels with a trusted place in the patient: NIfTI and its kin, DICOM series, 2-D images."""

@@ -1,0 +1,112 @@
+"""A NIfTI or MGH file -> one scan."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.arrayproxy import ArrayProxy
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
+
+from hlip.scans.scan import LoadedScan, VolumeError, volume_shape
+from hlip.scans.sequence import guess_sequence
+
+_NIFTI2_MARK = (540).to_bytes(4, "little")  # the header size, with which a NIfTI-2 file begins
+_READ_ERRORS = (ImageFileError, HeaderDataError, EOFError, OSError, zlib.error, ValueError, MemoryError, OverflowError)
+
+
+def read_nifti(path: Path) -> LoadedScan:
+    try:
+        if path.name.lower().endswith(".nii.gz"):
+            with _GzipInPieces(path) as stream:
+                scan = _read_image(path, _open_stream(stream))
+                _read_to_the_end(path, stream)
+            return scan
+        return _read_image(path, nib.load(path))
+    except VolumeError:
+        raise
+    except _READ_ERRORS as error:
+        raise _unreadable(path, error) from error
+
+
+class _GzipInPieces(gzip.GzipFile):
+    """Fills a large buffer piece by piece; the standard class makes a second copy of all of it first."""
+
+    def readinto(self, buffer: Any) -> int:
+        view, filled = memoryview(buffer).cast("B"), 0
+        while piece := self.read(min(1 << 20, len(view) - filled)):
+            view[filled : filled + len(piece)] = piece
+            filled += len(piece)
+        return filled
+
+
+def _open_stream(stream: gzip.GzipFile) -> nib.spatialimages.SpatialImage:
+    size = stream.read(4)
+    stream.seek(0)
+    image_class = nib.Nifti2Image if _NIFTI2_MARK in (size, size[::-1]) else nib.Nifti1Image
+    return image_class.from_stream(stream)
+
+
+def _read_to_the_end(path: Path, stream: gzip.GzipFile) -> None:
+    """A damaged stream shows in the check sum, which stands at the very end: reading only the voxels would miss it."""
+    for _ in range(64):
+        if not stream.read(1 << 20):
+            return
+    raise VolumeError("not_an_image", f"{path}: goes on long after its last voxel; copy or export it again")
+
+
+def _read_image(path: Path, image: object) -> LoadedScan:
+    if not isinstance(image, nib.spatialimages.SpatialImage):
+        raise VolumeError("not_an_image", f"{path}: holds a {type(image).__name__}, not a volume")
+    shape = volume_shape(path, tuple(int(n) for n in image.shape))
+    dtype = image.get_data_dtype()
+    if dtype.fields is not None or np.issubdtype(dtype, np.complexfloating):
+        raise VolumeError("rgb_or_complex", f"{path}: holds {_kind(dtype)} values; export the grey-value magnitude image")
+    proxy = image.dataobj
+    if isinstance(proxy, ArrayProxy):  # scale in float32: the proxy itself would go through float64
+        slope, inter = float(proxy.slope), float(proxy.inter)
+        data = proxy.get_unscaled().astype(np.float32)
+        if (slope, inter) != (1, 0):
+            data *= np.float32(slope)
+            data += np.float32(inter)
+    else:
+        slope, data = 1.0, np.asanyarray(proxy).astype(np.float32)
+    data = data.reshape(shape, order="A")
+    return LoadedScan(data, _affine(path, image), path, guess_sequence(path.name), "", slope, _orientation_notes(image))
+
+
+def _affine(path: Path, image: nib.spatialimages.SpatialImage) -> NDArray[np.float64]:
+    affine = image.affine
+    if affine is None:
+        raise VolumeError("bad_affine", f"{path}: no affine in the header; export the scan again")
+    return np.asarray(affine, dtype=np.float64)
+
+
+def _orientation_notes(image: nib.spatialimages.SpatialImage) -> tuple[str, ...]:
+    header = image.header
+    if isinstance(header, nib.Nifti1Header) and not int(header["sform_code"]) and not int(header["qform_code"]):
+        return ("the header states no orientation: left and right are a guess",)
+    return ()
+
+
+def _kind(dtype: np.dtype) -> str:
+    return "colour" if dtype.fields is not None else "complex"
+
+
+def _unreadable(path: Path, error: Exception) -> VolumeError:
+    """Which of our reasons an error is. A gzip stream that ends early is an EOFError, a short file OSError or ValueError."""
+    detail = " ".join(f"{type(error).__name__}: {error}".rstrip(": ").split())  # one line, for tables
+    if isinstance(error, PermissionError):
+        return VolumeError("no_permission", f"{path}: may not be read; correct its permissions")
+    if isinstance(error, MemoryError):
+        return VolumeError("too_large", f"{path}: does not fit into memory")
+    not_gzip = isinstance(error, gzip.BadGzipFile) and "Not a gzipped file" in str(error)
+    if isinstance(error, (ImageFileError, HeaderDataError)) or not_gzip:
+        return VolumeError("not_an_image", f"{path}: not a readable NIfTI or DICOM file ({detail})")
+    return VolumeError("truncated", f"{path}: incomplete or damaged ({detail}); copy it again")

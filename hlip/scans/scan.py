@@ -1,0 +1,119 @@
+"""One loaded scan, the rules that hold for every one, and the error that names which was broken.
+
+Coordinates are RAS millimetres, as nibabel gives them: x grows to the patient's right, y to the front, z upwards.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+MIN_SLICES = 4
+"""Along any axis. Fewer are a localizer or a single image."""
+MIN_DISTINCT = 16
+"""Grey values of a scan. Fewer are a mask or a label map."""
+MAX_VOXELS = 2**30
+"""4 GiB as float32. A larger header is damaged or hostile."""
+_SPACING_RANGE = (0.01, 100.0)  # mm
+
+
+class VolumeError(ValueError):
+    """A scan cannot be used. `reason` is a short code for tables, the text names the file and the remedy."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[VolumeError], tuple[str, str]]:
+        return type(self), (self.reason, str(self))  # crosses process borders with its code
+
+
+@dataclass(frozen=True)
+class LoadedScan:
+    """Voxels of one scan and where they lie."""
+
+    data: NDArray[np.float32]
+    """(X, Y, Z) in file order, in the file's units (HU for a CT) after scale slope and intercept."""
+    affine: NDArray[np.float64]
+    """(4, 4), voxel index (x, y, z, 1) -> RAS mm."""
+    path: Path
+    sequence: str = ""
+    """Guessed from the file name or the DICOM series description; may be empty."""
+    modality: str = ""
+    """DICOM modality (MR, CT), empty for NIfTI, which does not say."""
+    slope: float = 1.0
+    """The scale slope that was applied. Not an integer: the stored values are not the scanner's own."""
+    notes: tuple[str, ...] = field(default_factory=tuple)
+    """What a reader should know although the scan is usable."""
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size in mm along x, y, z of the file."""
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
+        return x, y, z
+
+    @property
+    def codes(self) -> str:
+        """Where the file's axes point, e.g. RAS or LPI ("to" naming of nibabel)."""
+        return "".join(nib.orientations.aff2axcodes(self.affine))
+
+
+def sample(data: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """About `count` voxels at equal steps through memory; the step shares no factor with an axis, so that it does not walk
+    along one row or plane."""
+    step = max(1, data.size // count)
+    while any(math.gcd(step, n) > 1 for n in data.shape):
+        step += 1
+    return data.reshape(-1, order="A")[::step]
+
+
+def volume_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The first three axes, or the reason why there are not three."""
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) > 3:
+        count = int(np.prod(shape[3:]))
+        raise VolumeError("series_4d", f"{path}: a series of {count} volumes {shape}; split it and name the ones to use")
+    if len(shape) < 3 or min(shape) == 1:
+        raise VolumeError("not_3d", f"{path}: a 2-D image {shape}; a scan needs at least {MIN_SLICES} slices")
+    if min(shape) < MIN_SLICES:
+        raise VolumeError("too_few_slices", f"{path}: shape {shape}; a scan needs at least {MIN_SLICES} slices")
+    if int(np.prod(shape, dtype=object)) > MAX_VOXELS:
+        raise VolumeError("too_large", f"{path}: the header claims {shape} voxels, over {MAX_VOXELS}; is it damaged?")
+    return shape
+
+
+def check(scan: LoadedScan) -> None:
+    """The rules that hold for every scan, whatever it will be prepared to."""
+    path, data = scan.path, scan.data
+    volume_shape(path, data.shape)
+    _check_affine(path, scan.affine)
+    low, high = float(data.min()), float(data.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        count = int(data.size - np.isfinite(data).sum())
+        raise VolumeError("nan", f"{path}: {count} of {data.size} voxels are NaN or infinite; replace them, then prepare again")
+    if low == high:
+        raise VolumeError("constant", f"{path}: every voxel is {low:g}; export the scan again")
+    # A glance at some voxels is enough for nearly all scans; only a suspicious one is counted in full.
+    some = sample(data, 8192)
+    if len(np.unique(some)) < MIN_DISTINCT:
+        distinct = 1 + len(np.unique(data[data != some[0]]))
+        if distinct < MIN_DISTINCT:
+            raise VolumeError("label_map", f"{path}: only {distinct} distinct values: a mask or label map, not a scan")
+
+
+def _check_affine(path: Path, affine: NDArray[np.float64]) -> None:
+    remedy = "correct sform / qform or export the scan again"
+    if affine.shape != (4, 4) or not np.isfinite(affine).all():
+        raise VolumeError("bad_affine", f"{path}: the affine holds values that are not numbers; {remedy}")
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    if spacing.min() < _SPACING_RANGE[0] or spacing.max() > _SPACING_RANGE[1]:
+        shown = " x ".join(f"{value:g}" for value in spacing)
+        raise VolumeError("bad_affine", f"{path}: voxels of {shown} mm; {remedy}")
+    if abs(np.linalg.det(affine[:3, :3] / spacing)) < 0.1:
+        raise VolumeError("bad_affine", f"{path}: the axes of the affine are not independent; {remedy}")

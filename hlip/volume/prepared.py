@@ -1,0 +1,101 @@
+"""A scan and a `VolumeSpec` -> prepared volumes: intensity first, then the grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hlip.scans.scan import LoadedScan, VolumeError, sample
+from hlip.volume import fitting
+from hlip.volume.spec import VolumeSpec
+
+_FILL = 0.10  # less of the foreground's own box filled than this: no organ, but what a threshold left
+
+
+@dataclass(frozen=True)
+class PreparedVolume:
+    """One volume as a network sees it."""
+
+    voxels: NDArray[np.uint8]
+    """(D, H, W)."""
+    affine: NDArray[np.float64]
+    """(4, 4), voxel index (d, h, w, 1) -> RAS mm."""
+    window: str = ""
+    """Name of the CT window, empty for percentiles."""
+    notes: tuple[str, ...] = field(default_factory=tuple)
+    low: float = 0.0
+    """Intensity that became 0, in the scan's units."""
+    high: float = 0.0
+    """Intensity that became 255."""
+    foreground: float = 0.0
+    """Share of the scan's voxels that are not background."""
+
+
+def prepare_volume(scan: LoadedScan, spec: VolumeSpec) -> list[PreparedVolume]:
+    """Prepare one scan: one volume, or one for each CT window.
+
+    Raises:
+        VolumeError: not_2d (the spec is one for images), thresholded (a floor value cut the tissue away), not_hu (windows on values that are
+            no HU), no_contrast, out_of_view (nothing of the scan lies in the volume).
+    """
+    if spec.kind != "scan":
+        raise VolumeError("not_2d", f"{scan.path}: a scan, but the spec is one for images; name the spec of a scan, e.g. mri")
+    ranges, notes = _intensity(scan, spec)
+    mask = _foreground(scan.data, spec)
+    share = float(mask.mean())
+    volumes, affine = fitting.fit(scan, spec, [(low, high) for _, low, high in ranges], mask)
+    if not any(voxels.any() for voxels in volumes):
+        remedy = "check the affine, or the spec's size and windows"
+        raise VolumeError("out_of_view", f"{scan.path}: nothing of the scan lies in the prepared volume; {remedy}")
+    return [
+        PreparedVolume(voxels, affine, window, notes, low, high, share)
+        for voxels, (window, low, high) in zip(volumes, ranges, strict=True)
+    ]
+
+
+def _intensity(scan: LoadedScan, spec: VolumeSpec) -> tuple[list[tuple[str, float, float]], tuple[str, ...]]:
+    """(window name, low, high) of each volume to make, and notes; or why there is none."""
+    path, data, notes = scan.path, scan.data, list(scan.notes)
+    cuts = spec.percentiles or (0.5, 99.5)
+    # For windows only the median is used: spare the memory of a whole CT.
+    flat = sample(data, 2**20) if spec.windows else data.ravel(order="K")
+    low, middle, high = (float(value) for value in np.percentile(flat, (cuts[0], 50, cuts[1])))
+    # A value that more than half of the voxels hold is the median: no histogram needed.
+    same = data == np.float32(middle)
+    share = float(np.count_nonzero(same)) / data.size
+    sparse = share > 0.9 and _fill(~same) < _FILL
+    if sparse and (spec.windows or scan.slope != int(scan.slope)):
+        cause = "and its values were rescaled, so they are no HU" if not spec.windows else "so they are no plain HU"
+        raise VolumeError(
+            "thresholded", f"{path}: {share:.1%} of the voxels hold the value {middle:g}, {cause}; use the original series"
+        )
+    if spec.windows:
+        if float(data.min()) >= 0:
+            remedy = "was the rescale intercept lost, or is this no CT?"
+            raise VolumeError("not_hu", f"{path}: no value below 0, while air is -1000 HU; {remedy}")
+        return [(name, level - width / 2, level + width / 2) for name, level, width in spec.windows], tuple(notes)
+    if low == high:
+        raise VolumeError("no_contrast", f"{path}: the {cuts[0]} and {cuts[1]} percentiles are both {low:g}: almost empty")
+    if sparse:
+        notes.append(f"{share:.1%} of the voxels hold one value: a thresholded or masked image (vessels only?)")
+    if scan.modality == "CT" or (low <= -900 and high > 100):
+        notes.append("looks like CT, but this spec scales by percentiles as for MRI: use a CT spec (head_ct, chest_ct)")
+    return [("", low, high)], tuple(notes)
+
+
+def _fill(mask: NDArray[np.bool_]) -> float:
+    """Share of its own bounding box (98 % of it along each axis, so that specks do not count) that a mask fills."""
+    spans = fitting.spans(mask, 0.01)
+    box = np.prod([max(1.0, high - low + 1) for low, high in spans])
+    return float(np.count_nonzero(mask)) / float(box)
+
+
+def _foreground(data: NDArray[np.float32], spec: VolumeSpec) -> NDArray[np.bool_]:
+    """What is not background: above -200 HU, or above 30 % of the mean of all that is brighter than the mean."""
+    if spec.windows:
+        return data > -200
+    low = float(data.min())
+    bright = float(data[data > data.mean(dtype=np.float64)].mean(dtype=np.float64))
+    return data > np.float32(low + 0.3 * (bright - low))
