@@ -25,17 +25,24 @@ _SAME_SPACING = 1e-3  # mm; headers round, and 0.8800001 is no thicker than 0.88
 
 
 def fit(
-    scan: LoadedScan, spec: VolumeSpec, ranges: Sequence[Range], mask: NDArray[np.bool_]
+    scan: LoadedScan,
+    spec: VolumeSpec,
+    ranges: Sequence[Range],
+    mask: NDArray[np.bool_],
+    grid: NDArray[np.float64] | None = None,
 ) -> tuple[list[NDArray[np.uint8]], NDArray[np.float64]]:
     """One (D, H, W) volume for each intensity range, and their affine (4, 4): (d, h, w, 1) -> RAS mm.
 
     Args:
         mask: (X, Y, Z), the foreground, for specs that centre on it.
+        grid: (4, 4), a grid to lie on instead of one of the scan's own; for `spacing`.
     """
     axes = Axes(scan, spec)
     data = np.ascontiguousarray(scan.data.T)  # (Z, Y, X): a view for what a NIfTI file gives
     if spec.fit == "square":
         return [_square(data, axes, spec, span) for span in ranges], axes.square_affine(spec)
+    if grid is not None:
+        return _on_grid(data, axes, spec, ranges, grid), grid
     return _spacing(data, axes, spec, ranges, mask.T)
 
 
@@ -135,6 +142,15 @@ def _spacing(
         affine[:3, 3] = (axes.affine @ [*centre, 1])[:3] - affine[:3, :3] @ snap
         grid = _across_axes(source, axes, spec, affine, fill)
     return [_bytes(_spread(grid, span)) for span in ranges], affine
+
+
+def _on_grid(
+    data: NDArray[np.float32], axes: Axes, spec: VolumeSpec, ranges: Sequence[Range], affine: NDArray[np.float64]
+) -> list[NDArray[np.uint8]]:
+    """On a grid that another scan of the study stated, parallel to this one or not."""
+    source = data if spec.windows else np.clip(data, *ranges[0])
+    volume = _across_axes(source, axes, spec, affine, min(low for low, _ in ranges))
+    return [_bytes(_spread(volume, span)) for span in ranges]
 
 
 def _centre(axes: Axes, spec: VolumeSpec, mask: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hlip.scans.scan import LoadedScan, VolumeError, sample
 from hlip.volume import fitting
+from hlip.volume.skull_strip import skull_strip
 from hlip.volume.spec import VolumeSpec
 
 _FILL = 0.10  # less of the foreground's own box filled than this: no organ, but what a threshold left
@@ -33,19 +34,26 @@ class PreparedVolume:
     """Share of the scan's voxels that are not background."""
 
 
-def prepare_volume(scan: LoadedScan, spec: VolumeSpec) -> list[PreparedVolume]:
+def prepare_volume(scan: LoadedScan, spec: VolumeSpec, grid: NDArray[np.float64] | None = None) -> list[PreparedVolume]:
     """Prepare one scan: one volume, or one for each CT window.
+
+    Args:
+        grid: (4, 4), `affine` of the study's first volume, where `spec.grid` is `study`; `None` for that first one.
 
     Raises:
         VolumeError: not_2d (the spec is one for images), thresholded (a floor value cut the tissue away), not_hu (windows on values that are
-            no HU), no_contrast, out_of_view (nothing of the scan lies in the volume).
+            no HU), no_contrast, skull_strip, out_of_view (nothing of the scan lies in the volume).
     """
     if spec.kind != "scan":
         raise VolumeError("not_2d", f"{scan.path}: a scan, but the spec is one for images; name the spec of a scan, e.g. mri")
+    if spec.skull_strip is not None:
+        scan = skull_strip(scan, spec.skull_strip)
     ranges, notes = _intensity(scan, spec)
     mask = _foreground(scan.data, spec)
     share = float(mask.mean())
-    volumes, affine = fitting.fit(scan, spec, [(low, high) for _, low, high in ranges], mask)
+    if spec.crop_mm is not None:
+        scan, mask = _crop(scan, mask, spec.crop_mm)
+    volumes, affine = fitting.fit(scan, spec, [(low, high) for _, low, high in ranges], mask, grid)
     if not any(voxels.any() for voxels in volumes):
         remedy = "check the affine, or the spec's size and windows"
         raise VolumeError("out_of_view", f"{scan.path}: nothing of the scan lies in the prepared volume; {remedy}")
@@ -53,6 +61,17 @@ def prepare_volume(scan: LoadedScan, spec: VolumeSpec) -> list[PreparedVolume]:
         PreparedVolume(voxels, affine, window, notes, low, high, share)
         for voxels, (window, low, high) in zip(volumes, ranges, strict=True)
     ]
+
+
+def _crop(scan: LoadedScan, mask: NDArray[np.bool_], margin_mm: float) -> tuple[LoadedScan, NDArray[np.bool_]]:
+    """Scan and foreground within the foreground's box (specks left out) and a margin."""
+    corner, parts = np.eye(4), []
+    for axis, ((low, high), step, count) in enumerate(zip(fitting.spans(mask, 0.001), scan.spacing, mask.shape, strict=True)):
+        margin = int(np.ceil(margin_mm / step))
+        corner[axis, 3] = start = max(0, low - margin)
+        parts.append(slice(start, min(count, high + margin + 1)))
+    box = tuple(parts)
+    return replace(scan, data=scan.data[box], affine=scan.affine @ corner), mask[box]
 
 
 def _intensity(scan: LoadedScan, spec: VolumeSpec) -> tuple[list[tuple[str, float, float]], tuple[str, ...]]:

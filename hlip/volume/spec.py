@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from hlip import resources
+from hlip.volume.skull_strip import TOOLS
 
 _REVISION = 1
 """Part of every digest. Raise it when the same spec begins to give other voxels."""
@@ -48,6 +49,13 @@ class VolumeSpec:
     """Intensities clipped here, then spread over 0..255."""
     windows: tuple[tuple[str, float, float], ...] = ()
     """CT instead of percentiles: (name, level, width) in HU. Each window makes one volume."""
+    grid: str = "scan"
+    """`scan`: every scan has a grid of its own. `study`: all scans of a study lie on the grid of its first usable one, so that one index is one
+    place in the patient in all of them, as channels need it. For `spacing` in the patient's frame only."""
+    crop_mm: float | None = None
+    """Cut each scan to the box of its foreground (of the brain, after `skull_strip`) and this margin, mm, before it is fitted."""
+    skull_strip: str | None = None
+    """A brain extraction program, run on each scan first: a name in `hlip.volume.skull_strip.TOOLS`."""
     kind: str = "scan"
     """`scan`: a 3-D scan of grey values. `image`: a 2-D colour image, of which red, green and blue become three volumes of one plane; its
     8-bit values stay as they are, so `percentiles` is null and there are no windows."""
@@ -84,6 +92,14 @@ class VolumeSpec:
         pairs = [set("RL"), set("AP"), set("IS")]
         if len(self.orientation) != 3 or any(code not in pair for code, pair in zip(self.orientation, pairs, strict=True)):
             faults.append(f"orientation: '{self.orientation}' is not of the form R|L A|P I|S, e.g. RPI")
+        if self.grid not in ("scan", "study"):
+            faults.append(f"grid: '{self.grid}' is neither scan nor study")
+        if self.grid == "study" and (self.fit, self.frame, self.through_plane) != ("spacing", "patient", "axial"):
+            faults.append("grid: of a study needs fit spacing, frame patient and through_plane axial")
+        if self.crop_mm is not None and not 0 <= self.crop_mm < 1000:
+            faults.append(f"crop_mm: {self.crop_mm} is no margin in mm")
+        if self.skull_strip is not None and self.skull_strip not in TOOLS:
+            faults.append(f"skull_strip: '{self.skull_strip}' is none of {', '.join(TOOLS)}")
         if self.kind not in ("scan", "image"):
             faults.append(f"kind: '{self.kind}' is neither scan nor image")
         small = any(wide < count for wide, count in zip(self.resize or (), self.size[1:], strict=False))
@@ -102,7 +118,7 @@ class VolumeSpec:
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> VolumeSpec:
-        """A built-in spec (mri, head_ct, chest_ct, demo, image) or a YAML file of one's own.
+        """A built-in spec (mri, pub_brain_5, hp2l, head_ct, chest_ct, demo, image) or a YAML file of one's own.
 
         Raises:
             ResourceError: no such name or file. SpecError: unknown or impossible setting.
@@ -129,6 +145,8 @@ class VolumeSpec:
 
     def digest(self) -> str:
         """Same digest = same voxels from the same scan. 16 hex digits."""
-        settings = self.as_dict() | {"kind": None if self.kind == "scan" else self.kind}  # it came later: older digests stand
+        settings = self.as_dict()
+        for name in ("kind", "grid"):  # they came later: older digests stand
+            settings[name] = None if settings[name] == "scan" else settings[name]
         content = {key: value for key, value in settings.items() if value not in (None, [])} | {"revision": _REVISION}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -230,6 +230,22 @@ def test_dicom_series(tmp_path: Path) -> None:
             assert scan.data[tuple(place[:3].round().astype(int))] == head()[s, r, c]
 
 
+def test_rescale_of_a_series_and_of_each_slice(tmp_path: Path) -> None:
+    """Shared values are applied by us in float32, those of each slice by the converter: both give what the tags say."""
+    stored = head() + 1024
+    write_series(tmp_path / "shared", head(), RescaleSlope="0.5", RescaleIntercept="-7.25")
+    np.testing.assert_allclose(np.sort(read_scan(tmp_path / "shared").data, None), np.sort(stored * 0.5 - 7.25, None))
+    for number, path in enumerate(sorted(write_series(tmp_path / "each", head()))):
+        data = pydicom.dcmread(path)
+        data.RescaleSlope, data.RescaleIntercept = 1 + number, -number
+        data.save_as(path)
+    expected = []
+    for path in (tmp_path / "each").iterdir():
+        data = pydicom.dcmread(path)
+        expected.append(stored[data.InstanceNumber - 1] * float(data.RescaleSlope) + float(data.RescaleIntercept))
+    np.testing.assert_allclose(np.sort(read_scan(tmp_path / "each").data, None), np.sort(np.stack(expected), None))
+
+
 def test_dicom_refusals(tmp_path: Path) -> None:
     write_series(tmp_path / "few", head(3))
     assert refused(tmp_path / "few") == "too_few_slices"
