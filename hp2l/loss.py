@@ -2,8 +2,9 @@
 
     total = sum_l lambda_l * BCE_l + lambda_c * consistency          (HP2L, Liu et al., Medical Image Analysis 112, 2026)
 
-Unknown labels (mask 0) never count. All sums run in float32, whatever the logits' dtype. Rare classes: see `hp2l.long_tail`; such a form
-changes the cross-entropy alone. Consistency compares the probabilities that will be scored.
+Unknown labels (mask 0) never count; a mean over what is known is one over all processes together, however it is spread. All sums run in
+float32, whatever the logits' dtype. Rare classes: see `hp2l.long_tail`; such a form changes the cross-entropy alone. Consistency compares
+the probabilities that will be scored.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 
 from hlip.taxonomy import Taxonomy
 from hp2l.long_tail import Balance, LongTail, balance
+from hp2l.processes import share_of_count
 
 Direction = Literal["published", "reverse"]
 
@@ -64,7 +66,7 @@ def level_bce(
     if mask is None:
         return loss.mean()
     mask = mask.float()
-    return (loss * mask).sum() / mask.sum().clamp(min=1.0)
+    return (loss * mask).sum() / share_of_count(mask.sum())
 
 
 def edge_consistency(
@@ -93,8 +95,10 @@ def edge_consistency(
         penalty = child_targets.float() * F.relu(parents - children)
     else:
         penalty = F.relu(children - parents)
-    known = torch.ones_like(penalty) if known is None else known.float()
-    return ((penalty * known).sum(dim=0) / known.sum(dim=0).clamp(min=1.0)).sum()
+    if known is None:
+        return penalty.mean(dim=0).sum()
+    known = known.float()
+    return ((penalty * known).sum(dim=0) / share_of_count(known.sum(dim=0))).sum()
 
 
 @dataclass(frozen=True)

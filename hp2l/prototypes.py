@@ -16,8 +16,9 @@ from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
+
+from hp2l.processes import summed
 
 Prototypes = Literal["none", "one_hot", "learnable", "ema"]
 Averaging = Literal["plain", "first", "corrected"]
@@ -93,9 +94,7 @@ class PrototypeBank(nn.Module):
             _sums(feature, target, None if masks is None else masks[place])
             for place, (feature, target) in enumerate(zip(features, targets, strict=True))
         ]
-        total = torch.cat(rows)
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            dist.all_reduce(total)
+        total = summed(torch.cat(rows))
         for level, row in enumerate(total.split(self.counts), start=1):
             self._step(level, row[:, :-1], row[:, -1:])
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +16,8 @@ from torch import Tensor
 from hlip.taxonomy import Taxonomy
 from hp2l.long_tail import balance, count_labels
 from hp2l.loss import HP2LLoss, LossConfig, edge_consistency, level_bce
+
+ROOT = Path(__file__).parents[2]
 
 LN3 = math.log(3.0)  # sigmoid(ln 3) = 0.75
 TREE = Taxonomy.from_dict(
@@ -334,3 +340,52 @@ def test_the_loss_has_no_state_and_no_parameters() -> None:
     loss = HP2LLoss(Taxonomy.load("brain_mri"))
     assert not loss.state_dict()
     assert not list(loss.parameters())
+
+
+WORKER = """
+import sys
+import torch
+import torch.distributed as dist
+from hlip.taxonomy import Taxonomy
+from hp2l.loss import HP2LLoss
+
+rank, folder = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+share = torch.load(f"{folder}/shares.pt", weights_only=True)[rank]
+logits = [level.requires_grad_() for level in share["logits"]]
+total, _ = HP2LLoss(Taxonomy.load("brain_mri_2level"))(logits, share["targets"], share["masks"])
+total.backward()
+torch.save([level.grad for level in logits], f"{folder}/gradients{rank}.pt")
+dist.destroy_process_group()
+"""
+
+
+def test_two_processes_equal_one_however_the_known_labels_are_spread(tmp_path: Path) -> None:
+    tree = Taxonomy.load("brain_mri_2level")
+    generator = torch.Generator().manual_seed(0)
+    whole = {
+        "logits": [torch.randn(8, count, generator=generator) for count in tree.counts],
+        "targets": [(torch.rand(8, count, generator=generator) < 0.3).float() for count in tree.counts],
+        "masks": [torch.ones(8, count) for count in tree.counts],
+    }
+    whole["masks"][1][1:4] = 0.0  # the first process knows one of its four studies at level 2, the second all
+    logits = [level.clone().requires_grad_() for level in whole["logits"]]
+    total, _ = HP2LLoss(tree)(logits, whole["targets"], whole["masks"])
+    total.backward()
+    shares = [
+        {name: [level[cut].clone() for level in levels] for name, levels in whole.items()} for cut in (slice(4), slice(4, 8))
+    ]
+    torch.save(shares, tmp_path / "shares.pt")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", WORKER]
+    workers = [subprocess.Popen([*command, str(rank), str(tmp_path)], env=environment) for rank in (0, 1)]
+    try:
+        assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+    finally:
+        for worker in workers:
+            worker.kill()
+    for rank, cut in enumerate((slice(4), slice(4, 8))):
+        found = torch.load(tmp_path / f"gradients{rank}.pt", weights_only=True)
+        for level, gradient in zip(logits, found, strict=True):
+            assert level.grad is not None
+            torch.testing.assert_close(gradient / 2, level.grad[cut], rtol=1e-6, atol=1e-8)  # engines average over processes
