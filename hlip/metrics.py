@@ -175,40 +175,6 @@ def holm(p_values: ArrayLike) -> Floats:
     return adjusted
 
 
-# --- calibration -----------------------------------------------------------------------------------------------------
-
-
-def brier(target: ArrayLike, score: ArrayLike) -> float:
-    """Mean squared distance of score and truth, (N,) each; 0 is perfect, a constant 0.5 gives 0.25."""
-    truth, values = checked(target, score)
-    return float(np.mean((values - truth) ** 2)) if values.size else float("nan")
-
-
-def reliability_curve(target: ArrayLike, score: ArrayLike, bins: int = 10) -> tuple[Floats, Floats, NDArray[np.intp]]:
-    """Mean score, observed frequency and number of studies in `bins` equal bins of [0, 1]; empty bins are NaN, NaN, 0.
-
-    Raises:
-        ValueError: a score lies outside [0, 1].
-    """
-    truth, values = checked(target, score)
-    if values.size and (values.min() < 0 or values.max() > 1):
-        raise ValueError(f"scores span {values.min():.3g} to {values.max():.3g}; calibration needs probabilities in [0, 1]")
-    place = np.minimum((values * bins).astype(int), bins - 1)
-    count = np.bincount(place, minlength=bins)
-    mean_score = ratio(np.bincount(place, weights=values, minlength=bins), count)
-    frequency = ratio(np.bincount(place, weights=truth.astype(np.float64), minlength=bins), count)
-    return mean_score, frequency, count
-
-
-def expected_calibration_error(target: ArrayLike, score: ArrayLike, bins: int = 10) -> float:
-    """Mean over studies of |mean score - observed frequency| of the study's bin (equal-width bins of [0, 1])."""
-    mean_score, frequency, count = reliability_curve(target, score, bins)
-    if not count.sum():
-        return float("nan")
-    filled = count > 0
-    return float(np.average(np.abs(mean_score - frequency)[filled], weights=count[filled]))
-
-
 # --- retrieval -------------------------------------------------------------------------------------------------------
 
 

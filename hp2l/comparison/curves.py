@@ -8,6 +8,7 @@ from typing import Any
 from hlip import metrics
 from hp2l.comparison.scores import Scores
 from hp2l.comparison.truth import Truth
+from hp2l.statistics.reliability import calibration_error, reliability_curve
 
 
 def curves(tables: Mapping[str, Scores], truth: Truth) -> dict[str, Any]:
@@ -29,10 +30,10 @@ def curves(tables: Mapping[str, Scores], truth: Truth) -> dict[str, Any]:
             truth.targets[level][test][:, keep][chosen],
         )
         if score.size and score.min() >= 0 and score.max() <= 1:
-            mean, frequency, count = metrics.reliability_curve(target, score)
+            mean, frequency, count = reliability_curve(target, score)
             points = {"mean_score": mean, "frequency": frequency, "count": count}
             result["reliability"][method] = {
                 **points,
-                "ece": metrics.expected_calibration_error(target, score),
+                "ece": float(calibration_error(target, score)[0]),
             }
     return result

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from hlip import metrics
 from hp2l.comparison.measured import METRICS, Measured, Samples, macros
 from hp2l.comparison.paired import level_differences, with_differences
 from hp2l.comparison.resampling import summary
 from hp2l.comparison.scores import Scores
 from hp2l.comparison.thresholds import Thresholds
 from hp2l.comparison.truth import Truth, left_out
+from hp2l.statistics.reliability import brier, calibration_error
 
 
 def level_section(
@@ -52,6 +52,6 @@ def _per_class(level: int, k: int, scores: Scores, truth: Truth, limits: Thresho
         "threshold_at_specificity": limits.specific[k],
     }
     entry.update({metric: summary(samples[metric][k]) for metric in METRICS})
-    entry["brier"] = metrics.brier(target, score) if probability else np.nan
-    entry["expected_calibration_error"] = metrics.expected_calibration_error(target, score) if probability else np.nan
+    entry["brier"] = float(brier(target, score).score[0]) if probability else np.nan
+    entry["expected_calibration_error"] = float(calibration_error(target, score)[0]) if probability else np.nan
     return entry

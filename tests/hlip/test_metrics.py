@@ -185,19 +185,7 @@ def test_holm_by_hand() -> None:
     np.testing.assert_allclose(metrics.holm([0.04, 0.01, np.nan, 0.03]), [0.06, 0.03, np.nan, 0.06])
 
 
-# --- calibration, retrieval ------------------------------------------------------------------------------------------
-
-
-def test_calibration_by_hand() -> None:
-    target, score = [0, 1, 1, 1], [0.1, 0.15, 0.9, 1.0]
-    assert metrics.brier(target, score) == pytest.approx((0.01 + 0.7225 + 0.01 + 0) / 4)
-    mean, frequency, count = metrics.reliability_curve(target, score, bins=2)
-    np.testing.assert_allclose(mean, [0.125, 0.95])
-    np.testing.assert_allclose(frequency, [0.5, 1.0])
-    np.testing.assert_array_equal(count, [2, 2])
-    assert metrics.expected_calibration_error(target, score, bins=2) == pytest.approx((0.375 + 0.05) / 2)
-    with pytest.raises(ValueError, match="probabilities"):
-        metrics.reliability_curve([0, 1], [-3.0, 2.0])
+# --- retrieval ------------------------------------------------------------------------------------------
 
 
 def test_recall_at_k_by_hand() -> None:
