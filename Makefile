@@ -1,6 +1,6 @@
 # make demo   the whole journey on a simulated cohort, ending in a report
 # make test   lint, type check, tests
-# make bench  what the encoder costs, and what packing saves
+# make bench  what the encoder costs, what packing saves, what preparing costs
 PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= runs/demo
@@ -43,6 +43,7 @@ bench: $(VENV)/.ready
 	$(BIN)/python benchmarks/encoder.py
 	$(BIN)/python benchmarks/pretrain_step.py
 	$(BIN)/python benchmarks/comparison.py
+	$(BIN)/python benchmarks/preparing.py
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""`hlip simulate | import | prepare | ask | evaluate | explain | embed | export`, and the commands other packages add (`compare`).
+"""`hlip simulate | import | prepare | quality | check | ask | evaluate | explain | embed | export`, and what other packages add (`compare`).
 
 Every command is described here and does its work elsewhere; heavy imports wait until a command runs, so that `hlip --help`
 is quick. Expected errors (bad input, missing files) end in one plain line and exit status 2, not in a traceback.
@@ -71,9 +71,24 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="Training: accelerate launch pretrain --help, accelerate launch finetune --help",
     )
     from hlip.importing.cli import add_import
+    from hlip.quality.cli import add_check, add_quality
+    from hlip.reports.cli import add_label, add_reports
 
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for add in (_simulate, add_import, _prepare, _ask, _explain, _evaluate, _embed, _export):
+    for add in (
+        _simulate,
+        add_import,
+        add_reports,
+        add_label,
+        _prepare,
+        add_quality,
+        add_check,
+        _ask,
+        _explain,
+        _evaluate,
+        _embed,
+        _export,
+    ):
         add(commands)
     for point in sorted(entry_points(group="hlip.commands"), key=lambda point: point.name):
         point.load()(commands)
@@ -107,8 +122,9 @@ def _prepare(commands: Any) -> None:
     command = commands.add_parser(
         "prepare",
         help="turn scans (NIfTI, DICOM) of a manifest into a store",
-        description="Orient, resample, window and size every scan of MANIFEST once, into STORE; quality.csv names what was done, or why a "
-        "scan was skipped. Started again, it does only what is missing or was made with another spec.",
+        description="Orient, resample, window and size every scan of MANIFEST once, into STORE; quality.parquet names what was done, or why a "
+        "scan was skipped, quality.html shows it. Started again, it does only what is missing or was made with another spec. On a cluster: "
+        "an array of jobs with --shard 1/N to --shard N/N, then once without --shard, which checks that all is there and writes the index.",
     )
     command.add_argument("manifest", type=Path, metavar="MANIFEST", help="JSON lines, one study a line")
     command.add_argument("store", type=Path, metavar="STORE", help="folder to write")
@@ -118,18 +134,51 @@ def _prepare(commands: Any) -> None:
         metavar="SPEC",
         help=f"how a scan becomes a volume: a YAML file or one of {', '.join(names('volume'))}",
     )
+    command.add_argument(
+        "--reports",
+        default="as_written",
+        metavar="SPEC",
+        help=f"which sentences of the reports are kept: a YAML file or one of {', '.join(names('reports'))} (default: as_written)",
+    )
     command.add_argument("--montage", type=Path, metavar="PNG", help="also draw a picture of some prepared scans to look at")
+    command.add_argument("--shard", type=_shard, metavar="I/N", help="only every N-th study, from the I-th (I from 1 to N)")
+    command.add_argument(
+        "--time-limit",
+        type=float,
+        default=600.0,
+        metavar="S",
+        help="seconds that one scan may take before it is skipped (default: 600; 0: as long as it takes)",
+    )
+    command.add_argument(
+        "--memory",
+        type=float,
+        metavar="GB",
+        help="what each process may take; a scan that needs more is skipped (default: all)",
+    )
     _workers(command)
     command.set_defaults(run=_run_prepare)
 
 
 def _run_prepare(arguments: argparse.Namespace) -> None:
     from hlip.prepare import prepare
+    from hlip.reports.spec import ReportSpec
     from hlip.volume import VolumeSpec
 
-    summary = prepare(arguments.manifest, arguments.store, VolumeSpec.load(arguments.spec), workers=arguments.workers)
+    spec, reports = VolumeSpec.load(arguments.spec), ReportSpec.load(arguments.reports)
+    summary = prepare(
+        arguments.manifest,
+        arguments.store,
+        spec,
+        reports=reports,
+        workers=arguments.workers,
+        shard=arguments.shard,
+        time_limit=arguments.time_limit or None,
+        memory_gb=arguments.memory,
+    )
     print(summary)
-    if arguments.montage and not summary.studies_ready:
+    if arguments.montage and arguments.shard:
+        print("montage: none of a shard")
+    elif arguments.montage and not summary.studies_ready:
         print("montage: none, there is no usable scan")
     elif arguments.montage:
         from hlip.montage import montage
@@ -304,6 +353,13 @@ def _device(command: argparse.ArgumentParser) -> None:
 
 def _workers(command: argparse.ArgumentParser) -> None:
     command.add_argument("--workers", type=_positive, default=None, metavar="N", help="processes (default: one a CPU core)")
+
+
+def _shard(text: str) -> tuple[int, int]:
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"'{text}' is none of 1/N to N/N, e.g. 3/8")
+    return int(number), int(count)
 
 
 def _positive(text: str) -> int:

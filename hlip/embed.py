@@ -4,7 +4,7 @@
     OUT/embeddings-00000.safetensors  "study" (n, P, E), "scan" (m, C) and "scans" (n,) of n studies with m scans, in the order of the
                                       store; on request also "patch" (m, T, C) float16 and "place" (m, T, 3) in RAS mm
     OUT/index.csv                     where each study stands; written last: the cohort is complete
-    OUT/quality.csv                   what preparing did with each scan, when a manifest was embedded
+    OUT/quality.parquet               what preparing did with each scan, when a manifest was embedded
 
 Notable choices
 - A shard is a fixed run of the store's studies and appears only when complete. So a run may be stopped at any time, and the same
@@ -109,7 +109,7 @@ def embed_cohort(
     if model.volume_spec is not None:
         check_spec(store, model.volume_spec)
     if not store.records:
-        raise ValueError(f"{store.path}: holds no study with a usable scan, see its quality.csv")
+        raise ValueError(f"{store.path}: holds no study with a usable scan, see its quality.parquet")
     _claim(out, _description(model, store, tokens, shard_scans) | (facts or {}))
     shards = list(shards_of(store.records, shard_scans))
     todo = [number for number, records in enumerate(shards) if not _is_done(shard_file(out, number), store, records)]
@@ -188,9 +188,9 @@ def _embed_manifest(model: HLIP, manifest: Path, out: Path, arguments: argparse.
     for study_id in without:
         print(f"not embedded: study '{study_id}' has no usable scan", file=sys.stderr)
     summary = embed_cohort(model, store, out, tokens=arguments.tokens, batch_size=arguments.batch_size, facts=facts)
-    write_atomically(out / "quality.csv", (prepared / "quality.csv").read_bytes())
+    write_atomically(out / "quality.parquet", (prepared / "quality.parquet").read_bytes())
     shutil.rmtree(prepared)
-    return _told(summary, out) + (f"; {len(without)} without a usable scan, see quality.csv" if without else "")
+    return _told(summary, out) + (f"; {len(without)} without a usable scan, see quality.parquet" if without else "")
 
 
 def _told(summary: EmbedSummary, out: Path) -> str:
@@ -315,7 +315,7 @@ def _check(out: Path, wanted: dict[str, Any]) -> None:
 
 def _complete(out: Path) -> bool:
     """Whether an earlier run ended, and its shards still stand."""
-    if not (out / "index.csv").is_file() or not (out / "quality.csv").is_file():
+    if not (out / "index.csv").is_file() or not any((out / name).is_file() for name in ("quality.parquet", "quality.csv")):
         return False
     return all((out / name).is_file() for name in {row["shard"] for row in _read_index(out)})
 

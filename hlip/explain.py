@@ -220,8 +220,8 @@ def originals(store: Store, record: StudyRecord, base: Path | None) -> dict[int,
         if row["study_id"] != record.study_id or row["status"] != "ok" or not (path.is_absolute() or base):
             continue
         image = _image(path if base is None else base / path)
-        if image is not None and "x".join(str(n) for n in image.shape[:3]) == row["shape"]:
-            found |= {int(number): image for number in row["volumes"].split()}
+        if image is not None and list(image.shape[:3]) == row["shape"]:
+            found |= dict.fromkeys(row["volumes"], image)
     return found
 
 

@@ -1,21 +1,23 @@
 """Prepared studies on disk: one safetensors file a study, one uint8 tensor a volume, read lazily.
 
     STORE/volume_spec.json                 format version, the VolumeSpec and its digest
-    STORE/studies/<study_id>.safetensors   tensors "0", "1", ... (D, H, W) uint8;
-                                           metadata: sequences, affines, spec digest, sources, quality rows
+    STORE/studies/<study_id>.safetensors   tensors "0", "1", ... (D, H, W) uint8, one a volume, and "before.0", ...: a JPEG of
+                                           each scan as it was read; metadata: sequences, affines, spec digest, sources,
+                                           quality rows, hashes of the volumes, a digest of all this
     STORE/studies/<study_id>.skipped.json  the same metadata of a study without a single usable scan
     STORE/index.jsonl                      one line a study with at least one volume; written last: the store is complete
-    STORE/quality.csv                      one row a scan of every study: what was done, or why not
+    STORE/quality.parquet                  one row a scan of every study: what was done and measured, or why not
+    STORE/quality.html                     the same to look at
+    STORE/checksums.txt                    SHA-256 of the files beside the studies, as `sha256sum` writes them
 
-Every file is written beside its place and then renamed, so that a reader never meets half a file.
+Every file is written beside its place and then renamed, so that a reader never meets half a file. Stores of earlier versions, with
+quality.csv and without pictures, hashes and checksums, are read as well.
 """
 
 from __future__ import annotations
 
-import csv
 import json
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,18 +28,19 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from hlip.checksums import canonical, study_digest, write_checksums
 from hlip.folders import write_atomically
+from hlip.quality.duplicates import voxel_hash
+from hlip.quality.table import read_table
 from hlip.volume import VolumeSpec
 
 if TYPE_CHECKING:
     import torch
 
 FORMAT = 1
-QUALITY_COLUMNS = (
-    "study_id", "scan", "path", "sequence", "status", "reason", "message", "notes", "report", "shape", "spacing_mm",
-    "orientation", "windows", "low", "high", "foreground", "volumes", "prepared_shape",
-)  # fmt: skip
 _META = "hlip"  # the one metadata key: safetensors does not keep the order of several
+BEFORE = "before."
+"""And the number of a scan: the tensor of its picture."""
 
 
 class StoreError(RuntimeError):
@@ -90,7 +93,7 @@ class Store:
             StoreError: no study of that id.
         """
         if study_id not in self._place:
-            raise StoreError(f"{self.path}: no study '{study_id}' (of {len(self)}; skipped ones are in quality.csv)")
+            raise StoreError(f"{self.path}: no study '{study_id}' (of {len(self)}; skipped ones are in quality.parquet)")
         return self.records[self._place[study_id]]
 
     def split(self, name: str) -> list[StudyRecord]:
@@ -123,10 +126,16 @@ class Store:
         return np.array(read_metadata(study_file(self.path, study_id))["affines"], dtype=np.float64)
 
     @cached_property
-    def quality(self) -> list[dict[str, str]]:
-        """The rows of quality.csv."""
-        with (self.path / "quality.csv").open(encoding="utf-8", newline="") as lines:
-            return list(csv.DictReader(lines))
+    def quality(self) -> list[dict[str, Any]]:
+        """The rows of the quality table, typed: `hlip.quality.table.COLUMNS`.
+
+        Raises:
+            StoreError: there is none, or it is damaged.
+        """
+        try:
+            return read_table(self.path)
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{self.path}: no quality table to be read ({error}); run `hlip quality {self.path}`") from error
 
 
 class WithoutSequence(Store):
@@ -171,17 +180,58 @@ def skipped_file(store: Path, study_id: str) -> Path:
     return store / "studies" / f"{study_id}.skipped.json"
 
 
-def write_study(store: Path, study_id: str, volumes: Sequence[NDArray[np.uint8]], metadata: dict[str, Any]) -> None:
-    """Write one study atomically: volumes (D, H, W) uint8 and metadata, or the metadata alone where there is no volume."""
-    text = json.dumps(metadata, ensure_ascii=False, sort_keys=True)
+def write_study(
+    store: Path,
+    study_id: str,
+    volumes: Sequence[NDArray[np.uint8]],
+    metadata: dict[str, Any],
+    pictures: Mapping[int, bytes] | None = None,
+) -> None:
+    """Write one study atomically: volumes (D, H, W) uint8 and metadata, or the metadata alone where there is no volume.
+
+    Args:
+        pictures: scan number -> a JPEG of it as it was read; kept only beside volumes.
+    """
     kept, stale = study_file(store, study_id), skipped_file(store, study_id)
+    tensors = {str(n): np.ascontiguousarray(volume) for n, volume in enumerate(volumes)}
+    pictured = {f"{BEFORE}{scan}": np.frombuffer(jpeg, np.uint8) for scan, jpeg in (pictures or {}).items()} if volumes else {}
+    metadata = metadata | {"hashes": [voxel_hash(volume) for volume in tensors.values()]}
+    text = canonical(metadata | {"digest": study_digest(metadata, pictured)})
     if volumes:
-        content = save({str(n): np.ascontiguousarray(volume) for n, volume in enumerate(volumes)}, metadata={_META: text})
+        content = save(tensors | pictured, metadata={_META: text})
     else:
         kept, stale = stale, kept
         content = text.encode()
     write_atomically(kept, content)
     stale.unlink(missing_ok=True)
+
+
+def read_pictures(file: Path) -> dict[int, bytes]:
+    """Scan number -> a JPEG of it as it was read; empty for the file of an earlier version.
+
+    Raises:
+        StoreError: missing or damaged.
+    """
+    try:
+        with safe_open(file, framework="np") as tensors:
+            names = [name for name in tensors.keys() if name.startswith(BEFORE)]  # noqa: SIM118, no dict
+            return {int(name.removeprefix(BEFORE)): tensors.get_tensor(name).tobytes() for name in names}
+    except (OSError, SafetensorError, ValueError) as error:
+        raise StoreError(f"{file}: missing or damaged ({error}); delete it and prepare again") from error
+
+
+def read_volumes(file: Path, which: Sequence[int]) -> tuple[list[NDArray[np.uint8]], list[NDArray[np.float64]]]:
+    """Volumes (D, H, W) of a study's file and their affines (4, 4), without an index and without torch.
+
+    Raises:
+        StoreError: missing or damaged.
+    """
+    affines = read_metadata(file)["affines"]
+    try:
+        with safe_open(file, framework="np") as tensors:
+            return [tensors.get_tensor(str(n)) for n in which], [np.array(affines[n], np.float64) for n in which]
+    except (OSError, SafetensorError, ValueError, LookupError) as error:
+        raise StoreError(f"{file}: missing or damaged ({error}); delete it and prepare again") from error
 
 
 def read_metadata(file: Path) -> dict[str, Any]:
@@ -233,19 +283,10 @@ def read_spec(store: Path) -> VolumeSpec:
 
 
 def write_index(store: Path, records: Iterable[StudyRecord]) -> None:
-    """Write STORE/index.jsonl, the last act of preparing."""
-    lines = [json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records]
-    write_atomically(store / "index.jsonl", "".join(lines).encode())
-
-
-def write_quality(store: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Write STORE/quality.csv."""
-    partial = store / "quality.csv.partial"
-    with partial.open("w", encoding="utf-8", newline="") as out:
-        table = csv.DictWriter(out, QUALITY_COLUMNS, lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
-    os.replace(partial, store / "quality.csv")
+    """Write STORE/checksums.txt and then STORE/index.jsonl, the last act of preparing."""
+    content = "".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records).encode()
+    write_checksums(store, {"index.jsonl": content})
+    write_atomically(store / "index.jsonl", content)
 
 
 def _read_index(store: Path) -> list[StudyRecord]:

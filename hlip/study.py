@@ -27,7 +27,7 @@ class ManifestError(ValueError):
 
 @dataclass(frozen=True)
 class Scan:
-    """One image series of a study: a NIfTI file or a folder holding one DICOM series."""
+    """One image series of a study: a NIfTI file or a folder holding one DICOM series, or either within a zip (`s.zip/t1.nii.gz`)."""
 
     path: Path
     sequence: str = ""

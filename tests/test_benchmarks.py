@@ -322,3 +322,20 @@ def test_a_map_of_the_lesion_ranks_it_first(explanations):
     assert explanations.area(replace(scan, evidence=-evidence), mask) < 0.05
     assert explanations.area(scan, nib.Nifti1Image(codes * 0, mask.affine)) is None
     assert explanations.tissue_share(scan)[0, :, 0] == pytest.approx([0.75, 1, 1, 1], abs=0.13)  # corners are rounded off
+
+
+# --- preparing -------------------------------------------------------------------------------------------------------
+
+
+def test_preparing_is_held_against_reading(tmp_path, monkeypatch, capsys):
+    preparing = script("preparing")
+    monkeypatch.setattr(preparing, "PROTOCOL", (("T1", (40, 44, 30), (5.0, 5.0, 6.0)), ("T2", (44, 44, 20), (5.0, 5.0, 9.0))))
+    monkeypatch.setattr(preparing, "apart", lambda function, *arguments, **_: function(*arguments))
+    report = tmp_path / "out.json"
+    preparing.main(["--studies", "5", "--spec", "demo", "--json", str(report), "--folder", str(tmp_path / "files")])
+    found = json.loads(report.read_text())["demo"]
+    assert (found["studies"], found["scans"], found["usable"]) == (5, 10, 10)
+    assert found["ratio"] == pytest.approx(found["prepare_seconds"] / found["read_seconds"])
+    assert 0 < found["again_seconds"] < found["prepare_seconds"]
+    assert f"{found['ratio']:.2f} x" in capsys.readouterr().out
+    assert len(list((tmp_path / "files").glob("*.nii.gz"))) == 4, "two files of each sequence, linked"

@@ -14,21 +14,26 @@ Notable choices:
 
 from __future__ import annotations
 
-import csv
+import argparse
 import hashlib
 import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from hlip.importing.files import files_below
 from hlip.importing.outcome import ImportingError, check_place, some
 from hlip.importing.splits import SHARES, SPLIT_NAMES, check_patients, draw_splits
+from hlip.importing.tables import Row, read_table
 from hlip.scans.filekind import is_image
 from hlip.study import SPLITS, Scan, Study, write_manifest
-from hlip.taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    from hlip.taxonomy import Taxonomy
 
 LEAK = "images of one patient may be in several splits: a leak; give PATIENT folders or a CSV"
 _COLUMNS = ("path", "label", "patient_id", "split", "report")
@@ -73,6 +78,46 @@ class ImportedImages:
             files = ", ".join(f"{suffix} {count}" for suffix, count in self.left_out.items())
             lines.append(f"left out, no image file that is read here: {files}")
         return "\n".join(lines)
+
+
+def add_images(sources: Any) -> None:
+    """Add `images` to the sources of `hlip import`."""
+    source = sources.add_parser(
+        "images",
+        help="2-D images, a folder a class: PNG, JPEG, TIFF, BMP, WebP",
+        description="Layouts: FOLDER/CLASS/[PATIENT/]image.png, or FOLDER/{train,val,valid,test}/CLASS/[PATIENT/]image.png, or a CSV. A class "
+        "is called as its folder, underscores read as spaces. PATIENT folders of one name are one patient. Where splits are not given they "
+        "are drawn by patient, as evenly in the classes as possible. Then: hlip prepare MANIFEST STORE --spec image",
+    )
+    source.add_argument("folder", type=Path, metavar="FOLDER", help="folder of the images")
+    source.add_argument("manifest", type=Path, metavar="MANIFEST", help="file to write, e.g. manifest.jsonl")
+    source.add_argument(
+        "--labels",
+        type=Path,
+        metavar="CSV",
+        help="columns path (from FOLDER), label (several parted by ;), and if known patient_id, split, report; instead of folder names",
+    )
+    source.add_argument(
+        "--splits",
+        type=float,
+        nargs=3,
+        metavar=("TRAIN", "VAL", "TEST"),
+        help="shares of the splits, where neither FOLDER nor CSV states them (default: 0.7 0.1 0.2)",
+    )
+    source.add_argument("--seed", type=int, default=0, metavar="S", help="of the draw of splits (default: 0)")
+    source.add_argument(
+        "--taxonomy",
+        metavar="T",
+        help="name or path of a disease tree: labels become its classes by name, synonym or code (ALL: acute lymphoblastic leukemia)",
+    )
+    source.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from hlip.taxonomy import Taxonomy
+
+    tree = Taxonomy.load(arguments.taxonomy) if arguments.taxonomy else None
+    print(import_images(arguments.folder, arguments.manifest, arguments.labels, arguments.splits, arguments.seed, tree))
 
 
 def import_images(
@@ -142,7 +187,7 @@ def import_images(
 
 def _sorted_by_folder(folder: Path, manifest: Path) -> tuple[list[Study], dict[str, int]]:
     """Studies without an id as the folders sort them, and what else lies there."""
-    files = [file for file in _files(folder, _DEPTH) if file != Path(os.path.abspath(manifest))]
+    files = [file for file in files_below(folder, _DEPTH) if file != Path(os.path.abspath(manifest))]
     images = [file for file in files if is_image(file)]
     splits = {name for name in {file.relative_to(folder).parts[0] for file in images} if name.lower() in SPLIT_NAMES}
     studies, faults = [], []
@@ -161,17 +206,6 @@ def _sorted_by_folder(folder: Path, manifest: Path) -> tuple[list[Study], dict[s
         remedy = f"expected is {layout}; move them, or list the images in a CSV (--labels)"
         raise ImportingError(f"{folder}: {len(faults)} images lie elsewhere than expected; {remedy}{some(faults)}")
     return studies, _suffixes(file for file in files if not is_image(file))
-
-
-def _files(folder: Path, depth: int) -> Iterator[Path]:
-    """Files below a folder, through links, in order; hidden ones and what archives leave behind are passed over."""
-    for child in sorted(folder.iterdir()):
-        if child.name.startswith(".") or child.name in ("__MACOSX", "Thumbs.db", "desktop.ini"):
-            continue
-        if not child.is_dir():
-            yield child
-        elif depth:
-            yield from _files(child, depth - 1)
 
 
 def _listed(folder: Path, table: Path) -> tuple[list[Study], dict[str, int]]:
@@ -204,18 +238,9 @@ def _listed(folder: Path, table: Path) -> tuple[list[Study], dict[str, int]]:
     return studies, _suffixes(others)
 
 
-def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
-    """Line number and cells of each row of a CSV; columns checked."""
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.DictReader(lines)
-            reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or ()]
-            rows = [(reader.line_num, {name: (text or "").strip() for name, text in row.items() if name}) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ImportingError(f"{table}: no CSV in UTF-8 ({error}); save it as such") from error
-    if missing := [name for name in ("path", "label") if name not in columns]:
-        raise ImportingError(f"{table}: no column {' and '.join(missing)} (columns, parted by commas: {', '.join(_COLUMNS)})")
-    if taken := [name for name in columns if name in _TAKEN]:
+def _rows(table: Path) -> list[Row]:
+    rows = read_table(table, ("path", "label"))
+    if taken := [name for name in rows[0][1] if name in _TAKEN]:
         raise ImportingError(f"{table}: the column {taken[0]} would overwrite the manifest's own; rename it")
     return rows
 
@@ -245,5 +270,5 @@ def _relative(path: Path, folder: Path) -> Path:
     return path.relative_to(folder) if path.is_relative_to(folder) else path.relative_to(path.anchor)
 
 
-def _suffixes(files: Iterator[Path] | Sequence[Path]) -> dict[str, int]:
+def _suffixes(files: Iterable[Path]) -> dict[str, int]:
     return dict(Counter(file.suffix.lower() or "(no suffix)" for file in files).most_common())

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-
-import numpy as np
+from dataclasses import replace
 
 from hlip.importing.outcome import ImportingError, some
 from hlip.study import SPLITS, Study
@@ -20,12 +19,31 @@ SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "va
 """What others call the splits."""
 
 
+def split_studies(studies: Sequence[Study], shares: Sequence[float] | None, seed: int) -> tuple[list[Study], list[str]]:
+    """Studies with their splits, and notes: drawn by patient where no study has one, else those that are stated.
+
+    Raises:
+        ImportingError: `shares` although splits are stated, a patient in several splits, or impossible shares.
+    """
+    stated = [study for study in studies if study.split is not None]
+    if not stated:
+        drawn = draw_splits(studies, SHARES if shares is None else shares, seed)
+        return [replace(study, split=drawn[study.patient_id]) for study in studies], []
+    if shares is not None:
+        raise ImportingError(f"{len(stated)} of {len(studies)} studies state their split themselves; leave --splits out")
+    check_patients(stated, "give all studies of a patient the same one")
+    bare = len(studies) - len(stated)
+    return list(studies), [f"{bare} of {len(studies)} studies have no split: nothing uses them"] if bare else []
+
+
 def draw_splits(studies: Sequence[Study], shares: Sequence[float], seed: int) -> dict[str, str]:
     """The split of each patient; every split with a share gets a patient as long as there are enough.
 
     Raises:
         ImportingError: shares that are not three parts of 1.
     """
+    import numpy as np  # here, so that a command line that only describes itself is quick
+
     if len(shares) != len(SPLITS) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
         raise ImportingError(
             f"splits {' '.join(map(str, shares))}: expected the shares of {', '.join(SPLITS)}, which sum up to 1"
@@ -35,7 +53,7 @@ def draw_splits(studies: Sequence[Study], shares: Sequence[float], seed: int) ->
         name: place for place, name in enumerate(sorted({label for study in studies for label in study.labels or ("",)}), 1)
     }
     row = {patient: place for place, patient in enumerate(patients)}
-    counts = np.zeros((len(patients), 1 + len(columns)))  # column 0: all images
+    counts = np.zeros((len(patients), 1 + len(columns)))  # column 0: all studies
     for study in studies:
         counts[row[study.patient_id], [0, *(columns[label] for label in study.labels or ("",))]] += 1
     wanted = np.array(shares)[:, None] * np.ones(counts.shape[1])

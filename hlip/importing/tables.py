@@ -5,30 +5,42 @@
     --metadata CSV   KEY and any columns (sex, age, vendor, field_strength, split, ...), which go into the manifest
 
 KEY is a column study_id (or patient_id, which then holds for all studies of the patient). Tables are comma- or, called *.tsv, tab-separated.
+
+Notable choices:
+- The faults of all tables are told at once, each with its line; the same fault on many lines is told once, with their number.
+- A row longer than the header is a fault: a report whose commas are not in quotes would otherwise lose its end silently.
+- Metadata is joined first, so that patients it states are those by which the other tables are joined.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hlip.importing.outcome import ImportingError, some
 from hlip.importing.splits import SPLIT_NAMES
 from hlip.study import Study
-from hlip.taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    from hlip.taxonomy import Taxonomy
 
 SECTIONS = ("clinical_information", "indication", "history", "technique", "comparison", "findings", "impression", "conclusion")
 """Columns that hold parts of a report, in the order of one."""
 KEYS = ("study_id", "patient_id")
-_RESERVED = ("scans", "sentences", "labels", "imported", "report")  # of a manifest; metadata would overwrite them
+_IDENTIFIERS = (*KEYS, "accession_number")  # columns that are never a class, nor told
+RESERVED = ("scans", "sentences", "labels", "imported", "report")
+"""Fields of a manifest that a column of metadata would overwrite."""
 _SHOWN_COLUMNS = 30  # of a table that lacks one
-_YES, _NO = {"1", "1.0", "true", "yes"}, {"0", "0.0", "false", "no"}
+_YES, _NO, _UNKNOWN = {"1", "1.0", "true", "yes"}, {"0", "0.0", "false", "no"}, {"", "-1", "-1.0", "nan"}
 
 Row = tuple[int, dict[str, str]]
-"""Line number and cells of a table's row."""
+"""Line number (of the row's first line) and cells of a table's row."""
+KeyOf = Callable[[Study, str], "str | Sequence[str]"]
+"""What a study is called under a key column; of several names the first that a row has counts."""
 
 
 @dataclass(frozen=True)
@@ -53,125 +65,256 @@ def add_tables(source: argparse.ArgumentParser) -> None:
 
 def tables_of(arguments: argparse.Namespace) -> Tables:
     """What `add_tables` parsed."""
+    from hlip.taxonomy import Taxonomy
+
     tree = Taxonomy.load(arguments.taxonomy) if arguments.taxonomy else None
     return Tables(arguments.reports, arguments.labels, arguments.metadata, tree)
 
 
+class Faults:
+    """What is wrong with a table: texts with their lines; the same text on many lines is one fault."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._lines: dict[str, list[int]] = {}
+
+    def add(self, line: int, text: str) -> None:
+        self._lines.setdefault(text, []).append(line)
+
+    def __bool__(self) -> bool:
+        return bool(self._lines)
+
+    def __str__(self) -> str:
+        told = [
+            f"line {lines[0]}{f' and {len(lines) - 1} more' if len(lines) > 1 else ''}: {text}"
+            for text, lines in self._lines.items()
+        ]
+        return f"{self.file}: {len(told)} problem(s){some(told)}"
+
+    def stop(self) -> None:
+        """
+        Raises:
+            ImportingError: there is any.
+        """
+        if self:
+            raise ImportingError(str(self))
+
+
 def read_table(file: str | Path, needed: Sequence[str] = ()) -> list[Row]:
-    """Rows of a CSV or TSV in UTF-8, cells stripped.
+    """Rows of a CSV or TSV in UTF-8, cells stripped; empty lines are passed over.
 
     Raises:
-        ImportingError: missing, no such table, no row, a column twice, or a needed column that is not there.
+        ImportingError: missing, no such table, no row, a column twice, a needed column that is not there, or a row that is longer than
+            the header.
     """
     file = Path(file)
     if not file.is_file():
         raise ImportingError(f"{file}: no such table")
+    faults, rows = Faults(file), []
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.DictReader(lines, dialect="excel-tab" if file.suffix.lower() == ".tsv" else "excel")
-            reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or ()]
-            rows = [(reader.line_num, {name: (text or "").strip() for name, text in row.items() if name}) for row in reader]
+            reader = csv.reader(lines, dialect="excel-tab" if file.suffix.lower() == ".tsv" else "excel")
+            columns = [name.strip() for name in next(reader, [])]
+            line = reader.line_num + 1
+            for cells in reader:
+                if len(cells) > len(columns) and any(cell.strip() for cell in cells[len(columns) :]):
+                    faults.add(line, f"{len(cells)} cells under {len(columns)} columns; put text with commas into quotes")
+                elif any(cell.strip() for cell in cells):
+                    rows.append((line, _cells(columns, cells)))
+                line = reader.line_num + 1
     except (UnicodeDecodeError, csv.Error) as error:
         raise ImportingError(f"{file}: no table in UTF-8 ({error}); save it as such") from error
-    if twice := sorted({name for name in columns if columns.count(name) > 1}):
-        raise ImportingError(f"{file}: the column {twice[0]} stands there twice")
-    if missing := [name for name in needed if name not in columns]:
-        raise ImportingError(
-            f"{file}: no column {' and '.join(missing)}; its columns are {', '.join(columns[:_SHOWN_COLUMNS])}"
-        )
+    _check_columns(file, columns, needed)
+    faults.stop()
     if not rows:
         raise ImportingError(f"{file}: holds no row")
     return rows
 
 
 def join(
-    studies: Sequence[Study], tables: Tables, key_of: Callable[[Study, str], str] | None = None
+    studies: Sequence[Study], tables: Tables, key_of: KeyOf | None = None, keys: Sequence[str] = KEYS
 ) -> tuple[list[Study], list[str]]:
     """Studies with what the tables say, and notes on rows that met no study.
 
     Args:
-        key_of: the value of a study under a key column; default its own `study_id` or `patient_id`. An importer that renames studies
-            gives the names they came with.
+        key_of: the value of a study under a key column, or several, of which the first that a row has counts; default its own `study_id`
+            or `patient_id`. An importer that renames studies gives the names they came with.
+        keys: columns to join by, the first that a table has; `key_of` must know each.
 
     Raises:
-        ImportingError: no key column, a key twice, an unknown split, or no row that meets a study.
-        TaxonomyError: a label that stands for none of the classes.
+        ImportingError: no key column, a key twice, an unknown split or label, or no row that meets a study; all of them at once.
     """
     key_of = key_of or (lambda study, key: study.study_id if key == "study_id" else study.patient_id)
     notes: list[str] = []
+    problems: list[str] = []
     done = list(studies)
-    for file, add in ((tables.reports, _report), (tables.labels, _labels), (tables.metadata, _metadata)):
+    for file, add in ((tables.metadata, _metadata), (tables.reports, _report), (tables.labels, _labels)):
         if file is None:
             continue
-        rows = read_table(file)
-        key = next((name for name in KEYS if name in rows[0][1]), None)
-        if key is None:
-            raise ImportingError(f"{file}: no column study_id or patient_id to join by; rename the one that is it")
-        by_key = _unique(file, key, rows)
-        keys = [key_of(study, key) for study in done]
-        met = set(keys) & set(by_key)
-        if not met:
-            example = f"{key} '{next(iter(by_key))}' there, '{keys[0]}' here" if keys else "there are no studies"
-            raise ImportingError(f"{file}: no row meets a study ({example})")
-        done = [
-            add(file, study, *by_key[name], key, tables.taxonomy) if name in met else study
-            for study, name in zip(done, keys, strict=True)
-        ]
-        if unmet := len(by_key) - len(met):
-            notes.append(f"{file.name}: {unmet} of {len(by_key)} rows meet no study")
-        if bare := sum(name not in met for name in keys):
-            notes.append(f"{file.name}: {bare} of {len(done)} studies have no row")
+        try:
+            done, said = _joined(done, file, add, tables.taxonomy, key_of, keys)
+            notes += said
+        except ImportingError as error:
+            problems.append(str(error))
+    if problems:
+        raise ImportingError("\n".join(problems))
     return done, notes
 
 
-def put_together(sections: dict[str, str]) -> str:
+def put_together(sections: Mapping[str, str]) -> str:
     """A report from its sections: "FINDINGS: ...", one below the other; empty ones are passed over."""
     return "\n".join(f"{name.replace('_', ' ').upper()}: {sections[name]}" for name in SECTIONS if sections.get(name))
 
 
-def _unique(file: Path, key: str, rows: Sequence[Row]) -> dict[str, Row]:
+def report_of(row: Mapping[str, str]) -> str:
+    """The report of a row: its column report, else its sections put together."""
+    cells = {name.lower().replace(" ", "_"): text for name, text in row.items()}
+    return cells.get("report") or put_together(cells)
+
+
+def labels_of(cell: str, tree: Taxonomy | None) -> tuple[str, ...] | None:
+    """The labels of a cell, parted by ;, as classes of the tree if there is one; None where it says nothing.
+
+    Raises:
+        TaxonomyError: a label that stands for none of the classes.
+    """
+    names = [name.strip() for name in cell.split(";") if name.strip()]
+    return tuple(dict.fromkeys(tree.meant_by(name) if tree else name for name in names)) or None
+
+
+def split_of(cell: str) -> str | None:
+    """The split that a cell means; None where it is empty.
+
+    Raises:
+        ValueError: no split is called so.
+    """
+    if cell and cell.lower() not in SPLIT_NAMES:
+        raise ValueError(f"split '{cell}' is none of {', '.join(SPLIT_NAMES)}")
+    return SPLIT_NAMES.get(cell.lower())
+
+
+def _cells(columns: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
+    filled = [*cells, *[""] * (len(columns) - len(cells))]
+    return {name: text.strip() for name, text in zip(columns, filled, strict=False) if name}
+
+
+def _check_columns(file: Path, columns: Sequence[str], needed: Sequence[str]) -> None:
+    if twice := sorted({name for name in columns if name and columns.count(name) > 1}):
+        raise ImportingError(f"{file}: the column {twice[0]} stands there twice")
+    if missing := [name for name in needed if name not in columns]:
+        shown = ", ".join(columns[:_SHOWN_COLUMNS])
+        other = "; its cells seem to be parted by semicolons or tabs: save it with commas" if _parted_otherwise(columns) else ""
+        raise ImportingError(f"{file}: no column {' and '.join(missing)}; its columns are {shown}{other}")
+
+
+def _parted_otherwise(columns: Sequence[str]) -> bool:
+    return len(columns) == 1 and any(mark in columns[0] for mark in ";\t,")
+
+
+_Add = Callable[[Study, dict[str, str], str, "Taxonomy | None"], Study]
+
+
+def _joined(
+    studies: Sequence[Study], file: Path, add: _Add, tree: Taxonomy | None, key_of: KeyOf, keys: Sequence[str]
+) -> tuple[list[Study], list[str]]:
+    """One table's part of `join`."""
+    rows = read_table(file)
+    columns = list(rows[0][1])
+    key = next((name for name in keys if name in columns), None)
+    if key is None:
+        _check_columns(file, columns, [f"{' or '.join(keys)} to join by"])
+        raise AssertionError
+    _CHECKS[add](file, columns)
+    faults = Faults(file)
+    by_key = _unique(key, rows, faults)
+    done, met, bare = [], set(), 0
+    example = ""
+    for study in studies:
+        names = key_of(study, key)
+        names = (names,) if isinstance(names, str) else names
+        example = example or next(iter(names), "")
+        name = next((name for name in names if name in by_key), None)
+        if name is None:
+            bare += 1
+            done.append(study)
+            continue
+        met.add(name)
+        number, row = by_key[name]
+        try:
+            done.append(add(study, row, key, tree))
+        except ValueError as error:  # TaxonomyError is one
+            faults.add(number, str(error))
+    if not met and not faults:
+        there = f"{key} '{next(iter(by_key))}' there, '{example}' here" if studies else "there are no studies"
+        raise ImportingError(f"{file}: no row meets a study ({there})")
+    faults.stop()
+    notes = []
+    if unmet := len(by_key) - len(met):
+        notes.append(f"{file.name}: {unmet} of {len(by_key)} rows meet no study")
+    if bare:
+        notes.append(f"{file.name}: {bare} of {len(studies)} studies have no row")
+    return done, notes
+
+
+def _unique(key: str, rows: Sequence[Row], faults: Faults) -> dict[str, Row]:
     found: dict[str, Row] = {}
-    faults = []
     for number, row in rows:
         name = row[key]
-        if name in found:
-            faults.append(f"line {number}: {key} '{name}' stands already on line {found[name][0]}")
-        elif name:
+        if not name:
+            faults.add(number, f"no {key}")
+        elif name in found:
+            faults.add(number, f"{key} '{name}' stands already on line {found[name][0]}")
+        else:
             found[name] = (number, row)
-    if faults:
-        raise ImportingError(f"{file}: {len(faults)} keys stand there twice{some(faults)}")
     return found
 
 
-def _report(file: Path, study: Study, number: int, row: dict[str, str], key: str, tree: Taxonomy | None) -> Study:
-    cells = {name.lower().replace(" ", "_"): text for name, text in row.items()}
-    if "report" not in cells and not any(name in cells for name in SECTIONS):
-        raise ImportingError(f"{file}: no column report, nor one of {', '.join(SECTIONS)}")
-    return replace(study, report=cells.get("report") or put_together(cells))
+def _report(study: Study, row: dict[str, str], key: str, tree: Taxonomy | None) -> Study:
+    return replace(study, report=report_of(row))
 
 
-def _labels(file: Path, study: Study, number: int, row: dict[str, str], key: str, tree: Taxonomy | None) -> Study:
+def _labels(study: Study, row: dict[str, str], key: str, tree: Taxonomy | None) -> Study:
     if "label" in row:
-        names = [name.strip() for name in row["label"].split(";") if name.strip()]
-        known = bool(names)
-    else:
-        columns = {name: text.lower() for name, text in row.items() if name not in KEYS}
-        odd = [name for name, text in columns.items() if text and text not in _YES | _NO | {"-1", "-1.0", "nan"}]
-        if odd:
-            raise ImportingError(f"{file}, line {number}: '{row[odd[0]]}' under {odd[0]} is neither 0 nor 1")
-        names = [name for name, text in columns.items() if text in _YES]
-        known = any(text in _YES | _NO for text in columns.values())
-    if tree is not None:
-        names = [tree.meant_by(name) for name in names]
-    return replace(study, labels=tuple(dict.fromkeys(names)) if known else None)
+        return replace(study, labels=labels_of(row["label"], tree))
+    columns = {name: text.lower() for name, text in row.items() if name not in _IDENTIFIERS}
+    odd = [name for name, text in columns.items() if text not in _YES | _NO | _UNKNOWN]
+    if odd:
+        raise ValueError(f"'{row[odd[0]]}' under {odd[0]} is neither 0 nor 1")
+    names = [name for name, text in columns.items() if text in _YES]
+    if not any(text in _YES | _NO for text in columns.values()):
+        return replace(study, labels=None)
+    return replace(study, labels=tuple(dict.fromkeys(tree.meant_by(name) if tree else name for name in names)))
 
 
-def _metadata(file: Path, study: Study, number: int, row: dict[str, str], key: str, tree: Taxonomy | None) -> Study:
-    split = row.get("split", "").lower()
-    if split and split not in SPLIT_NAMES:
-        raise ImportingError(f"{file}, line {number}: split '{row['split']}' is none of {', '.join(SPLIT_NAMES)}")
-    if taken := [name for name in row if name in _RESERVED]:
-        raise ImportingError(f"{file}: the column {taken[0]} would overwrite the manifest's own; rename it")
-    more = {name: text for name, text in row.items() if text and name not in (*KEYS, "split")}
+def _metadata(study: Study, row: dict[str, str], key: str, tree: Taxonomy | None) -> Study:
+    split = split_of(row.get("split", ""))
+    more = {name: text for name, text in row.items() if text and name not in (*_IDENTIFIERS, "split")}
     patient = row["patient_id"] if key == "study_id" and row.get("patient_id") else study.patient_id
-    return replace(study, patient_id=patient, split=SPLIT_NAMES.get(split, study.split), extra=study.extra | more)
+    return replace(study, patient_id=patient, split=split or study.split, extra=study.extra | more)
+
+
+def check_extra_columns(file: Path, columns: Sequence[str]) -> None:
+    """
+    Raises:
+        ImportingError: a column of further fields that would overwrite the manifest's own.
+    """
+    if taken := [name for name in columns if name in RESERVED]:
+        raise ImportingError(f"{file}: the column {taken[0]} would overwrite the manifest's own; rename it")
+
+
+def _check_report_columns(file: Path, columns: Sequence[str]) -> None:
+    names = {name.lower().replace(" ", "_") for name in columns}
+    if not names & {"report", *SECTIONS}:
+        raise ImportingError(f"{file}: no column report, nor one of {', '.join(SECTIONS)}")
+
+
+def _check_label_columns(file: Path, columns: Sequence[str]) -> None:
+    if not set(columns) - set(_IDENTIFIERS):
+        raise ImportingError(f"{file}: no column label, nor a column of 0 and 1 for each class")
+
+
+_CHECKS: dict[_Add, Callable[[Path, Sequence[str]], None]] = {
+    _metadata: check_extra_columns,
+    _report: _check_report_columns,
+    _labels: _check_label_columns,
+}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from hlip.reports.sections import sections, split_sentences
+from hlip.reports.language import Language, LanguageError
+from hlip.reports.sections import sections
+from hlip.reports.sentences import split_sentences
 
-__all__ = ["sections", "split_sentences"]
+__all__ = ["Language", "LanguageError", "sections", "split_sentences"]

@@ -1,77 +1,62 @@
-"""A raw English radiology report -> sections and sentences.
+"""A raw radiology report -> its sections.
 
-Rules, not a model: a line break ends a sentence only before a list item, a header or a blank line, since reports are often
-wrapped; a full stop ends one only where the next word begins anew and the word before is no abbreviation, initial or number.
+A header stands at the beginning of a line, up to its colon or the end of the line, in any letters, bold, underlined or numbered; or,
+with a colon, behind a sentence. Which words are headers is data (configs/language).
 """
 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
-HEADERS = (
-    "examination", "exam", "study", "procedure", "indication", "clinical indication", "clinical information",
-    "clinical history", "history", "reason for exam", "reason for examination", "technique", "protocol", "comparison",
-    "contrast", "findings", "result", "observations", "impression", "conclusion", "summary", "opinion", "interpretation",
-    "recommendation", "addendum",
-)  # fmt: skip
-ABBREVIATIONS = (
-    "dr", "mr", "mrs", "ms", "prof", "st", "vs", "cf", "ca", "approx", "resp", "fig", "no", "nos", "incl", "excl", "max", "min",
-    "e.g", "i.e", "a.m", "p.m", "etc", "ser", "im", "img", "seq", "lt", "rt", "bilat", "diam", "temp",
-)  # fmt: skip
+from hlip.reports.language import Language, english
 
-_NAMES = "|".join(sorted(HEADERS, key=len, reverse=True))
-_HEADER = re.compile(  # a header's own line, or the beginning of one up to its colon; marks of bold text are passed over
-    rf"^[ \t]*(?:[*#_]+[ \t]*)?(?P<name>(?:{_NAMES})s?)[ \t]*[*_]*[ \t]*(?::[ \t*_]*|$)", re.IGNORECASE | re.MULTILINE
-)
-_INLINE = re.compile(rf"(?<=[.!?])[ \t]+(?P<name>(?:{_NAMES.upper()})S?)[ \t]*:[ \t]*")  # in capitals, behind a sentence
-_ITEM = re.compile(r"^[ \t]*(?:\(?\d{1,2}[.)][ \t]+|[-*\u2022\u2013][ \t]+|[a-z]\)[ \t]+)", re.MULTILINE)
-_INLINE_ITEM = re.compile(r"(?<=[.;:!?])[ \t]+\(?\d{1,2}[.)][ \t]+(?=[A-Z])")
-_STOP = re.compile(r"(?P<word>\S*?)(?P<stop>[.!?]+)(?P<close>[\"')\]]*)[ \t]+(?=[\"'(\[]?[A-Z0-9])")
+_TAG = re.compile(r"</?(?:b|strong|i|em|u|p|h[1-6]|div|span|li|ul|ol)(?:\s[^<>]*)?/?>", re.IGNORECASE)
+_BREAK = re.compile(r"<br\s*/?>|</(?:p|div|h[1-6]|li)>", re.IGNORECASE)
 
 
-def sections(report: str) -> dict[str, str]:
+def sections(report: str, language: Language | None = None) -> dict[str, str]:
     """Section name (lower case, "" before the first header) -> text, in order; a repeated header continues its section."""
-    text = _INLINE.sub(lambda match: f"\n{match['name']}: ", _normal(report))
+    own_line, inline = _patterns(language or english())
+    text = inline.sub(lambda match: f"\n{match['name']}: ", _normal(report))
     found: dict[str, str] = {}
     name, start = "", 0
-    for match in [*_HEADER.finditer(text), None]:
+    for match in [*own_line.finditer(text), None]:
         part = text[start : match.start() if match else len(text)].strip()
         if part:
             found[name] = f"{found[name]}\n{part}" if name in found else part
         if match:
-            name, start = match["name"].lower(), match.end()
+            name, start = re.sub(r"\s+", " ", match["name"] or match["bare"]).lower(), match.end()
     return found
 
 
-def split_sentences(report: str) -> list[str]:
-    """The sentences of a report in order, headers and list numbers removed, wrapped lines joined. An empty report has none."""
-    sentences: list[str] = []
-    for text in sections(report).values():
-        for block in re.split(r"\n[ \t]*\n", text):
-            items = _ITEM.sub("\0", _INLINE_ITEM.sub("\0", block)).split("\0")
-            for item in items:
-                sentences += _sentences(re.sub(r"\s+", " ", item).strip())
-    return [sentence for sentence in sentences if re.search(r"[A-Za-z]{2}", sentence)]
+@lru_cache(maxsize=16)
+def _patterns(language: Language) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Headers at the beginning of a line, and those behind a sentence."""
+    names = sorted((name for kind in language.headers.values() for name in kind), key=len, reverse=True)
+    spelled = _escaped(names)
+    capitals = "|".join(map(str.upper, spelled))
+    lead = r"^(?:[*#_=>\[ ]|\(?\d{1,2}[.)]|[IVX]{1,4}\.){0,12}"
+    mark = r" ?[\])]? ?[*_=]{0,6} ?"
+    remark = r"(?: ?\([^()\n]{1,60}\)(?=[*_ ]{0,6}:))?"  # FINDINGS (MRI of the brain):
+    ends = r"(?::[ *_]*|$)| [-\u2013\u2014] "
+    own = rf"{lead}(?P<name>(?:{'|'.join(spelled)})s?)(?![^\W_]){remark}{mark}(?:{ends})"
+    # in capitals, with neither colon nor line of its own: FINDINGS There is ...
+    bare = rf"^ ?(?P<bare>(?-i:(?:{capitals})S?)) (?=(?-i:[A-Z][a-z]+[ ,]))"
+    titles = "|".join([capitals, *spelled, *map(_title, spelled)])
+    behind = rf"(?<=[.!?])(?<!^\d\.)(?<!^\d\d\.) [*_]{{0,6}}(?P<name>(?:{titles})[sS]?) ?[*_]{{0,6}}:[ *_]*"
+    return re.compile(f"{own}|{bare}", re.IGNORECASE | re.MULTILINE), re.compile(behind, re.MULTILINE)
+
+
+def _escaped(names: list[str]) -> list[str]:
+    return [re.escape(name).replace("\\ ", " ") for name in names]
+
+
+def _title(name: str) -> str:
+    return name[:1].upper() + name[1:]
 
 
 def _normal(report: str) -> str:
-    return report.replace("\r\n", "\n").replace("\r", "\n").replace("\u00a0", " ")
-
-
-def _sentences(text: str) -> list[str]:
-    """One paragraph on one line -> its sentences."""
-    parts, start = [], 0
-    for match in _STOP.finditer(text):
-        if match["stop"] == "." and _no_end(match["word"], text[match.end() :]):
-            continue
-        parts.append(text[start : match.end()].strip())
-        start = match.end()
-    return [part for part in [*parts, text[start:].strip()] if part]
-
-
-def _no_end(word: str, rest: str) -> bool:
-    """Whether a full stop after `word` does not end its sentence."""
-    bare = word.lower().lstrip("\"'([")
-    if bare in ("no", "min", "max", "im", "ser", "st", "fig", "nos"):  # words of their own unless a number follows
-        return rest[:1].isdigit() if bare != "st" else True
-    return bare in ABBREVIATIONS or re.fullmatch(r"[A-Z]", word) is not None
+    """Line ends of one kind, single spaces (patterns that meet long runs of them would take long), no marks of HTML."""
+    text = re.sub(r"[ \t\u00a0]+", " ", report).replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff")
+    return _TAG.sub("", _BREAK.sub("\n", text)) if "<" in text else text

@@ -37,6 +37,10 @@ _REASONS = {  # dicom2nifti's codes -> our reason and remedy
 }
 
 
+_DAMAGED = (InvalidDicomError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError)
+"""What pydicom raises on a damaged file, of a tag's value only when it is asked for."""
+
+
 def read_series(path: Path) -> LoadedScan:
     """Read the one series of a folder, or the series to which a file belongs.
 
@@ -49,11 +53,17 @@ def read_series(path: Path) -> LoadedScan:
         warnings.simplefilter("ignore")  # pydicom warns about each odd tag of each slice
         try:
             slices = [pydicom.dcmread(file) for file in files]
-        except (InvalidDicomError, EOFError, OSError, ValueError, KeyError) as error:
+            _check_repeats(path, slices)
+            sequence, modality, colours = (
+                _sequence(slices[0]),
+                _text(slices[0], "Modality"),
+                slices[0].get("SamplesPerPixel", 1),
+            )
+            slope, intercept = _take_rescale(slices)
+        except VolumeError:
+            raise
+        except _DAMAGED as error:
             raise VolumeError("truncated", f"{path}: a file of the series is damaged ({error}); copy it again") from error
-        _check_repeats(path, slices)
-        sequence, modality, colours = _sequence(slices[0]), _text(slices[0], "Modality"), slices[0].get("SamplesPerPixel", 1)
-        slope, intercept = _take_rescale(slices)
         image = _convert(path, slices)
     slices.clear()  # their pixels, before there is a third copy
     data = np.asanyarray(image.dataobj)
@@ -133,8 +143,24 @@ def _take_rescale(slices: Sequence[pydicom.Dataset]) -> tuple[float, float]:
     return float(pair[0]), float(pair[1])
 
 
+def _number(slices: Sequence[pydicom.Dataset]) -> None:
+    """Number the slices by their place; some public sets took the number away, by which the converter parts one volume from the next."""
+
+    def height(image: pydicom.Dataset) -> float:
+        try:
+            across, down = np.reshape([float(value) for value in image.ImageOrientationPatient], (2, 3))
+            return float(np.cross(across, down) @ [float(value) for value in image.ImagePositionPatient])
+        except (AttributeError, TypeError, ValueError):
+            return 0.0  # no place: the converter says so
+
+    for number, image in enumerate(sorted(slices, key=height), start=1):
+        image.InstanceNumber = number
+
+
 def _convert(path: Path, slices: Sequence[pydicom.Dataset]) -> nib.Nifti1Image:
     logging.getLogger("dicom2nifti").setLevel(logging.ERROR)
+    if any("InstanceNumber" not in image for image in slices):
+        _number(slices)
     try:
         return dicom2nifti.convert_dicom.dicom_array_to_nifti(list(slices), None, reorient_nifti=False)["NII"]
     except (ConversionError, ConversionValidationError) as error:
@@ -163,4 +189,8 @@ def _sequence(header: pydicom.Dataset) -> str:
 
 
 def _text(header: pydicom.Dataset, tag: str) -> str:
-    return str(header.get(tag, "") or "")
+    """Empty where the value is damaged, too."""
+    try:
+        return str(header.get(tag, "") or "")
+    except _DAMAGED:
+        return ""

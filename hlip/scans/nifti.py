@@ -1,9 +1,16 @@
-"""A NIfTI or MGH file -> one scan."""
+"""A NIfTI or MGH file -> one scan.
+
+Notable choices:
+- Where a header states two places, sform and qform, the sform counts, as nibabel has it; without a stated sform (code 0) the qform does.
+  Where the two put a corner of the scan more than 1 mm apart, a note says so.
+- The scale of the voxels is applied in float32.
+"""
 
 from __future__ import annotations
 
 import gzip
 import zlib
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +18,21 @@ import nibabel as nib
 import numpy as np
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import ImageFileError
+from nibabel.freesurfer.mghformat import MGHError
 from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 
 from hlip.scans.scan import LoadedScan, VolumeError, volume_shape
 from hlip.scans.sequence import guess_sequence
 
 _NIFTI2_MARK = (540).to_bytes(4, "little")  # the header size, with which a NIfTI-2 file begins
-_READ_ERRORS = (ImageFileError, HeaderDataError, EOFError, OSError, zlib.error, ValueError, MemoryError, OverflowError)
+_SAME_PLACE = 1.0  # mm between the corners of two affines of one scan
+READ_ERRORS = (
+    ImageFileError, HeaderDataError, WrapStructError, MGHError, EOFError, OSError, zlib.error, ValueError, MemoryError, OverflowError,
+    LookupError, TypeError,
+)  # fmt: skip
+"""What nibabel and the streams below it raise on a damaged file; `unreadable` names them."""
 
 
 def read_nifti(path: Path) -> LoadedScan:
@@ -31,8 +45,8 @@ def read_nifti(path: Path) -> LoadedScan:
         return _read_image(path, nib.load(path))
     except VolumeError:
         raise
-    except _READ_ERRORS as error:
-        raise _unreadable(path, error) from error
+    except READ_ERRORS as error:
+        raise unreadable(path, error) from error
 
 
 class _GzipInPieces(gzip.GzipFile):
@@ -90,16 +104,36 @@ def _affine(path: Path, image: nib.spatialimages.SpatialImage) -> NDArray[np.flo
 
 def _orientation_notes(image: nib.spatialimages.SpatialImage) -> tuple[str, ...]:
     header = image.header
-    if isinstance(header, nib.Nifti1Header) and not int(header["sform_code"]) and not int(header["qform_code"]):
+    if not isinstance(header, nib.Nifti1Header):
+        return ()
+    if not int(header["sform_code"]) and not int(header["qform_code"]):
         return ("the header states no orientation: left and right are a guess",)
-    return ()
+    if not int(header["sform_code"]) or not int(header["qform_code"]):
+        return ()
+    apart = _apart(header, image.shape[:3])
+    if apart <= _SAME_PLACE:
+        return ()
+    how = f"put a corner {apart:.3g} mm apart" if np.isfinite(apart) else "disagree, the qform being damaged"
+    return (f"sform and qform {how}; the sform is used",)
+
+
+def _apart(header: nib.Nifti1Header, shape: tuple[int, ...]) -> float:
+    """mm between where sform and qform put that corner of the scan of which they disagree most; infinite where the qform is none."""
+    corners = np.array([[*corner, 1] for corner in product(*((0, n - 1) for n in shape))], dtype=np.float64)
+    try:
+        with np.errstate(all="ignore"):
+            difference = header.get_sform() - header.get_qform()
+            apart = float(np.linalg.norm((corners @ difference.T)[:, :3], axis=1).max())
+    except (ValueError, HeaderDataError):  # a quaternion longer than 1
+        return np.inf
+    return apart if np.isfinite(apart) else np.inf
 
 
 def _kind(dtype: np.dtype) -> str:
     return "colour" if dtype.fields is not None else "complex"
 
 
-def _unreadable(path: Path, error: Exception) -> VolumeError:
+def unreadable(path: Path, error: Exception) -> VolumeError:
     """Which of our reasons an error is. A gzip stream that ends early is an EOFError, a short file OSError or ValueError."""
     detail = " ".join(f"{type(error).__name__}: {error}".rstrip(": ").split())  # one line, for tables
     if isinstance(error, PermissionError):

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from hlip.scans.archive import archive_of, unpacked
 from hlip.scans.filekind import is_dicom, is_image, is_nifti
 from hlip.scans.nifti import read_nifti
 from hlip.scans.scan import LoadedScan, VolumeError, check
@@ -20,7 +22,8 @@ from hlip.study import Scan
 
 
 def read_scan(path: str | Path) -> LoadedScan:
-    """Read a NIfTI file, a folder of one DICOM series, or a DICOM file (with the series it belongs to in its folder).
+    """Read a NIfTI file, a folder of one DICOM series, or a DICOM file (with the series it belongs to in its folder); or one that lies in
+    a zip (`study.zip/t1.nii.gz`).
 
     Raises:
         VolumeError: missing, empty_file, truncated, not_an_image, not_3d, series_4d, rgb_or_complex, nan, constant,
@@ -28,6 +31,8 @@ def read_scan(path: str | Path) -> LoadedScan:
     """
     path = Path(path)
     if not path.exists():
+        if inside := archive_of(path):
+            return _read_packed(path, *inside)
         raise VolumeError("missing", f"{path}: no such file or folder; correct the path in the manifest")
     if path.is_file() and path.stat().st_size == 0:
         raise VolumeError("empty_file", f"{path}: the file has no content; copy or export it again")
@@ -41,6 +46,14 @@ def read_scan(path: str | Path) -> LoadedScan:
         scan = read_nifti(path)
     check(scan)
     return scan
+
+
+def _read_packed(path: Path, archive: Path, name: str) -> LoadedScan:
+    with unpacked(archive, name) as copy:
+        try:
+            return replace(read_scan(copy), path=path)
+        except VolumeError as error:  # it names the copy, which nobody can find
+            raise VolumeError(error.reason, str(error).replace(str(copy), str(path))) from error
 
 
 def find_scans(folder: str | Path) -> list[Scan]:

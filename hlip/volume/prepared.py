@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from hlip.scans.scan import LoadedScan, VolumeError, sample
 from hlip.volume import fitting
+from hlip.volume.counting import Counts
 from hlip.volume.skull_strip import skull_strip
 from hlip.volume.spec import VolumeSpec
 
@@ -48,8 +49,9 @@ def prepare_volume(scan: LoadedScan, spec: VolumeSpec, grid: NDArray[np.float64]
         raise VolumeError("not_2d", f"{scan.path}: a scan, but the spec is one for images; name the spec of a scan, e.g. mri")
     if spec.skull_strip is not None:
         scan = skull_strip(scan, spec.skull_strip)
-    ranges, notes = _intensity(scan, spec)
-    mask = _foreground(scan.data, spec)
+    counts = None if spec.windows else Counts.of(scan.data)
+    ranges, notes = _intensity(scan, spec, counts)
+    mask = _foreground(scan.data, spec, counts)
     share = float(mask.mean())
     if spec.crop_mm is not None:
         scan, mask = _crop(scan, mask, spec.crop_mm)
@@ -74,13 +76,17 @@ def _crop(scan: LoadedScan, mask: NDArray[np.bool_], margin_mm: float) -> tuple[
     return replace(scan, data=scan.data[box], affine=scan.affine @ corner), mask[box]
 
 
-def _intensity(scan: LoadedScan, spec: VolumeSpec) -> tuple[list[tuple[str, float, float]], tuple[str, ...]]:
+def _intensity(
+    scan: LoadedScan, spec: VolumeSpec, counts: Counts | None
+) -> tuple[list[tuple[str, float, float]], tuple[str, ...]]:
     """(window name, low, high) of each volume to make, and notes; or why there is none."""
     path, data, notes = scan.path, scan.data, list(scan.notes)
     cuts = spec.percentiles or (0.5, 99.5)
-    # For windows only the median is used: spare the memory of a whole CT.
-    flat = sample(data, 2**20) if spec.windows else data.ravel(order="K")
-    low, middle, high = (float(value) for value in np.percentile(flat, (cuts[0], 50, cuts[1])))
+    if counts is not None:
+        low, middle, high = counts.percentiles((cuts[0], 50, cuts[1]))
+    else:  # for windows only the median is used: spare the memory of a whole CT
+        flat = sample(data, 2**20) if spec.windows else data.ravel(order="K")
+        low, middle, high = (float(value) for value in np.percentile(flat, (cuts[0], 50, cuts[1])))
     # A value that more than half of the voxels hold is the median: no histogram needed.
     same = data == np.float32(middle)
     share = float(np.count_nonzero(same)) / data.size
@@ -111,10 +117,13 @@ def _fill(mask: NDArray[np.bool_]) -> float:
     return float(np.count_nonzero(mask)) / float(box)
 
 
-def _foreground(data: NDArray[np.float32], spec: VolumeSpec) -> NDArray[np.bool_]:
+def _foreground(data: NDArray[np.float32], spec: VolumeSpec, counts: Counts | None) -> NDArray[np.bool_]:
     """What is not background: above -200 HU, or above 30 % of the mean of all that is brighter than the mean."""
     if spec.windows:
         return data > -200
+    if counts is not None:
+        low = float(counts.low)
+        return data > np.float32(low + 0.3 * (counts.mean(above=counts.mean()) - low))
     low = float(data.min())
     bright = float(data[data > data.mean(dtype=np.float64)].mean(dtype=np.float64))
     return data > np.float32(low + 0.3 * (bright - low))

@@ -6,17 +6,17 @@ Every check is a finding in words with its numbers, `ok`, `warning` (look at it)
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hlip import metrics
+from hlip.quality.duplicates import voxel_hash
 from hlip.store import Store, StoreError, StudyRecord
 from hlip.taxonomy import Taxonomy
 
@@ -37,29 +37,40 @@ class Finding:
     text: str
     cases: list[Any] = field(default_factory=list)
     """The first few, for the report."""
+    looked: str = ""
+    """How much was looked at: `2,208 patients`."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
 
 
-def patients_apart(records: Sequence[StudyRecord]) -> Finding:
+class Place(NamedTuple):
+    """Where a study stands, for who has no `StudyRecord`."""
+
+    patient_id: str
+    split: str
+
+
+def patients_apart(records: Sequence[StudyRecord | Place]) -> Finding:
     """No patient in two splits."""
     splits: dict[str, set[str]] = defaultdict(set)
     for record in records:
         if record.split:
             splits[record.patient_id].add(record.split)
     torn = sorted(patient for patient, found in splits.items() if len(found) > 1)
+    looked = f"{len(splits):,} patients"
     if not torn:
-        return Finding("patients", "ok", f"each of {len(splits)} patients has studies in one split only")
-    return Finding("patients", "leak", f"{len(torn)} of {len(splits)} patients have studies in several splits", torn[:SHOWN])
+        return Finding("patients", "ok", f"each of {len(splits)} patients has studies in one split only", looked=looked)
+    some = f"{len(torn)} of {len(splits)} patients have" if len(torn) > 1 else f"1 of {len(splits)} patients has"
+    return Finding("patients", "leak", f"{some} studies in several splits", torn[:SHOWN], looked)
 
 
 def images_apart(
     store: Store, records: Sequence[StudyRecord], progress: Callable[[Iterable[Any]], Iterable[Any]] = iter
 ) -> Finding:
     """No prepared volume, voxel by voxel, in two splits or two patients; constant volumes do not count."""
-    places: dict[bytes, list[StudyRecord]] = defaultdict(list)
+    places: dict[str, list[StudyRecord]] = defaultdict(list)
     unread = []
     for record in progress(records):
         try:
@@ -67,20 +78,27 @@ def images_apart(
         except StoreError:
             unread.append(record.study_id)
             continue
-        for digest in {hashlib.blake2b(volume.tobytes(), digest_size=16).digest() for volume in volumes if np.ptp(volume)}:
+        for digest in {voxel_hash(volume) for volume in volumes if np.ptp(volume)}:
             places[digest].append(record)
     twice = [found for found in places.values() if len(found) > 1]
     torn = [found for found in twice if len({record.split for record in found}) > 1]
     others = [found for found in twice if found not in torn and len({record.patient_id for record in found}) > 1]
+    looked = f"{len(places):,} volumes"
     note = f"; {len(unread)} studies could not be read" if unread else ""
     cases = [[f"{record.study_id} ({record.split})" for record in found] for found in (torn or others)[:SHOWN]]
     if torn:
-        return Finding("images", "leak", f"{len(torn)} volumes are, voxel by voxel, in several splits{note}", cases)
+        return Finding("images", "leak", f"{len(torn)} volumes are, voxel by voxel, in several splits{note}", cases, looked)
     if others:
         return Finding(
-            "images", "warning", f"{len(others)} volumes are, voxel by voxel, in studies of several patients{note}", cases
+            "images",
+            "warning",
+            f"{len(others)} volumes are, voxel by voxel, in studies of several patients{note}",
+            cases,
+            looked,
         )
-    return Finding("images", "ok", f"no two splits share any of {len(places)} volumes{note}")
+    if not places:
+        return Finding("images", "not checked", f"no volume could be read{note}")
+    return Finding("images", "ok", f"no two splits share any of {len(places)} volumes{note}", looked=looked)
 
 
 def metadata_alone(records: Sequence[StudyRecord], taxonomy: Taxonomy, *, resamples: int = 200, seed: int = 0) -> Finding:
@@ -113,6 +131,7 @@ def metadata_alone(records: Sequence[StudyRecord], taxonomy: Taxonomy, *, resamp
         return Finding("metadata", "not checked", "no class has 5 positive and 5 negative test studies")
     mean = float(np.mean([area for area, *_ in told]))
     text = f"mean AUC {mean:.2f} over {len(told)} classes from {', '.join(names)} alone"
+    looked = f"{len(told)} of {len(taxonomy.classes(taxonomy.depth))} classes"
     suspect = sorted((entry for entry in told if entry[0] >= METADATA_WARNING and entry[1] > 0.5), reverse=True)
     cases = [f"{name}: {area:.2f} ({low:.2f} to {high:.2f})" for area, low, high, name in suspect[:SHOWN]]
     if suspect:
@@ -121,8 +140,9 @@ def metadata_alone(records: Sequence[StudyRecord], taxonomy: Taxonomy, *, resamp
             "warning",
             f"{text}; they tell {len(suspect)} classes, which a model may have learnt instead",
             cases,
+            looked,
         )
-    return Finding("metadata", "ok", text)
+    return Finding("metadata", "ok", text, looked=looked)
 
 
 def prompts_not_in_reports(prompts: Sequence[str], records: Sequence[StudyRecord]) -> Finding:
@@ -130,18 +150,29 @@ def prompts_not_in_reports(prompts: Sequence[str], records: Sequence[StudyRecord
     long = {prompt: f" {_plain(prompt)} " for prompt in dict.fromkeys(prompts) if len(_plain(prompt).split()) >= LEAST_WORDS}
     if not prompts:
         return Finding("prompts", "not checked", "no method answers by prompts")
+    if not long:
+        few = f"none of {len(set(prompts))} prompts has {LEAST_WORDS} words or more; shorter ones are names of diseases"
+        return Finding("prompts", "not checked", few)
     test = [record for record in records if record.split == "test"]
+    texts = {record.study_id: f" {_plain(record.report or ' '.join(record.sentences))} " for record in test}
+    told = sum(bool(text.strip()) for text in texts.values())
+    if not told:
+        return Finding("prompts", "not checked", "no test study has a report")
+    looked = f"{len(long)} of {len(set(prompts))} prompts (those of {LEAST_WORDS} words or more) in {told:,} reports"
     found = []
     for record in test:
-        text = f" {_plain(record.report or ' '.join(record.sentences))} "
+        text = texts[record.study_id]
         found += [(record.study_id, prompt) for prompt, words in long.items() if words in text]
     if found:
         studies = len({study for study, _ in found})
         cases = [f"{study}: {prompt}" for study, prompt in found[:SHOWN]]
         said = f"{len({prompt for _, prompt in found})} prompts stand word for word in the reports of {studies} of {len(test)} test studies"
-        return Finding("prompts", "warning", f"{said}: they may have been written from them", cases)
+        return Finding("prompts", "warning", f"{said}: they may have been written from them", cases, looked)
     return Finding(
-        "prompts", "ok", f"none of {len(long)} prompts of {LEAST_WORDS} words or more stands in a test study's report"
+        "prompts",
+        "ok",
+        f"none of {len(long)} prompts of {LEAST_WORDS} words or more (of {len(set(prompts))} prompts) stands in a test study's report",
+        looked=looked,
     )
 
 

@@ -17,7 +17,7 @@ from hp2l.heads import KINDS
 
 pytestmark = pytest.mark.usefixtures("fresh_engine")
 
-RECIPES = ["demo", "mri", "cnn", "cnn_demo", "leukemia"]
+RECIPES = ["demo", "mri", "mr_rate", "cnn", "cnn_demo", "leukemia"]
 FORMS = {"vit": "prompt_vit"}
 """Files that name a form of another kind of head."""
 BASELINES = sorted(set(names("finetune")) - set(RECIPES))

@@ -274,7 +274,7 @@ def test_the_command_takes_a_manifest_or_a_store(model, store, manifest, tmp_pat
     assert "not embedded: study 's2' has no usable scan" in said
     assert said.count("skipped: empty_file") == 2
     assert load_embeddings(out)[0] == ["s0", "s1"]
-    assert set(everything(out)) == {"config.json", "embeddings-00000.safetensors", "index.csv", "quality.csv"}
+    assert set(everything(out)) == {"config.json", "embeddings-00000.safetensors", "index.csv", "quality.parquet"}
     before = everything(out)
     assert "complete, made from this manifest" in run(manifest, out)
     assert everything(out) == before

@@ -11,7 +11,9 @@ from hlip.resources import names
 
 def test_every_built_in_protocol_loads_and_counts():
     sizes = {name: len(Protocol.load(name).classes) for name in names("protocol")}
-    assert sizes == {"cq500": 9, "ct_rate": 16, "head_ct_82": 82, "mri_74": 74, "pub_brain_5": 5, "rad_chestct": 15, "rsna": 5}
+    assert sizes == {
+        "cq500": 9, "ct_rate": 16, "head_ct_82": 82, "mr_rate": 37, "mri_74": 74, "pub_brain_5": 5, "rad_chestct": 15, "rsna": 5,
+    }  # fmt: skip
     assert Protocol.load("ct_rate").classes[0].prefix == "The lung shows: "
 
 

@@ -11,9 +11,11 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from hlip import folders
 from hlip import store as store_module
 from hlip.montage import montage
-from hlip.store import Store, StoreError, StudyRecord, study_file, write_index, write_quality, write_spec, write_study
+from hlip.quality.table import write_table
+from hlip.store import Store, StoreError, StudyRecord, study_file, write_index, write_spec, write_study
 from hlip.volume import PreparedVolume, VolumeSpec
 
 SPEC = VolumeSpec(size=(4, 6, 8), spacing_mm=(6, 4, 4))
@@ -38,7 +40,7 @@ def path(tmp_path: Path) -> Path:
                         ("glioma",) if study else None, split, {"age": 40 + study})
         )  # fmt: skip
     write_index(folder, records)
-    write_quality(folder, [{"study_id": "s0", "scan": 0, "status": "ok"}])
+    write_table(folder, [{"study_id": "s0", "scan": 0, "status": "ok"}])
     return folder
 
 
@@ -139,7 +141,7 @@ def test_a_failed_write_leaves_the_old_file(path: Path, monkeypatch: pytest.Monk
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store_module.os, "replace", full)
+    monkeypatch.setattr(folders.os, "replace", full)
     with pytest.raises(OSError, match="space"):
         write_study(path, "s0", [volume(9)], {})
     assert study_file(path, "s0").read_bytes() == before

@@ -341,12 +341,12 @@ def test_prepare_six_images(tmp_path: Path) -> None:
     np.testing.assert_array_equal(store.affines("s0")[2], expected[2].affine)
     row = store.quality[0]
     assert (row["shape"], row["windows"], row["volumes"], row["prepared_shape"]) == (
-        "12x20x3",
-        "red green blue",
-        "0 1 2",
-        "1x16x16",
+        [12, 20, 3],
+        ["red", "green", "blue"],
+        [0, 1, 2],
+        [1, 16, 16],
     )
-    assert (row["low"], row["high"], row["spacing_mm"], row["orientation"]) == ("0 0 0", "255 255 255", "", "")
+    assert (row["low"], row["high"], row["spacing_mm"], row["orientation"]) == ([0, 0, 0], [255, 255, 255], [], "")
 
 
 def test_two_images_are_one_study_and_bad_ones_stop_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,49 @@
+"""`hlip import dicom` on the command line; the work is done in `hlip.importing.dicom.importer`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from hlip.importing.options import add_options, options_of, show
+
+
+def add_dicom(sources: Any) -> None:
+    """Add `dicom` to the sources of `hlip import`."""
+    source = sources.add_parser(
+        "dicom",
+        help="a hospital export: any tree of DICOM files, zip archives included",
+        description="Group every DICOM file below FOLDER by study and series, leave out what is no scan (localizers, derived maps, secondary "
+        "captures, reports), name the sequences, convert to NIfTI. Ids are salted hashes; no name, date or UID is written. Free text is "
+        "not de-identified. Tables are keyed by the hospital's StudyInstanceUID (study_id), PatientID (patient_id) or accession_number, and "
+        "joined before hashing. Intermediate files lie in the system's temporary folder (TMPDIR). Started again it converts only studies "
+        "whose files changed.",
+    )
+    source.add_argument("folder", type=Path, metavar="FOLDER", help="any tree; file names do not matter")
+    source.add_argument(
+        "out", type=Path, metavar="OUT", help="folder to write: manifest.jsonl, studies/, series.csv, left_out.csv"
+    )
+    source.add_argument(
+        "--salt", type=Path, metavar="FILE", help="secret of the hashed ids, drawn if there is none (default: OUT/salt.key)"
+    )
+    source.add_argument("--keep-ids", action="store_true", help="StudyInstanceUID and PatientID as they are, for public data")
+    add_options(source)
+    source.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from hlip.importing.dicom.importer import import_dicom
+
+    options = options_of(arguments)
+    imported = import_dicom(
+        arguments.folder,
+        arguments.out,
+        salt=arguments.salt,
+        keep_ids=arguments.keep_ids,
+        tables=options.tables,
+        shares=options.shares,
+        seed=options.seed,
+        workers=options.workers,
+    )
+    show(imported, options)

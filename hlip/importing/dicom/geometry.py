@@ -1,0 +1,167 @@
+"""Where the slices of one stack lie: in order, at even steps, straight above each other; or what is the matter with them.
+
+Notable choices:
+- Steps within 5 % of the commonest one are even. Up to a tenth of the slices may be missing, three in a row at most, and are filled in
+  linearly between their neighbours; more are a series that is not whole.
+- Ranges of different steps (a skull base in thin and a vertex in thick slices, up to two and a half times) are resampled linearly to the
+  commonest; steps that vary from slice to slice are no volume.
+- Slices that are shifted evenly against each other were taken with a tilted gantry: each is moved back within its plane.
+- All positions here come from the headers, none from the converter: the two are compared, so that neither errs in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from hlip.importing.dicom.tags import Slice
+
+_EVEN = 0.05  # of a step
+_MISSING = 0.1  # of the slices
+_IN_A_ROW = 3
+_RUN = 3  # steps; fewer of another length are a gap
+_VARYING = 2.5  # largest step by smallest
+_SAME = 0.01  # mm; positions this near are one place
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Slices in order along their normal."""
+
+    slices: tuple[Slice, ...]
+    places: NDArray[np.float64]
+    """(N,) mm along the normal."""
+    step: float
+    """mm from one slice of the finished volume to the next."""
+    shift: tuple[float, float]
+    """mm along a row and along a column by which each mm of the normal moves the slices: 0 unless the gantry was tilted."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """Slices of the finished volume."""
+        return round((self.places[-1] - self.places[0]) / self.step) + 1
+
+    @property
+    def even(self) -> bool:
+        """No slice must be made."""
+        return self.count == len(self.places) and np.abs(np.diff(self.places) - self.step).max() <= _EVEN * self.step
+
+
+def axes(piece: Slice) -> NDArray[np.float64]:
+    """(3, 3): unit vectors along a row, along a column, and the normal, in DICOM's axes."""
+    along, down = np.array(piece.stack.orientation[:3]), np.array(piece.stack.orientation[3:])
+    along = along / np.linalg.norm(along)
+    down = down - (down @ along) * along
+    down = down / np.linalg.norm(down)
+    return np.stack([along, down, np.cross(along, down)])
+
+
+def place_of(piece: Slice) -> float:
+    """mm along the normal."""
+    return float(axes(piece)[2] @ np.array(piece.position))
+
+
+def lay_out(pieces: Sequence[Slice]) -> Layout | str:
+    """The layout of slices of one orientation at different places, or the reason why they are no volume: missing_slices, uneven_slices,
+    shifted_slices."""
+    ways = axes(pieces[0])
+    positions = np.array([piece.position for piece in pieces])
+    places = positions @ ways[2]
+    order = np.argsort(places, kind="stable")
+    places, positions = places[order], positions[order]
+    steps = np.diff(places)
+    step = _commonest(steps)
+    notes: list[str] = []
+    times = steps / step
+    whole = np.abs(times - times.round()) <= _EVEN * np.maximum(times.round(), 1)
+    if (np.abs(times - 1) > _EVEN).any():
+        missing = int((times.round() - 1).sum())
+        few = missing <= _MISSING * (len(places) + missing) and times.max() < _IN_A_ROW + 1.5
+        if whole.all() and times.min() > 0.5 and few:
+            notes.append(f"{missing} missing slices filled in")
+        elif _in_runs(steps) and steps.max() <= _VARYING * steps.min():
+            notes.append("uneven steps resampled")
+        else:
+            return "missing_slices" if whole.all() and times.min() > 0.5 else "uneven_slices"
+    else:
+        step = float((places[-1] - places[0]) / (len(places) - 1))
+    shift = _shift(places, positions @ ways[:2].T, min(pieces[0].stack.spacing) or 1.0)
+    if shift is None:
+        return "shifted_slices"
+    if any(shift):
+        notes.append(f"gantry tilt of {np.degrees(np.arctan(np.hypot(*shift))):.0f} degrees corrected")
+    return Layout(tuple(pieces[int(n)] for n in order), places, step, shift, tuple(notes))
+
+
+def _commonest(steps: NDArray[np.float64]) -> float:
+    """The step that most others resemble; the smaller of two as common."""
+    alike = np.abs(steps[:, None] - steps[None]) <= _EVEN * steps[:, None]
+    return float(steps[np.lexsort((steps, -alike.sum(axis=1)))[0]])
+
+
+def _in_runs(steps: NDArray[np.float64]) -> bool:
+    """Few ranges of even steps each, rather than gaps here and there."""
+    ends = np.flatnonzero(np.abs(np.diff(steps)) > _EVEN * steps[1:]) + 1
+    return min(np.diff([0, *ends, len(steps)])) >= _RUN
+
+
+def _shift(places: NDArray[np.float64], within: NDArray[np.float64], pixel: float) -> tuple[float, float] | None:
+    """Even shift of the slices within their plane, mm for each mm; `None` where it is not even."""
+    height = places - places[0]
+    moved = within - within[0]
+    slope = (height @ moved) / (height @ height)
+    if np.abs(moved - height[:, None] * slope).max() > pixel / 2:
+        return None
+    return (0.0, 0.0) if np.abs(slope * height[-1]).max() < pixel / 2 else (float(slope[0]), float(slope[1]))
+
+
+def affine_of(layout: Layout) -> NDArray[np.float64]:
+    """(4, 4), voxel (column, row, slice, 1) -> RAS mm, of the finished volume."""
+    first = layout.slices[0]
+    ways, (down_step, along_step) = axes(first), first.stack.spacing
+    affine = np.eye(4)
+    affine[:3, 0], affine[:3, 1], affine[:3, 2] = ways[0] * along_step, ways[1] * down_step, ways[2] * layout.step
+    affine[:3, 3] = first.position
+    return _LPS_TO_RAS @ affine
+
+
+def straighten(volume: NDArray[np.generic], layout: Layout) -> NDArray[np.generic]:
+    """The finished volume (columns, rows, slices) of slices in order: tilt taken back, steps made even. The type of the voxels stays."""
+    if any(layout.shift):
+        volume = _untilt(volume, layout)
+    if layout.even:
+        return volume
+    wanted = layout.places[0] + layout.step * np.arange(layout.count)
+    above = np.clip(np.searchsorted(layout.places, wanted), 1, len(layout.places) - 1)
+    below = above - 1
+    weight = np.clip((wanted - layout.places[below]) / (layout.places[above] - layout.places[below]), 0, 1)
+    made = np.empty((*volume.shape[:2], layout.count), dtype=volume.dtype)
+    for place, (low, high, part) in enumerate(zip(below, above, weight, strict=True)):
+        mixed = (1 - part) * volume[..., low].astype(np.float64) + part * volume[..., high].astype(np.float64)
+        made[..., place] = _as(mixed, volume.dtype)
+    return made
+
+
+def _untilt(volume: NDArray[np.generic], layout: Layout) -> NDArray[np.generic]:
+    """What comes in from outside of a slice is its darkest value."""
+    down_step, along_step = layout.slices[0].stack.spacing
+    made, outside = np.empty_like(volume), float(volume.min())
+    for place, height in enumerate(layout.places - layout.places[0]):
+        by = (height * layout.shift[0] / along_step, height * layout.shift[1] / down_step)
+        moved = ndimage.shift(volume[..., place].astype(np.float64), by, order=1, cval=outside)
+        made[..., place] = _as(moved, volume.dtype)
+    return made
+
+
+def _as(values: NDArray[np.float64], dtype: np.dtype) -> NDArray[np.generic]:
+    return (np.rint(values) if np.issubdtype(dtype, np.integer) else values).astype(dtype)
+
+
+def same_place(one: Slice, other: Slice) -> bool:
+    return abs(place_of(one) - place_of(other)) <= _SAME

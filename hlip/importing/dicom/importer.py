@@ -1,0 +1,246 @@
+"""`hlip import dicom`: a tree of DICOM files -> manifest, NIfTI files and tables, under hashed names.
+
+    OUT/manifest.jsonl      the studies
+    OUT/studies/STUDY/      their scans
+    OUT/series.csv          every series, kept or not: sequence, confidence, rule, counts
+    OUT/left_out.csv        what is not in the manifest, and why
+    OUT/salt.key            the secret of the hashes (or where --salt says)
+
+Notable choices:
+- Identifiers stay in memory: they group files and join tables, and are gone. Paths and texts of errors, which hold names, are shown on the
+  terminal at most, and not written.
+- Headers are read anew each time (a cache of them would be a list of patients); scans of unchanged studies are not made again.
+- Processes read headers, which is work of Python; threads convert, which is work of the converter's own process.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from hlip.folders import write_atomically
+from hlip.importing.dicom.convert import program
+from hlip.importing.dicom.headers import quiet_pydicom, read_headers
+from hlip.importing.dicom.study import COLUMNS, Done, Names, import_study
+from hlip.importing.dicom.tags import Slice, Unread
+from hlip.importing.dicom.walk import find_files
+from hlip.importing.identity import hashed, read_salt
+from hlip.importing.outcome import Imported, ImportingError, LeftOut, check_place, manifest_file, write_import
+from hlip.importing.splits import split_studies
+from hlip.importing.tables import Tables, join
+from hlip.study import Study
+
+SOURCE = "dicom"
+KEYS = ("study_id", "patient_id", "accession_number")
+_PERSONAL = re.compile(
+    r"name|birth|dob|date|time|mrn|accession|uid|address|phone|mail|ssn|insurance|physician|doctor|institution", re.I
+)
+_SHOWN = 3  # files named on the terminal
+_UNREAD = {
+    "not_dicom": "files that are not DICOM",
+    "damaged": "DICOM files whose header cannot be read; copy them again",
+    "no_permission": "files that may not be read; correct their permissions",
+    "no_uid": "DICOM files without a study or series UID",
+}
+
+
+def import_dicom(
+    folder: str | Path,
+    out: str | Path,
+    *,
+    salt: str | Path | None = None,
+    keep_ids: bool = False,
+    tables: Tables | None = None,
+    shares: Sequence[float] | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Imported:
+    """Import every study below a folder.
+
+    Args:
+        salt: file of the secret; default OUT/salt.key, drawn where there is none.
+        keep_ids: StudyInstanceUID and PatientID as they are, instead of their hashes.
+        tables: keyed by StudyInstanceUID (study_id), PatientID (patient_id) or AccessionNumber (accession_number).
+        shares, seed: of the splits that are drawn where no table states them, see `hlip.importing.splits`.
+        workers: processes for headers, threads for conversion; `None` takes one for each core.
+
+    Raises:
+        ImportingError: no DICOM file, no usable study, no converter, a foreign manifest in the way, OUT cannot be written.
+    """
+    folder, manifest = Path(os.path.abspath(folder)), manifest_file(out)
+    out = manifest.parent
+    if not folder.is_dir():
+        raise ImportingError(f"{folder}: no such folder")
+    check_place(manifest, SOURCE)
+    program()
+    key_file = Path(salt) if salt else out / "salt.key"
+    new_key = not key_file.exists()
+    workers = workers or _cores()
+    try:
+        key = read_salt(key_file)
+        slices, unread = _read(folder, out, workers, progress)
+        studies = _studies(slices)
+        names = {uid: _names(found, key, keep_ids) for uid, found in studies.items()}
+        studies = {uid: studies[uid] for uid in sorted(studies, key=lambda uid: names[uid].study_id)}  # UIDs go by date
+        with quiet_pydicom():
+            done = _convert(studies, names, out, key, workers, progress)
+        usable = [item.study() for item in done.values() if item.scans]
+        usable, notes = _joined(usable, tables or Tables(), {names[uid].study_id: found for uid, found in studies.items()})
+        usable, said = split_studies(usable, shares, seed) if usable else (usable, [])
+        _write_series(list(done.values()), out / "series.csv")
+        left_out = [row for item in done.values() for row in item.left_out()] + _left_files(unread)
+        notes = [*_on_names(key_file, new_key, keep_ids), *_on_runs(done, out), *_on_files(unread), *notes, *said]
+        return write_import(SOURCE, usable, manifest, left_out, notes)
+    except OSError as error:
+        raise ImportingError(f"{out}: cannot be written ({error}); finished studies are kept, run it again") from error
+
+
+def _read(folder: Path, out: Path, workers: int, progress: bool) -> tuple[list[Slice], list[Unread]]:
+    files = list(tqdm(find_files(folder, without=out), unit="file", desc="files", disable=not progress))
+    slices, unread = read_headers(files, workers, progress)
+    if not slices:
+        found = ", ".join(f"{reason} {count}" for reason, count in Counter(item.reason for item in unread).items())
+        raise ImportingError(f"{folder}: no DICOM series among {len(files)} files" + (f" ({found})" if found else ""))
+    return slices, unread
+
+
+def _studies(slices: Sequence[Slice]) -> dict[str, list[Slice]]:
+    """By StudyInstanceUID; the order of files does not matter."""
+    found: defaultdict[str, list[Slice]] = defaultdict(list)
+    for piece in slices:
+        found[piece.stack.study_uid].append(piece)
+    return {
+        uid: sorted(pieces, key=lambda piece: (piece.stack.series_uid, piece.instance, piece.uid))
+        for uid, pieces in found.items()
+    }
+
+
+def _names(slices: Sequence[Slice], key: bytes, keep_ids: bool) -> Names:
+    """A patient without PatientID is known by the study alone."""
+    study, patient = slices[0].stack.study_uid, slices[0].stack.patient_id
+    if keep_ids and re.fullmatch(r"[0-9][0-9.]*", study):
+        return Names(study, patient or study)
+    return Names(hashed(study, key, "study"), hashed(patient or f"study {study}", key, "patient"))
+
+
+def _convert(
+    studies: dict[str, list[Slice]], names: dict[str, Names], out: Path, key: bytes, workers: int, progress: bool
+) -> dict[str, Done]:
+    """In the order of `studies`. The first error of the disk stops all; studies under way are finished."""
+    stop = threading.Event()
+
+    def one(uid: str) -> Done | None:
+        if stop.is_set():
+            return None
+        try:
+            return import_study(studies[uid], names[uid], out, key)
+        except BaseException:
+            stop.set()
+            raise
+
+    done: dict[str, Done] = {}
+    with (
+        ThreadPoolExecutor(max(1, workers)) as pool,
+        tqdm(total=len(studies), unit="study", desc="studies", disable=not progress) as bar,
+    ):
+        futures = {pool.submit(one, uid): uid for uid in studies}
+        try:
+            for future in as_completed(futures):
+                if (result := future.result()) is not None:
+                    done[futures[future]] = result
+                bar.update()
+        finally:
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+    return {uid: done[uid] for uid in studies}
+
+
+def _joined(studies: list[Study], tables: Tables, slices: dict[str, list[Slice]]) -> tuple[list[Study], list[str]]:
+    """Studies with their tables, joined by the hospital's own identifiers, of which none stays."""
+
+    def key_of(study: Study, name: str) -> tuple[str, ...]:
+        field = {"study_id": "study_uid", "patient_id": "patient_id", "accession_number": "accession"}[name]
+        return tuple(filter(None, dict.fromkeys(str(getattr(piece.stack, field)) for piece in slices[study.study_id])))
+
+    joined, notes = join(studies, tables, key_of, KEYS)
+    dropped: Counter[str] = Counter()
+    cleaned = []
+    for before, after in zip(studies, joined, strict=True):
+        personal = [name for name in after.extra if name not in before.extra and _PERSONAL.search(name)]
+        dropped.update(personal)
+        extra = {name: value for name, value in after.extra.items() if name not in personal}
+        if "age" in extra:
+            extra["age"] = _capped(extra["age"])
+        cleaned.append(replace(after, patient_id=before.patient_id, extra=extra))
+    if dropped:
+        notes.append(f"columns not taken over, they may name a patient: {', '.join(sorted(dropped))}")
+    if tables.reports:
+        notes.append("reports are taken over as they are: free text is not de-identified here")
+    return cleaned, notes
+
+
+def _capped(age: object) -> object:
+    try:
+        return min(int(float(str(age))), 90)
+    except ValueError:
+        return age
+
+
+def _write_series(done: Sequence[Done], file: Path) -> None:
+    text = io.StringIO()
+    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    table.writerows(row for item in done for row in item.rows)
+    write_atomically(file, text.getvalue().encode())
+
+
+def _left_files(unread: Sequence[Unread]) -> list[LeftOut]:
+    """One row for files of a kind: their names may hold a patient's."""
+    counts = Counter((item.reason, item.kind) for item in unread)
+    return [
+        LeftOut(f"({kind} files)", reason, f"{count} {_UNREAD[reason]}") for (reason, kind), count in sorted(counts.items())
+    ]
+
+
+def _on_names(key_file: Path, new: bool, keep_ids: bool) -> list[str]:
+    if keep_ids:
+        return ["--keep-ids: study and patient ids are the hospital's own; this manifest is not de-identified"]
+    salt = f"a new salt, {key_file}" if new else f"the salt {key_file}"
+    return [f"ids are hashes under {salt}: keep it to know these patients again, secret and apart from what you share"]
+
+
+def _on_runs(done: dict[str, Done], out: Path) -> list[str]:
+    notes = []
+    if reused := sum(item.reused for item in done.values()):
+        notes.append(f"{reused} of {len(done)} studies are unchanged and were not converted again")
+    ours = {item.names.study_id for item in done.values()}
+    if others := [path for path in (out / "studies").iterdir() if path.name not in ours]:
+        notes.append(f"{len(others)} studies in {out / 'studies'} are of an earlier import and not in this manifest")
+    rows = [row for item in done.values() for row in item.rows if row["decision"] == "kept"]
+    if unsure := sum(row["confidence"] <= 0.5 for row in rows):
+        notes.append(
+            f"{unsure} of {len(rows)} scans have an uncertain sequence (confidence 0.5 or less): see {out / 'series.csv'}"
+        )
+    return notes
+
+
+def _on_files(unread: Sequence[Unread]) -> list[str]:
+    """Damaged files by name; this goes to the terminal and nowhere else."""
+    broken = [str(item.file) for item in unread if item.reason in ("damaged", "no_permission")]
+    more = f" and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
+    return [f"unreadable: {', '.join(broken[:_SHOWN])}{more}"] if broken else []
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

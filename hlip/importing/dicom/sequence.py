@@ -1,0 +1,154 @@
+"""Which sequence a stack is: what its tags say, what its description says, and how sure both together are.
+
+    tags            confidence   rule
+    modality        0.95         CT
+    b-value         0.95         DWI from 50 s/mm^2 on, DWI b0 below it where the scan is echo planar or called diffusion
+    image type      0.95         ADC; 0.9 DWI (DIFFUSION, TRACEW), SWI
+    angio           0.9          MRA: AngioFlag, or a time-of-flight contrast
+    inversion       0.85         FLAIR: inversion after 1400 ms or later, echo at 60 ms or later
+                    0.8          T1: inversion before 1400 ms, echo before 60 ms (MPRAGE; T1 FLAIR)
+    spin echo       0.85         T1: TR up to 1200 ms, TE up to 35 ms; T2: TR from 1500 ms, TE from 60 ms on
+                    0.7          PD: TR from 1500 ms, TE up to 45 ms
+    gradient echo   0.6          SWI: TE from 12 ms on (what is called T2* is counted with it); T1: TE below 12 ms
+    none            0            nothing is known
+
+A description is worth 0.8. Where both name one sequence the doubt of each is multiplied (0.85 and 0.8: 0.97). Where they differ, a tag of
+0.9 and more wins, else the description does; either way the confidence is 0.5, so that such scans can be looked at. A contrast agent
+makes a T1 to T1 contrast: by description (0.8, as is its denial), else by ContrastBolusAgent (0.75).
+
+Notable choices:
+- CT angiography is told by words alone: an agent in the tag may mean any CT with contrast.
+- MRA against T1 of short gradient echoes is decided by the description, since their timing is the same.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from hlip.importing.dicom.kinds import is_adc
+from hlip.importing.dicom.tags import Stack
+from hlip.importing.diffusion import LOW_B
+
+WORDS = 0.8
+"""Confidence of a description."""
+DISPUTED = 0.5
+_STRONG = 0.9
+_AGENT = 0.75
+_DESCRIPTIONS = (  # first match wins
+    ("CT angiography", "CT", r"cta|angio\w*|carotid\w*|circle of willis"),
+    ("CT", "CT", r"ct|head|brain|sinus\w*|orbit\w*"),
+    ("ADC", "MR", r"d?adc|apparent diffusion\w*"),
+    ("DWI b0", "MR", r"b ?= ?0|b0|b0000?"),
+    ("DWI", "MR", r"dwi\w*|dw|diff\w*|trace\w*|dti|resolve|b ?=? ?[1-9]\d{2,3}"),
+    ("SWI", "MR", r"swi\w*|swan|susc\w*|ven ?bold|t2 ?(\*|star|gre|fl2d|ffe|fe)|hemo\w*|haemo\w*|t2w? ?(gre|ffe)|swip"),
+    ("MRA", "MR", r"mra|tof|angio\w*|mrv|pca|inhance"),
+    ("T1", "MR", r"t1 ?w?( \w+)* ?(flair|tirm)|(flair|tirm) ?t1"),
+    ("FLAIR", "MR", r"flair\w*|tirm|dark ?fluid|t2 ?dark"),
+    ("PD", "MR", r"pdw?|proton( density)?|pd ?t2"),
+    ("T1", "MR", r"3?d?t1\w*|mp ?rage\w*|mp2rage|mpr|spgr|f?spgr|bravo|3d ?tfe|vibe|thrive|lava"),
+    ("T2", "MR", r"3?d?t2\w*|ciss|fiesta\w*|drive|haste|ssfse|blade|propeller"),
+)
+_DENIED = r"pre|non?|without|w/?o|nativ\w*|plain|unenhanced"
+_GIVEN = (
+    r"(?<![a-z])(post|gad\w*|gd|ce|mdc|km|enhanced|t1w?c|t1ce)(?![a-z])|\+ ?(c|gd|gad)\b|(?<![a-z])c ?\+|contrast"
+    r"|(?<=t1)(c|ce|gd|gad|post)\b"
+)
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A sequence, how sure that is (0 to 1), and by which rule."""
+
+    sequence: str
+    confidence: float
+    rule: str
+
+
+def guess(stack: Stack) -> Guess:
+    """The sequence of a stack by the rules at the head of this file."""
+    if stack.modality not in ("CT", "MR"):
+        return Guess("", 0.0, "none")
+    by_tags, by_words = _by_tags(stack), _by_words(stack)
+    found = _together(by_tags, by_words)
+    if found.sequence == "CT angiography" or found.sequence == "CT":
+        return found
+    return _with_contrast(found, stack) if found.sequence == "T1" else found
+
+
+def _together(tags: Guess, words: Guess) -> Guess:
+    if not words.sequence or not tags.sequence:
+        return tags if tags.sequence else words
+    rule = f"{tags.rule} + {words.rule}"
+    if tags.sequence == words.sequence or (tags.sequence, words.sequence) == ("CT", "CT angiography"):
+        doubt = (1 - tags.confidence) * (1 - words.confidence)
+        return Guess(words.sequence, round(1 - doubt, 2), rule)
+    if {tags.sequence, words.sequence} == {"DWI", "DWI b0"}:  # its b-value knows which; the words meant the family
+        return Guess(tags.sequence, tags.confidence, tags.rule)
+    winner = tags if tags.confidence >= _STRONG else words
+    return Guess(winner.sequence, DISPUTED, f"{tags.rule} ({tags.sequence}) against {words.rule} ({words.sequence})")
+
+
+def _by_tags(stack: Stack) -> Guess:
+    if stack.modality == "CT":
+        return Guess("CT", 0.95, "modality")
+    types, scanning = set(stack.image_type), set(stack.scanning)
+    echo, repetition, inversion = stack.echo_time, stack.repetition_time, stack.inversion_time
+    if is_adc(stack):
+        return Guess("ADC", 0.95, "image type") if types & {"ADC", "ADC_UNSPECIFIED"} else Guess("", 0, "none")
+    if stack.b_value is not None and stack.b_value >= LOW_B:
+        return Guess("DWI", 0.95, "b-value")
+    if types & {"DIFFUSION", "TRACEW", "DIFFUSION_ANISO"}:
+        return Guess("DWI" if stack.b_value is None else "DWI b0", 0.9, "image type")
+    if stack.b_value is not None and ("EP" in scanning or _by_words(stack).sequence.startswith("DWI")):
+        return Guess("DWI b0", 0.95, "b-value")
+    if types & {"SWI", "SUSCEPTIBILITY"}:
+        return Guess("SWI", 0.9, "image type")
+    if stack.angio or types & {"TOF", "ANGIO"}:
+        return Guess("MRA", 0.9, "angio")
+    if echo is None or repetition is None:
+        return Guess("", 0, "none")
+    if inversion and ("IR" in scanning or "MP" in stack.variant or not scanning):
+        if inversion >= 1400 and echo >= 60:
+            return Guess("FLAIR", 0.85, "inversion")
+        if 300 <= inversion < 1400 and echo < 60:
+            return Guess("T1", 0.8, "inversion")
+    if "EP" in scanning:
+        return Guess("", 0, "none")
+    if "SE" in scanning:
+        return _of_spin_echo(echo, repetition)
+    if "GR" in scanning:
+        return Guess("SWI" if echo >= 12 else "T1", 0.6, "gradient echo")
+    return Guess("", 0, "none")
+
+
+def _of_spin_echo(echo: float, repetition: float) -> Guess:
+    if repetition <= 1200 and echo <= 35:
+        return Guess("T1", 0.85, "spin echo")
+    if repetition >= 1500 and echo >= 60:
+        return Guess("T2", 0.85, "spin echo")
+    if repetition >= 1500 and echo <= 45:
+        return Guess("PD", 0.7, "spin echo")
+    return Guess("", 0, "none")
+
+
+def _by_words(stack: Stack) -> Guess:
+    """By the description, else by the protocol's name."""
+    for text, rule in ((stack.description, "description"), (stack.protocol, "protocol name")):
+        words = re.sub(r"[_\-,;:()\[\]]+", " ", text.lower())
+        for name, modality, pattern in _DESCRIPTIONS:
+            if modality == stack.modality and re.search(rf"(?<![a-z0-9])(?:{pattern})(?![a-z0-9])", words):
+                return Guess(name, WORDS, rule)
+    return Guess("", 0, "none")
+
+
+def _with_contrast(found: Guess, stack: Stack) -> Guess:
+    text = f"{stack.description} {'' if stack.description else stack.protocol}".lower().replace("_", " ")
+    if re.search(rf"(?<![a-z])(?:{_DENIED})(?![a-z])", text):
+        return Guess("T1", min(found.confidence, WORDS), f"{found.rule}; no contrast by description")
+    if re.search(_GIVEN, text):
+        return Guess("T1 contrast", min(found.confidence, WORDS), f"{found.rule}; contrast by description")
+    agent = stack.contrast.lower()
+    if agent and not re.fullmatch(r"(no|none|n/?a|0|without.*|nil|no contrast)", agent):
+        return Guess("T1 contrast", min(found.confidence, _AGENT), f"{found.rule}; contrast agent")
+    return found

@@ -1,0 +1,74 @@
+"""Every file below a folder, members of zip archives included, whatever they are called."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+_LARGEST_MEMBER = 4 << 30  # bytes; a larger one is no DICOM file but a trap
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file, or a member of a zip archive."""
+
+    path: str
+    member: str
+    """Inside of the archive `path`; empty for a file of its own."""
+    size: int
+    """Bytes, uncompressed."""
+    changed: int
+    """Time of change, ns; of the archive for its members."""
+
+    def __str__(self) -> str:
+        return f"{self.path}!{self.member}" if self.member else self.path
+
+    def open(self) -> BinaryIO:
+        """The bytes. Members of an archive open the archive each time; `hlip.importing.dicom.headers` does so once a chunk."""
+        if not self.member:
+            return Path(self.path).open("rb")
+        with zipfile.ZipFile(self.path) as archive:  # the member's stream keeps the file open
+            return cast(BinaryIO, archive.open(self.member))
+
+
+def find_files(folder: Path, without: Path | None = None) -> Iterator[Found]:
+    """Regular files below a folder, in order of their names. Links are followed, but no folder is entered twice.
+
+    Args:
+        without: a folder that is not entered: what the import itself writes.
+    """
+    entered: set[tuple[int, int]] = set()
+    if without is not None and without.is_dir():
+        status = without.stat()
+        entered.add((status.st_dev, status.st_ino))
+    for name, folders, files in os.walk(folder, followlinks=True):
+        status = Path(name).stat()
+        if (status.st_dev, status.st_ino) in entered:
+            folders.clear()
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        folders.sort()
+        for file in sorted(files):
+            path = os.path.join(name, file)  # noqa: PTH118 (a million times)
+            try:
+                if os.path.isfile(path):  # noqa: PTH113 (neither a pipe nor a device)
+                    yield from _of_file(path, os.stat(path))  # noqa: PTH116
+            except OSError:  # vanished, or not ours to see: the headers' reader says so
+                yield Found(path, "", 0, 0)
+
+
+def _of_file(path: str, status: os.stat_result) -> Iterator[Found]:
+    if not path.lower().endswith(".zip") or not zipfile.is_zipfile(path):
+        yield Found(path, "", status.st_size, status.st_mtime_ns)
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                if not member.is_dir() and member.file_size <= _LARGEST_MEMBER:
+                    yield Found(path, member.filename, member.file_size, status.st_mtime_ns)
+    except (zipfile.BadZipFile, NotImplementedError):
+        yield Found(path, "", status.st_size, status.st_mtime_ns)  # becomes a file that is no DICOM

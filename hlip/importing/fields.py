@@ -1,0 +1,55 @@
+"""What scanners and people are called in a manifest: one word a thing, however the source writes it.
+
+The fields are those by which methods are compared within groups: sex (M, F, O), age (years), vendor, field_strength (tesla).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+_VENDORS = (  # found anywhere in a name; the first match wins
+    ("Siemens", r"siemens"),
+    ("GE", r"\bge\b|general electric|gehc"),
+    ("Philips", r"philips"),
+    ("Canon", r"canon|toshiba"),
+    ("Hitachi", r"hitachi|fujifilm"),
+    ("United Imaging", r"united imaging|\buih\b"),
+)
+_TESLA = (0.055, 0.064, 0.2, 0.3, 0.35, 0.5, 0.55, 1.0, 1.5, 3.0, 4.7, 7.0, 9.4)
+_NEAR = 0.05  # of a nominal field; magnets run at 2.89 T and are sold as 3 T
+_SEXES = {"m": "M", "male": "M", "man": "M", "f": "F", "female": "F", "woman": "F", "o": "O", "other": "O"}
+_UNITS = {"": 1.0, "y": 1.0, "m": 1 / 12, "w": 7 / 365.25, "d": 1 / 365.25}
+
+
+def vendor(text: object) -> str:
+    """Who built the scanner: Siemens, GE, Philips, ...; an unknown name as it is written."""
+    name = str(text or "").strip()
+    return next((known for known, pattern in _VENDORS if re.search(pattern, name.lower().replace("_", " "))), name)
+
+
+def field_strength(value: object) -> float | None:
+    """Tesla: 2.89 is 3.0, 15000 (gauss) is 1.5; None where it is no number of a magnet."""
+    try:
+        tesla = float(str(value).strip().rstrip("Tt"))
+    except ValueError:
+        return None
+    tesla = tesla / 1e4 if tesla > 100 else tesla
+    if not math.isfinite(tesla) or tesla <= 0:
+        return None
+    nearest = min(_TESLA, key=lambda known: abs(known - tesla))
+    return nearest if abs(nearest - tesla) <= _NEAR * nearest else round(tesla, 2)
+
+
+def sex(text: object) -> str | None:
+    """M, F or O; None where it says neither."""
+    return _SEXES.get(str(text or "").strip().lower())
+
+
+def age(text: object) -> float | int | None:
+    """Years: 34, "034Y", "18M" (months), "89+"; whole ones as whole numbers. None where it is no age."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*\+?\s*([ymwd]?)", str("" if text is None else text).strip().lower())
+    if not found:
+        return None
+    years = round(float(found[1]) * _UNITS[found[2]], 2)
+    return None if years >= 130 else int(years) if years == int(years) else years

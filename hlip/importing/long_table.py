@@ -1,0 +1,187 @@
+"""A CSV in long form, one row a scan -> a manifest.
+
+    study_id,path,sequence,patient_id,split,sex,age
+    s1,s1/t1.nii.gz,T1,p1,train,F,61
+    s1,s1/flair.nii.gz,FLAIR,p1,train,F,61
+
+Notable choices:
+- study_id and path are needed. path is a NIfTI or MGZ file, a DICOM file (which stands for its series) or a folder of one series;
+  relative ones are taken from the table's folder, or from --root.
+- patient_id, split, report (or its sections) and label are of the study: they may stand in one of its rows or in all, but may not differ.
+- Any other column goes into the manifest. One whose values differ between the scans of a study (echo_time) becomes a list there, a value
+  a scan, in all studies.
+- A file that is not there is left out and listed; everything else that is wrong is told at once, with its line, and stops the import.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from hlip.importing.files import id_fault
+from hlip.importing.options import Options, add_options, finish, options_of, show
+from hlip.importing.outcome import Imported, ImportingError, LeftOut, check_place, manifest_file
+from hlip.importing.series import b_values_beside, diffusion_scans
+from hlip.importing.tables import RESERVED, SECTIONS, Faults, Row, labels_of, read_table, report_of, split_of
+from hlip.scans.filekind import is_dicom, is_nifti
+from hlip.scans.sequence import guess_sequence
+from hlip.study import Scan, Study
+
+if TYPE_CHECKING:
+    from hlip.taxonomy import Taxonomy
+
+_OF_STUDY = ("patient_id", "split", "label", "report", *SECTIONS)
+_OF_SCAN = ("path", "sequence")
+LEAK = "counts as a patient of its own; if patients have several studies that is a leak: fill in patient_id"
+
+
+def import_table(
+    table: str | Path, out: str | Path, options: Options | None = None, root: str | Path | None = None, *, progress: bool = True
+) -> Imported:
+    """Write the manifest of a table of scans. Files are looked for; only diffusion series with a .bval beside them are opened.
+
+    Args:
+        table: see the head of this file.
+        out: folder for manifest.jsonl, left_out.csv and scans/; or the manifest's own name (*.jsonl).
+        root: from where relative paths count; default the table's folder.
+        progress: show a bar.
+
+    Raises:
+        ImportingError: no usable scan, or faults of the tables, all at once with their lines.
+    """
+    table, manifest, options = Path(table), manifest_file(out), options or Options()
+    root = Path(os.path.abspath(table.parent if root is None else root))
+    check_place(manifest, "table")
+    rows = read_table(table, ["study_id", "path"])
+    columns = list(rows[0][1])
+    taken = [name for name in columns if name in RESERVED and name != "report"]
+    if taken:
+        raise ImportingError(
+            f"{table}: the column {taken[0]} would overwrite the manifest's own; rename it (label: its classes)"
+        )
+    faults = Faults(table)
+    by_study = _by_study(rows, root, faults)
+    known = {study_id: _of_study(group, options.tables.taxonomy, faults) for study_id, group in by_study.items()}
+    faults.stop()
+    extra = [name for name in columns if name not in ("study_id", *_OF_SCAN, *_OF_STUDY)]
+    varying = {
+        name for name in extra if any(len({row[name] for _, row in group if row[name]}) > 1 for group in by_study.values())
+    }
+    studies, left_out = [], []
+    for study_id, group in tqdm(by_study.items(), unit="study", disable=not progress):
+        scans, of_scan, lost = _scans(group, root, manifest.parent / "scans" / study_id, table)
+        left_out += lost
+        if not scans:
+            continue
+        fields: dict[str, Any] = {}
+        for name in extra:
+            if name in varying:
+                fields[name] = [row[name] for row in of_scan]
+            elif value := next((row[name] for _, row in group if row[name]), ""):
+                fields[name] = value
+        studies.append(Study(study_id, scans=tuple(scans), extra=fields, **known[study_id]))
+    alone = sum(study.patient_id == study.study_id for study in studies)
+    notes = [f"the patient of {alone} of {len(studies)} studies is not said: each {LEAK}"] if alone else []
+    if left_out and not studies and root == Path(os.path.abspath(table.parent)):
+        raise ImportingError(
+            f"{table}: no file is there, e.g. {left_out[0].path}; name the folder from which paths count: --root"
+        )
+    return finish("table", studies, out, options, left_out, notes)
+
+
+def _by_study(rows: Sequence[Row], root: Path, faults: Faults) -> dict[str, list[Row]]:
+    """Rows of each study, in the table's order; rows that cannot be are faults."""
+    found: defaultdict[str, list[Row]] = defaultdict(list)
+    line_of: dict[str, int] = {}
+    for line, row in rows:
+        path = os.path.normpath(root / row["path"])
+        if not row["study_id"]:
+            faults.add(line, "no study_id")
+        elif fault := id_fault(row["study_id"]):
+            faults.add(line, fault)
+        elif not row["path"]:
+            faults.add(line, "no path")
+        elif path in line_of:
+            faults.add(line, f"{row['path']} stands already on line {line_of[path]}")
+        else:
+            line_of[path] = line
+            found[row["study_id"]].append((line, row))
+    return dict(found)
+
+
+def _of_study(group: Sequence[Row], tree: Taxonomy | None, faults: Faults) -> dict[str, Any]:
+    """What rows say of their study, as arguments of `Study`; what they contradict each other in is a fault."""
+    said: dict[str, str] = {}
+    for name in _OF_STUDY:
+        values = {row[name]: line for line, row in reversed(group) if row.get(name)}  # value -> first line that says so
+        if len(values) > 1:
+            (first, first_line), (second, second_line) = sorted(values.items(), key=lambda item: item[1])[:2]
+            where = f"study '{group[0][1]['study_id']}' has {name} '{_short(first)}' on line {first_line}"
+            faults.add(second_line, f"{where}, but '{_short(second)}' here")
+        said[name] = next(iter(values), "")
+    line, row = group[0]
+    study: dict[str, Any] = {"patient_id": said["patient_id"] or row["study_id"], "report": report_of(said)}
+    try:
+        study["split"] = split_of(said["split"])
+        study["labels"] = labels_of(said["label"], tree)
+    except ValueError as error:  # TaxonomyError is one
+        faults.add(line, str(error))
+    return study
+
+
+def _short(text: str) -> str:
+    """In one line, for a message."""
+    return " ".join(text.split())[:40]
+
+
+def _scans(
+    group: Sequence[Row], root: Path, split_into: Path, table: Path
+) -> tuple[list[Scan], list[dict[str, str]], list[LeftOut]]:
+    """Scans, the row of each, and what is left out."""
+    scans: list[Scan] = []
+    rows: list[dict[str, str]] = []
+    left_out: list[LeftOut] = []
+    for line, row in group:
+        file = Path(os.path.normpath(root / row["path"]))
+        if not file.exists():
+            left_out.append(LeftOut(str(file), "missing", f"{table}, line {line}: no file {file}"))
+            continue
+        if not (file.is_dir() or is_nifti(file) or is_dicom(file)):
+            left_out.append(LeftOut(str(file), "not_a_scan", f"{table}, line {line}: {file} is neither NIfTI, MGZ nor DICOM"))
+            continue
+        found = [Scan(file, row.get("sequence") or guess_sequence(file.name))]
+        if is_nifti(file) and (b_values := b_values_beside(file)):
+            found, lost = diffusion_scans(file, b_values, split_into)
+            left_out += [lost] if lost else []
+        scans += found
+        rows += [row] * len(found)
+    return scans, rows, left_out
+
+
+def add_table(sources: Any) -> None:
+    """Add `hlip import table`."""
+    source = sources.add_parser(
+        "table",
+        help="a CSV, a row a scan: study_id, path, sequence, ...",
+        description="Columns study_id and path; if known sequence, patient_id, split, label (several parted by ;), report or its sections; "
+        "any other column goes into the manifest. Files are NIfTI, MGZ or DICOM (a file of a series, or its folder). A diffusion series with "
+        "a .bval beside it becomes b0, DWI and ADC under OUT/scans; other series of volumes are refused when they are prepared.",
+    )
+    source.add_argument("table", type=Path, metavar="CSV", help="a row a scan; *.tsv is read as tab-separated")
+    source.add_argument("out", type=Path, metavar="OUT", help="folder to write: manifest.jsonl, left_out.csv, scans/")
+    source.add_argument(
+        "--root", type=Path, metavar="FOLDER", help="from where relative paths count (default: the folder of CSV)"
+    )
+    add_options(source)
+    source.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    options = options_of(arguments)
+    show(import_table(arguments.table, arguments.out, options, arguments.root), options)

@@ -1,0 +1,1 @@
+"""Public data sets in their documented layouts -> a manifest; one file a set."""

@@ -1,0 +1,177 @@
+"""A folder a study -> a manifest.
+
+    ROOT/STUDY/scan.nii.gz
+    ROOT/PATIENT/STUDY/scan.nii.gz
+
+Notable choices:
+- A folder that holds NIfTI or MGZ files is a study; a folder above it, below ROOT, is its patient. Both layouts may be mixed. Without a
+  patient's folder a study is a patient of its own, which may leak between splits: that is said.
+- study_id is STUDY, or PATIENT__STUDY; tables may call a study either way, as long as STUDY is one of its kind.
+- Files called masks or segmentations are left out; DICOM is for `hlip import dicom`. No file is opened, except diffusion series with
+  a .bval beside them, which become b0, DWI and ADC under OUT/scans. Other 4-D series are named when the scans are prepared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from hlip.importing.files import children, files_below, id_fault, looks_like_mask, own_places
+from hlip.importing.options import Options, add_options, finish, options_of, show
+from hlip.importing.outcome import Imported, ImportingError, LeftOut, check_place, manifest_file, some
+from hlip.importing.series import b_values_beside, diffusion_scans
+from hlip.importing.tables import KeyOf
+from hlip.scans.filekind import is_dicom, is_nifti
+from hlip.scans.sequence import guess_sequence
+from hlip.study import Scan, Study
+
+LEAK = "each study counts as a patient of its own; if patients have several studies that is a leak: give PATIENT folders or --metadata"
+_DEPTH = 6  # folders looked into; more than a layout has, so that scans lying too deep are named
+
+
+def import_folders(root: str | Path, out: str | Path, options: Options | None = None, *, progress: bool = True) -> Imported:
+    """Write the manifest of a tree in which a folder is a study.
+
+    Args:
+        root: see the head of this file.
+        out: folder for manifest.jsonl, left_out.csv and scans/; or the manifest's own name (*.jsonl).
+        progress: show a bar.
+
+    Raises:
+        ImportingError: no scan, scans outside of the layout, or faults of the tables.
+    """
+    root, manifest, options = Path(os.path.abspath(root)), manifest_file(os.path.abspath(out)), options or Options()
+    if not root.is_dir():
+        raise ImportingError(f"{root}: no such folder")
+    if (root / "dataset_description.json").is_file():
+        raise ImportingError(f"{root}: a BIDS data set (dataset_description.json); hlip import bids reads it")
+    check_place(manifest, "folders")
+    found, left_out = _found(root, own_places(root, manifest.parent), progress)
+    _check_layout(root, found)
+    studies = []
+    for folder, files in tqdm(sorted(found.items()), unit="study", disable=not progress):
+        parts = folder.relative_to(root).parts
+        study_id = re.sub(r"[\\\0]", "_", "__".join(parts))
+        if fault := id_fault(study_id):
+            left_out.append(LeftOut(str(folder), "study_id", f"{folder}: {fault}"))
+            continue
+        scans, lost = scans_of(files, manifest.parent / "scans" / study_id)
+        left_out += lost
+        if scans:
+            studies.append(Study(study_id, parts[0] if len(parts) > 1 else study_id, tuple(scans)))
+    notes = _notes(root, found, studies, options)
+    return finish("folders", studies, out, options, left_out, notes, _called(studies))
+
+
+def scans_of(files: Sequence[Path], split_into: Path) -> tuple[list[Scan], list[LeftOut]]:
+    """Scans of a study's files, masks left out; those with a .bval beside them are split into `split_into`."""
+    scans: list[Scan] = []
+    left_out = []
+    for file in files:
+        if looks_like_mask(file.name):
+            left_out.append(LeftOut(str(file), "mask", f"{file}: called a mask or segmentation"))
+        elif not file.exists():
+            left_out.append(LeftOut(str(file), "missing", f"{file}: a link to a file that is not there"))
+        elif b_values := b_values_beside(file):
+            found, lost = diffusion_scans(file, b_values, split_into)
+            scans += found
+            left_out += [lost] if lost else []
+        else:
+            scans.append(Scan(file, guess_sequence(file.name)))
+    return scans, left_out
+
+
+def _found(root: Path, skip: set[Path], progress: bool) -> tuple[dict[Path, list[Path]], list[LeftOut]]:
+    """Folder -> its NIfTI files; and folders of DICOM files."""
+    found: defaultdict[Path, list[Path]] = defaultdict(list)
+    left_out = []
+    seen: set[Path] = set()  # folders whose first other file was looked at
+    tops = [child for child in children(root) if child not in skip]
+    for top in tqdm(tops, unit="folder", desc="looking", disable=not progress):
+        for file in [top] if not top.is_dir() else files_below(top, _DEPTH, skip):
+            if is_nifti(file):
+                found[file.parent].append(file)
+            elif file.parent not in seen and not file.name.endswith((".json", ".bval", ".bvec", ".txt", ".csv", ".tsv")):
+                seen.add(file.parent)
+                if is_dicom(file):
+                    message = f"{file.parent}: holds DICOM files; hlip import dicom reads them"
+                    left_out.append(LeftOut(str(file.parent), "dicom", message))
+    return found, left_out
+
+
+def _check_layout(root: Path, found: Mapping[Path, Sequence[Path]]) -> None:
+    """
+    Raises:
+        ImportingError: scans outside of any study's folder, too deep, or above another study's folder.
+    """
+    depth = {folder: len(folder.relative_to(root).parts) for folder in found}
+    above = {parent for folder in found for parent in folder.parents}
+    faults = []
+    for folder in sorted(found):
+        name = folder.relative_to(root).as_posix()
+        if depth[folder] == 0:
+            faults.append(f"{found[folder][0].name}: lies in ROOT itself; if ROOT is one study, name the folder above it")
+        elif depth[folder] > 2:
+            faults.append(f"{name}: too deep")
+        elif folder in above:
+            faults.append(f"{name}: holds scans, and folders with scans")
+    if faults:
+        remedy = (
+            "expected is ROOT/STUDY/scan.nii.gz or ROOT/PATIENT/STUDY/scan.nii.gz; move them, or list them: hlip import table"
+        )
+        raise ImportingError(f"{root}: {len(faults)} folders are not of the layout; {remedy}{some(faults)}")
+
+
+def _notes(root: Path, found: Mapping[Path, Sequence[Path]], studies: Sequence[Study], options: Options) -> list[str]:
+    notes = []
+    alone = sum(study.patient_id == study.study_id for study in studies)
+    if alone and options.tables.metadata is None:
+        notes.append(f"{alone} of {len(studies)} studies have no patient's folder: {LEAK}")
+    deep = [files for folder, files in found.items() if folder.parent != root]
+    patients = {folder.parent for folder in found if folder.parent != root}
+    if len(deep) > 2 * len(patients) and all(len(files) == 1 for files in deep):
+        notes.append(
+            "every folder two below ROOT holds one scan: if such a folder is a series and not a study, list them (hlip import table)"
+        )
+    return notes
+
+
+def _called(studies: Sequence[Study]) -> KeyOf:
+    """What tables may call a study: its id, or the name of its folder where that is the only one of its name."""
+    last = Counter(study.study_id.removeprefix(f"{study.patient_id}__") for study in studies)
+    short = {study.study_id: study.study_id.removeprefix(f"{study.patient_id}__") for study in studies}
+
+    def names(study: Study, key: str) -> Sequence[str]:
+        if key == "patient_id":
+            return (study.patient_id,)
+        folder = short[study.study_id]
+        return (study.study_id, folder) if last[folder] == 1 else (study.study_id,)
+
+    return names
+
+
+def add_folders(sources: Any) -> None:
+    """Add `hlip import folders`."""
+    source = sources.add_parser(
+        "folders",
+        help="NIfTI or MGZ files, a folder a study",
+        description="Layouts: ROOT/STUDY/scan.nii.gz or ROOT/PATIENT/STUDY/scan.nii.gz. Sequences are guessed from file names; a table says "
+        "them (hlip import table). Files called masks are left out. A diffusion series with a .bval beside it becomes b0, DWI and ADC under "
+        "OUT/scans; other series of volumes are refused when they are prepared.",
+    )
+    source.add_argument("root", type=Path, metavar="ROOT", help="folder of the studies, or of the patients")
+    source.add_argument("out", type=Path, metavar="OUT", help="folder to write: manifest.jsonl, left_out.csv, scans/")
+    add_options(source)
+    source.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    options = options_of(arguments)
+    show(import_folders(arguments.root, arguments.out, options), options)

@@ -1,0 +1,126 @@
+"""Which scans to look at: flags from the measures of all scans of a store, and their order.
+
+A flag is a reason to look, not a verdict; nothing is left out of training because of one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hlip.quality.duplicates import shared
+
+
+@dataclass(frozen=True)
+class Flag:
+    """What a flag means, and how much it counts when scans are put in order."""
+
+    weight: float
+    meaning: str
+
+
+FLAGS = {
+    "empty": Flag(4, "under 2 % of the scan is foreground, or under 2 % of the prepared volume is not black"),
+    "clipped": Flag(
+        2,
+        "over 1 % of the foreground holds the scan's largest value, or over 10 % of the prepared volume is white (not for CT)",
+    ),
+    "motion-like": Flag(
+        2, "ghosting over 5 %: the air beside the head is brighter along one axis of the slices than along the other"
+    ),
+    "other-part": Flag(3, "its millimetres are those of another part of the body than most scans of this store have"),
+    "duplicate-voxels": Flag(3, "another study has a volume that is equal, voxel by voxel"),
+    "repeated-scan": Flag(1, "another scan of the same study has a volume that is equal, voxel by voxel"),
+    "duplicate-report": Flag(0.5, "another study has the same report, word by word (templates of normal findings do)"),
+}
+EMPTY, SATURATED, WHITE, GHOSTING = 0.02, 0.01, 0.10, 0.05
+WORST = 20
+_MOST_OF_ONE = 8  # of one flag among the worst: a thousand duplicates must not hide everything else
+_USUAL = ("foreground", "ghosting", "saturated")
+
+
+def set_flags(rows: Sequence[dict[str, Any]], texts: Mapping[str, str]) -> None:
+    """Fill `flags`, `same_voxels` and `same_report` of complete rows, in place.
+
+    Args:
+        texts: study id -> its report as it is compared (`same_text`).
+    """
+    parts = Counter(row["part"] for row in rows if row["status"] == "ok" and row["part"])
+    usual = parts.most_common(1)[0][0] if parts else ""
+    voxels = shared((row["study_id"], telling(row)) for row in rows)
+    reports = shared((study, [text]) for study, text in texts.items())
+    of_hash: dict[str, list[str]] = {}
+    for row in rows:
+        for key in telling(row):
+            of_hash.setdefault(key, []).append(row["study_id"])
+    for row in rows:
+        study = row["study_id"]
+        owners = [owner for key in dict.fromkeys(telling(row)) for owner in of_hash[key]]
+        elsewhere = any(owner != study for owner in owners)
+        row["same_voxels"] = voxels.get(study, []) if elsewhere else []
+        row["same_report"] = reports.get(study, [])
+        found = own_flags(row)
+        if row["part"] and usual and row["part"] != usual and row["status"] == "ok":
+            found.append("other-part")
+        if elsewhere:
+            found.append("duplicate-voxels")
+        if len(owners) - sum(owner != study for owner in owners) > len(set(telling(row))):
+            found.append("repeated-scan")
+        if row["same_report"]:
+            found.append("duplicate-report")
+        row["flags"] = found
+
+
+def telling(row: Mapping[str, Any]) -> list[str]:
+    """Hashes of a row's volumes that are not of one value: all black ones are equal."""
+    return [
+        key for key, black, white in zip(row["hashes"], row["black"], row["white"], strict=False) if black < 1 and white < 1
+    ]
+
+
+def own_flags(row: Mapping[str, Any]) -> list[str]:
+    """The flags that a scan has by itself."""
+    if row["status"] != "ok":
+        return []
+    found = []
+    by_percentiles = not any(row["windows"])
+    black = min(row["black"], default=0.0)
+    if (row["foreground"] is not None and row["foreground"] < EMPTY) or black > 1 - EMPTY:
+        found.append("empty")
+    if (row["saturated"] or 0) > SATURATED or (by_percentiles and max(row["white"], default=0.0) > WHITE):
+        found.append("clipped")
+    if (row["ghosting"] or 0) > GHOSTING:
+        found.append("motion-like")
+    return found
+
+
+def worst(rows: Sequence[dict[str, Any]], count: int = WORST) -> list[dict[str, Any]]:
+    """The scans to look at first: by weight of their flags, then by how far their measures lie from the others'."""
+    ready = [row for row in rows if row["status"] == "ok"]
+    far = _unusual(ready)
+    score = [sum(FLAGS[name].weight for name in row["flags"]) + 0.1 * value for row, value in zip(ready, far, strict=True)]
+    chosen: list[dict[str, Any]] = []
+    taken: Counter[str] = Counter()
+    for place in sorted(range(len(ready)), key=lambda place: (-score[place], place)):
+        row = ready[place]
+        main = max(row["flags"], key=lambda name: FLAGS[name].weight, default="")
+        if len(chosen) < count and (not main or taken[main] < _MOST_OF_ONE):
+            chosen.append(row)
+            taken[main] += 1
+    return chosen
+
+
+def _unusual(rows: Sequence[Mapping[str, Any]]) -> list[float]:
+    """The largest distance of a measure from its median, in median distances, at most 9."""
+    far = np.zeros(len(rows))
+    for name in _USUAL:
+        values = np.array([np.nan if row[name] is None else row[name] for row in rows], dtype=np.float64)
+        if np.isfinite(values).sum() < 3:
+            continue
+        distance = np.abs(values - np.nanmedian(values))
+        far = np.fmax(far, distance / max(float(np.nanmedian(distance)), 1e-3))
+    return [float(value) for value in np.minimum(far, 9.0)]

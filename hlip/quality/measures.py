@@ -1,0 +1,118 @@
+"""What is measured of a scan while it is prepared. All of it is cheap: samples of the voxels, not all of them.
+
+Notable choices:
+- `saturated`: share of the foreground that holds the scan's largest value. A scanner or an export that ran out of range leaves a plateau
+  there; noise leaves one voxel.
+- `ghosting`: in slices of the acquired plane, the mean of the background beside the foreground along one axis minus that along the other
+  (absolute), over the mean of the foreground: the ghost-to-signal ratio of Giannelli et al. 2010 (also in MRIQC), with either axis as the
+  phase axis. Motion between excitations repeats the head along the phase axis only, noise and air do not. It sees strong periodic motion
+  in scans that show air on all sides. It is blind to blur, to motion between slices, in skull-stripped or cropped scans, and it takes
+  aliasing, flow and a lifted hand for motion. A reason to look, no more; not measured on CT.
+- `part`: a guess from millimetres alone. The foreground is 260 mm wide or more: `chest` (any trunk). It is a slab narrower than 100 mm from
+  left to right and 150 mm or taller, or 290 mm tall and more: `spine` (a neck with its head, too). 100 to 260 mm wide, 110 to 280 mm deep:
+  `head`. Else nothing is guessed. A sagittal slab of a pituitary is called spine; a child's chest, head.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from hlip.scans.scan import LoadedScan
+
+_SIDE = 96  # voxels of the thinned scan along its longest axis
+_SLICES = 9
+_TAIL = 0.01  # of the foreground, left out at each end: specks do not count
+
+
+def measure(scan: LoadedScan, ct: bool) -> dict[str, Any]:
+    """Of a scan as it was read: `saturated`, `ghosting` (None where it cannot be told), `extent_mm` (of the foreground along x, y, z),
+    `part` (head, chest, spine or empty).
+
+    Args:
+        ct: values are HU: foreground is all above -200, and motion is not measured.
+    """
+    steps = tuple(max(1, n // _SIDE) for n in scan.data.shape)
+    thin = scan.data[tuple(slice(step // 2, None, step) for step in steps)].copy(order="K")
+    floor = -200.0 if ct else _floor(thin)
+    mask = thin > np.float32(floor)
+    inside = thin[mask]
+    saturated = float(np.count_nonzero(inside == inside.max())) / inside.size if inside.size else 0.0
+    extent = _extent(mask, scan, steps)
+    return {
+        "saturated": round(saturated, 5),
+        "ghosting": None if ct else _ghosting(scan, floor),
+        "extent_mm": [round(value, 1) for value in extent],
+        "part": _part(extent),
+    }
+
+
+def ends(volumes: list[NDArray[np.uint8]]) -> dict[str, list[float]]:
+    """Of prepared volumes: share of voxels at 0 (`black`) and at 255 (`white`)."""
+    return {
+        name: [round(float(np.count_nonzero(volume == value)) / volume.size, 4) for volume in volumes]
+        for name, value in (("black", 0), ("white", 255))
+    }
+
+
+def _floor(data: NDArray[np.float32]) -> float:
+    """30 % of the way from the darkest voxel to the mean of what is brighter than the mean."""
+    low = float(data.min())
+    bright = data[data > data.mean(dtype=np.float64)]
+    return low + 0.3 * (float(bright.mean(dtype=np.float64)) - low) if bright.size else low
+
+
+def _extent(mask: NDArray[np.bool_], scan: LoadedScan, steps: tuple[int, ...]) -> tuple[float, float, float]:
+    """mm of the foreground along x, y, z of the patient."""
+    towards = nib.orientations.io_orientation(scan.affine)[:, 0]
+    extent = [0.0, 0.0, 0.0]
+    for axis, (target, spacing, step) in enumerate(zip(towards, scan.spacing, steps, strict=True)):
+        low, high = _span(np.count_nonzero(mask, axis=tuple(other for other in range(3) if other != axis)))
+        extent[int(target)] = (high - low + 1) * spacing * step
+    return extent[0], extent[1], extent[2]
+
+
+def _span(counts: NDArray[Any]) -> tuple[int, int]:
+    mass = np.cumsum(counts)
+    if not mass[-1]:
+        return 0, -1
+    return int(np.searchsorted(mass, _TAIL * mass[-1], side="right")), int(np.searchsorted(mass, (1 - _TAIL) * mass[-1]))
+
+
+def _part(extent: tuple[float, float, float]) -> str:
+    wide, deep, tall = extent
+    if wide >= 260:
+        return "chest"
+    if tall >= 290 or (wide < 100 and tall >= 150):
+        return "spine"
+    return "head" if wide >= 100 and 110 <= deep <= 280 else ""
+
+
+def _ghosting(scan: LoadedScan, floor: float) -> float | None:
+    """Mean over slices of the acquired plane; None where too little air is seen along either axis."""
+    through = max(range(3), key=lambda axis: (scan.spacing[axis], axis))
+    count = scan.data.shape[through]
+    places = np.unique(np.linspace(0.25 * count, 0.75 * count - 1, _SLICES).astype(int))
+    planes = np.moveaxis(scan.data, through, 0)  # a view: only the planes looked at are read
+    found = [value for place in places if (value := _ghost(np.ascontiguousarray(planes[place]), floor)) is not None]
+    return round(float(np.median(found)), 4) if 2 * len(found) > len(places) else None
+
+
+def _ghost(plane: NDArray[np.float32], floor: float) -> float | None:
+    mask = plane > np.float32(floor)
+    if np.count_nonzero(mask) < 0.05 * mask.size:
+        return None
+    boxes, airs = [_span(np.count_nonzero(mask, axis=1 - axis)) for axis in (0, 1)], []
+    for axis in (0, 1):
+        (low, high), (first, last) = boxes[axis], boxes[1 - axis]
+        turned = plane if axis == 0 else plane.T
+        gap = max(1, round(0.02 * turned.shape[0]))
+        air = np.concatenate([turned[: max(0, low - gap), first : last + 1], turned[high + 1 + gap :, first : last + 1]])
+        if air.shape[0] < 0.04 * turned.shape[0]:
+            return None
+        airs.append(float(np.mean(air, dtype=np.float64)))
+    signal = float(np.mean(plane[mask], dtype=np.float64)) - min(0.0, float(plane.min()))
+    return abs(airs[0] - airs[1]) / signal if signal > 0 else None

@@ -1,0 +1,120 @@
+"""STORE/quality.html: one self-contained page to look at before training. No scripts; counts, histograms, the worst twenty, a sample.
+
+Notable choices:
+- The page shows at most `WORST` + `SAMPLE` scans, so that 100,000 studies make the same page as a hundred. The table has all.
+- The pictures before preparing were made when the scan was read and lie in the study's file: the page needs no scan.
+- No clock and no path of the store: equal stores have equal pages.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hlip.folders import write_atomically
+from hlip.quality.flags import FLAGS, worst
+from hlip.quality.pictures import strip, thumbnail
+from hlip.store import StoreError, read_pictures, read_spec, read_volumes, study_file
+
+NAME = "quality.html"
+SAMPLE = 12
+_TEMPLATE = "sheet.html.j2"
+_BINS = 30
+_REASONS = 3  # messages quoted of each reason
+
+
+def write_sheet(
+    store: Path, rows: Sequence[dict[str, Any]], flags: Mapping[str, int], reasons: Mapping[str, int], parts: Mapping[str, int]
+) -> Path:
+    """Write the page of a store's complete rows.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    ready = [row for row in rows if row["status"] == "ok"]
+    bad = worst(rows)
+    shown = {id(row) for row in bad}
+    rest = [row for row in ready if id(row) not in shown]
+    sample = [rest[round(place)] for place in np.linspace(0, len(rest) - 1, min(SAMPLE, len(rest)))] if rest else []
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["share"] = _share
+    environment.globals["zip_ends"] = lambda row: list(zip(row["low"], row["high"], strict=False))
+    spec = read_spec(store)
+    page = environment.get_template(_TEMPLATE).render(
+        spec=spec,
+        digest=spec.digest(),
+        studies=len({row["study_id"] for row in rows}),
+        usable=len({row["study_id"] for row in ready}),
+        rows=rows,
+        ready=ready,
+        flags=[(name, flags[name], FLAGS[name].meaning) for name in flags],
+        known=FLAGS,
+        reasons=[(reason, count, _messages(rows, reason)) for reason, count in reasons.items()],
+        parts=parts,
+        histograms=list(_histograms(ready)),
+        worst=[_card(store, row) for row in bad],
+        sample=[_card(store, row) for row in sample],
+    )
+    write_atomically(store / NAME, page.encode())
+    return store / NAME
+
+
+def _messages(rows: Sequence[Mapping[str, Any]], reason: str) -> list[str]:
+    return [f"{row['study_id']}: {row['message']}" for row in rows if row["reason"] == reason][:_REASONS]
+
+
+def _card(store: Path, row: Mapping[str, Any]) -> dict[str, Any]:
+    """One scan with its pictures; a damaged file has none."""
+    before, after = "", []
+    try:
+        file = study_file(store, row["study_id"])
+        pictures = read_pictures(file)
+        before = _data_uri(pictures[row["scan"]]) if row["scan"] in pictures else ""
+        volumes, affines = read_volumes(file, row["volumes"])
+        windows = row["windows"] or [""] * len(volumes)
+        if len(volumes) == 3 and volumes[0].shape[0] == 1:  # red, green and blue of an image
+            after = [("", _data_uri(thumbnail(np.stack([volume[0] for volume in volumes], -1))))]
+        else:
+            pairs = zip(windows, volumes, affines, strict=False)
+            after = [(name, _data_uri(strip(volume, affine, (0, 255)))) for name, volume, affine in pairs]
+    except (StoreError, ValueError, IndexError):
+        pass
+    return {"row": row, "before": before, "after": after}
+
+
+def _data_uri(jpeg: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+
+
+def _histograms(rows: Sequence[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
+    """Title, unit and bars (height 0..1, what it says) of each measure that scans have."""
+    measures = (
+        ("foreground of the scan", "%", [100 * row["foreground"] for row in rows if row["foreground"] is not None]),
+        ("slice spacing", "mm", [max(row["spacing_mm"]) for row in rows if row["spacing_mm"]]),
+        ("in-plane spacing", "mm", [min(row["spacing_mm"]) for row in rows if row["spacing_mm"]]),
+        ("ghosting", "%", [100 * row["ghosting"] for row in rows if row["ghosting"] is not None]),
+    )
+    for title, unit, values in measures:
+        finite = [value for value in values if math.isfinite(value)]
+        if finite:
+            counts, edges = np.histogram(finite, bins=_BINS)
+            middle = float(np.median(finite))
+            bars = [
+                (float(count) / max(1, int(counts.max())), f"{low:.3g} to {high:.3g} {unit}: {count}")
+                for count, low, high in zip(counts, edges[:-1], edges[1:], strict=True)
+            ]
+            yield {"title": title, "unit": unit, "bars": bars, "low": edges[0], "high": edges[-1], "median": middle}
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"  # noqa: RUF001

@@ -1,0 +1,76 @@
+"""`hlip reports` and `hlip label`, described here and done elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from hlip.resources import names
+
+
+def add_reports(commands: Any) -> None:
+    """Add `reports` to the `hlip` command line."""
+    command = commands.add_parser(
+        "reports",
+        help="show which sentences of a cohort's reports are kept, and why others are not",
+        description="Read every report of MANIFEST by a report spec (sections, boilerplate, anonymisation tokens) and say what is kept "
+        "and what is left out. Nothing is changed; hlip prepare --reports SPEC does the same to a store.",
+    )
+    command.add_argument("manifest", type=Path, metavar="MANIFEST", help="JSON lines, one study a line")
+    command.add_argument(
+        "--reports",
+        default="clean",
+        metavar="SPEC",
+        help=f"a YAML file or one of {', '.join(names('reports'))} (default: clean)",
+    )
+    command.add_argument("--out", type=Path, metavar="CSV", help="also write every sentence with what became of it")
+    command.add_argument("--examples", type=int, default=5, metavar="N", help="sentences shown for each reason (default: 5)")
+    command.set_defaults(run=_run_reports)
+
+
+def _run_reports(arguments: argparse.Namespace) -> None:
+    from hlip.reports.preview import preview
+    from hlip.reports.spec import ReportSpec
+
+    print(preview(arguments.manifest, ReportSpec.load(arguments.reports), arguments.out, arguments.examples))
+
+
+def add_label(commands: Any) -> None:
+    """Add `label` to the `hlip` command line."""
+    command = commands.add_parser(
+        "label",
+        help="mine labels from reports by rule: a starting point for a cohort without labels",
+        description="Find the classes of TAXONOMY (names, synonyms, prompts) in the reports of MANIFEST, judge each by cues of negation, "
+        "uncertainty and history, and write OUT, the manifest with labels where it had none, beside OUT's .evidence.csv, one row a name found, "
+        "to be audited. Where labels were given they stay, and precision, recall, F1 and kappa against them are printed.",
+    )
+    command.add_argument("manifest", type=Path, metavar="MANIFEST", help="JSON lines, one study a line")
+    command.add_argument("taxonomy", metavar="TAXONOMY", help=f"a YAML file or one of {', '.join(names('taxonomy'))}")
+    command.add_argument("out", type=Path, metavar="OUT", help="manifest to write, e.g. labelled.jsonl")
+    command.add_argument(
+        "--uncertain",
+        choices=("negative", "positive", "unlabelled"),
+        default="negative",
+        help="what is only possible counts as absent (default), as there, or leaves its study without labels",
+    )
+    command.add_argument(
+        "--reports",
+        default="clean",
+        metavar="SPEC",
+        help=f"sentences that are read: a YAML file or one of {', '.join(names('reports'))} (default: clean, findings and impression)",
+    )
+    command.add_argument("--overwrite", action="store_true", help="mined labels replace given ones")
+    command.set_defaults(run=_run_label)
+
+
+def _run_label(arguments: argparse.Namespace) -> None:
+    from hlip.reports.label import label
+    from hlip.reports.spec import ReportSpec
+    from hlip.taxonomy import Taxonomy
+
+    spec = ReportSpec.load(arguments.reports)
+    tree = Taxonomy.load(arguments.taxonomy)
+    print(
+        label(arguments.manifest, tree, arguments.out, spec=spec, uncertain=arguments.uncertain, overwrite=arguments.overwrite)
+    )

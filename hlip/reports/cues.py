@@ -1,0 +1,141 @@
+"""Whether a sentence says that something is there: negation, uncertainty, history, by cues (NegEx).
+
+The idea is NegEx (Chapman et al., Journal of Biomedical Informatics 34, 2001): a cue before or after a name decides, up to a terminator.
+Cues and terminators are data (configs/language). What was added:
+
+- The nearest cue before a name decides; so a new cue ends the scope of the one before, and one negation rules a whole list.
+- A cue behind a name goes before one in front of it ("possible meningioma is ruled out"), unless a comma parts them
+  ("no infarct, meningioma cannot be excluded"). It does not reach back over a verb ("meningioma is stable and glioma is ruled out").
+- A cue of one word behind a name counts only right behind it ("glioma possible", not "meningioma, possible glioma").
+- Two negations side by side are uncertain, not positive: a person should look.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from hlip.reports.language import Language
+from hlip.reports.words import Phrases, Word
+
+PRESENT, UNCERTAIN, NEGATED, HISTORY, FAMILY, OPEN = "present", "uncertain", "negated", "history", "family", "open"
+STATES = (PRESENT, UNCERTAIN, NEGATED, HISTORY, FAMILY, OPEN)
+"""In the order in which a study's state is decided where its sentences differ."""
+
+_STATE = {"negated": NEGATED, "uncertain": UNCERTAIN, "history": HISTORY, "family": FAMILY, "open": OPEN, "probable": PRESENT}
+
+
+@dataclass(frozen=True)
+class Cue:
+    """One cue of a sentence: words [start, end)."""
+
+    start: int
+    end: int
+    kind: str
+    text: str
+
+    @property
+    def state(self) -> str:
+        return _STATE[self.kind.split("_")[0]]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The cues of a sentence, found once for all its names."""
+
+    words: tuple[Word, ...]
+    cues: tuple[Cue, ...]
+    stops: tuple[tuple[int, str], ...]
+    """(word, kind): terminators, verbs, ends of history, commas."""
+
+    def judge(self, start: int, end: int) -> tuple[str, str]:
+        """(state, cue) of a name at words [start, end). The cue is "" where nothing but the name was said."""
+        before = self._before(start)
+        after = self._after(start, end, before)
+        if after is not None and after.kind != "probable_after":
+            return after.state, after.text
+        if before is not None and before.state != UNCERTAIN:
+            doubled = before.state == NEGATED and self._doubled(before)
+            return (UNCERTAIN, f"{doubled} {before.text}") if doubled else (before.state, before.text)
+        around = next((cue for cue in self._of("uncertain_around") if self._side_by_side(cue, start, end)), None)
+        if decisive := before or around:
+            return decisive.state, decisive.text
+        likely = self._nearest_probable(start) or after
+        return PRESENT, likely.text if likely else ""
+
+    def _of(self, *kinds: str) -> list[Cue]:
+        return [cue for cue in self.cues if cue.kind in kinds]
+
+    def _stopped(self, first: int, last: int, *kinds: str) -> bool:
+        """Whether a stop of these kinds stands at one of the words [first, last)."""
+        return any(first <= place < last and kind in kinds for place, kind in self.stops)
+
+    def _before(self, start: int) -> Cue | None:
+        """The nearest cue in front of a name that reaches it."""
+        kinds = ("negated_before", "negated_until_comma", "uncertain_before", "history_before", "family_before", "open_before")
+        for cue in sorted(self._of(*kinds), key=lambda cue: -cue.end):
+            if cue.end > start:
+                continue
+            ends = {"negated_until_comma": ("comma",), "history_before": ("history",), "family_before": ("history",)}
+            opened = ("comma",) if self._stopped(0, cue.start, "opener") else ()
+            if not self._stopped(cue.end, start, "terminator", *ends.get(cue.kind, ()), *opened):
+                return cue
+        return None
+
+    def _nearest_probable(self, start: int) -> Cue | None:
+        fitting = [
+            cue for cue in self._of("probable_before") if cue.end <= start and not self._stopped(cue.end, start, "terminator")
+        ]
+        return max(fitting, key=lambda cue: cue.end, default=None)
+
+    def _after(self, start: int, end: int, before: Cue | None) -> Cue | None:
+        """The nearest cue behind a name that reaches back to it."""
+        for cue in self._of("negated_after", "uncertain_after", "probable_after"):
+            if cue.start < end:
+                continue
+            if cue.end - cue.start == 1 and cue.start > end:
+                continue
+            if self._stopped(end, cue.start, "terminator", "verb"):
+                return None
+            if not (before is not None and self._stopped(end, cue.start, "comma")):
+                return cue
+        return None
+
+    def _side_by_side(self, cue: Cue, start: int, end: int) -> bool:
+        first, last = (cue.end, start) if cue.end <= start else (end, cue.start)
+        return first <= last and not self._stopped(first, last, "terminator", "comma")
+
+    def _doubled(self, cue: Cue) -> str:
+        """Text of the negation that stands right before this one."""
+        return next((other.text for other in self._of("negated_before") if other.end == cue.start), "")
+
+
+class CueReader:
+    """Reads sentences by a language's cues."""
+
+    def __init__(self, language: Language) -> None:
+        self._phrases = Phrases(dict(language.cues) | {"terminator": language.terminators}, language)
+        others = {"verb": language.verbs, "history": language.history_ends, "opener": language.clause_openers}
+        self._stops = Phrases(others, language)
+
+    def read(self, among: list[Word]) -> Reading:
+        """The cues of a sentence's words."""
+        cues, stops = [], [(place, "comma") for place, word in enumerate(among) if word.written == ","]
+        used: set[int] = set()
+        for start, end, kinds in self._phrases.find(among):
+            text = " ".join(word.written for word in among[start:end])
+            for kind in kinds:
+                if kind == "terminator":
+                    stops.append((start, kind))
+                elif kind != "none":
+                    cues.append(Cue(start, end, kind, text))
+            if kinds != ("terminator",):
+                used |= set(range(start, end))
+        stops += [(start, kind) for start, _, kinds in self._stops.find(among) for kind in kinds if start not in used]
+        return Reading(tuple(among), tuple(cues), tuple(stops))
+
+
+@lru_cache(maxsize=8)
+def reader(language: Language) -> CueReader:
+    """The reader of a language, made once."""
+    return CueReader(language)

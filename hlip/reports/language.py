@@ -1,0 +1,152 @@
+"""The patterns of one language, read from configs/language: headers, abbreviations, tokens, boilerplate, cues.
+
+Every part of the reading of reports takes a `Language`; none of them holds a word of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hlip import resources
+
+CUES = (
+    "none", "negated_before", "negated_until_comma", "negated_after", "uncertain_before", "uncertain_after", "uncertain_around",
+    "probable_before", "probable_after", "history_before", "family_before", "open_before",
+)  # fmt: skip
+_TEXT = ("headers", "abbreviations", "months", "single_letters_after", "tokens", "token_leads", "boilerplate")
+_WORDS = (
+    "spellings", "same", "articles", "gap", "neutral", "breaks", "too_general", "normal", "cues", "terminators", "clause_openers",
+    "history_ends", "verbs",
+)  # fmt: skip
+
+
+class LanguageError(ValueError):
+    """A language file cannot be used; the message names the file and the entry."""
+
+
+@dataclass(frozen=True, eq=False)
+class Language:
+    """Patterns as the file has them, words in lower case. Equal patterns have an equal `digest`."""
+
+    name: str
+    headers: dict[str, tuple[str, ...]]
+    """Kind of section -> the headers that open it."""
+    abbreviations: dict[str, tuple[str, ...]]
+    """`always`, `before_number`, `as_written`."""
+    months: tuple[str, ...] = ()
+    single_letters_after: tuple[str, ...] = ()
+    tokens: tuple[str, ...] = ()
+    """Regular expressions of anonymisation tokens."""
+    token_leads: tuple[str, ...] = ()
+    boilerplate: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Group -> regular expressions."""
+    spellings: dict[str, str] = field(default_factory=dict)
+    same: dict[str, str] = field(default_factory=dict)
+    articles: tuple[str, ...] = ()
+    gap: int = 0
+    neutral: tuple[str, ...] = ()
+    breaks: tuple[str, ...] = ()
+    too_general: tuple[str, ...] = ()
+    normal: tuple[str, ...] = ()
+    cues: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    terminators: tuple[str, ...] = ()
+    clause_openers: tuple[str, ...] = ()
+    history_ends: tuple[str, ...] = ()
+    verbs: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> Language:
+        """A built-in language (`english`) or a YAML file like it.
+
+        Raises:
+            ResourceError: no such name or file.
+            LanguageError: no YAML, an unknown or missing entry, a wrong kind of value, or a faulty regular expression.
+        """
+        path = resources.find("language", name_or_path)
+        return _load(str(path), path.stat().st_mtime_ns)
+
+    @classmethod
+    def from_dict(cls, content: Any, source: str = "language") -> Language:
+        """The language of a parsed file; `source` is what errors name."""
+        if not isinstance(content, Mapping):
+            raise LanguageError(f"{source}: expected a mapping, not {type(content).__name__}")
+        known = {"name", *_TEXT, *_WORDS}
+        if unknown := sorted(map(str, set(content) - known)):
+            raise LanguageError(f"{source}: unknown entry {', '.join(unknown)} (known: {', '.join(sorted(known))})")
+        if missing := [key for key in ("name", "headers", "abbreviations") if key not in content]:
+            raise LanguageError(f"{source}: no entry {', '.join(missing)}")
+        try:
+            found = {key: _plain(key, value) for key, value in content.items()}
+        except LanguageError as error:
+            raise LanguageError(f"{source}: {error}") from error
+        if unknown := sorted(set(found.get("cues", ())) - set(CUES)):
+            raise LanguageError(f"{source}: cues: unknown kind {', '.join(unknown)} (known: {', '.join(CUES)})")
+        return cls(**found)
+
+    def digest(self, *, words: bool = False) -> str:
+        """16 hex digits over what makes sentences of a report, or with `words` over what mines labels as well."""
+        content = {key: getattr(self, key) for key in (*_TEXT, *(_WORDS if words else ()))}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def kind_of(self, header: str) -> tuple[str, ...]:
+        """The kinds of section that a header opens; none for text before the first header, or an unknown one."""
+        header = re.sub(r"\s+", " ", header.strip().lower())
+        found = [kind for kind, names in self.headers.items() if header in names or header.removesuffix("s") in names]
+        return ("findings", "impression") if "both" in found else tuple(found)
+
+
+@lru_cache(maxsize=16)
+def _load(path: str, changed: int) -> Language:
+    try:
+        return Language.from_dict(yaml.safe_load(Path(path).read_text(encoding="utf-8")), path)
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise LanguageError(f"{path}: no YAML in UTF-8 ({error})") from error
+
+
+@lru_cache(maxsize=1)
+def english() -> Language:
+    """The built-in default."""
+    return Language.load("english")
+
+
+def _plain(key: str, value: Any) -> Any:
+    """A checked value: words in lower case, lists as tuples, regular expressions tried."""
+    if key == "name":
+        return str(value)
+    if key == "gap":
+        if type(value) is not int or value < 0:
+            raise LanguageError(f"gap: {value!r} is no count of words")
+        return value
+    if key in ("spellings", "same"):
+        if not isinstance(value, Mapping):
+            raise LanguageError(f"{key}: expected word: word")
+        return {str(old).lower(): str(new).lower() for old, new in value.items()}
+    if key in ("headers", "abbreviations", "boilerplate", "cues"):
+        if not isinstance(value, Mapping):
+            raise LanguageError(f"{key}: expected a mapping of lists")
+        return {str(kind): _list(f"{key}.{kind}", items, _is_regex(key), kind == "as_written") for kind, items in value.items()}
+    return _list(key, value, _is_regex(key))
+
+
+def _is_regex(key: str) -> bool:
+    return key in ("tokens", "boilerplate", "normal")
+
+
+def _list(key: str, items: Any, regex: bool, as_written: bool = False) -> tuple[str, ...]:
+    if not isinstance(items, list) or not all(isinstance(item, str) and item for item in items):
+        raise LanguageError(f"{key}: expected a list of words (quote YAML words such as no and on)")
+    for item in items if regex else ():
+        try:
+            re.compile(item)
+        except re.error as error:
+            raise LanguageError(f"{key}: {item!r} is no regular expression ({error})") from error
+    return tuple(items) if regex or as_written else tuple(item.lower() for item in items)

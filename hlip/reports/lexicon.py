@@ -1,0 +1,94 @@
+"""The names by which reports call the classes of a taxonomy: names, synonyms and prompts, found in sentences.
+
+Words may stand between the words of a name ("acute [left middle cerebral artery territory] infarct"), if they are no words of another name
+and no word that joins or parts (configs/language: gap, neutral, breaks). Of names that overlap the one with more words counts, of equals
+that of the deeper class.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from hlip.reports.language import Language
+from hlip.reports.words import Word, words
+from hlip.taxonomy import Taxonomy
+
+_LONGEST = 500  # characters of a sentence in which a statement that all is normal is looked for
+
+
+@dataclass(frozen=True)
+class Found:
+    """One name of a class in a sentence."""
+
+    name: str
+    """Of the class."""
+    term: str
+    """As the taxonomy writes it."""
+    places: tuple[int, ...]
+    """Its words in the sentence."""
+
+
+class Lexicon:
+    """The terms of all classes of a tree.
+
+    Args:
+        tree: whose classes are looked for.
+        language: how words are compared.
+    """
+
+    def __init__(self, tree: Taxonomy, language: Language) -> None:
+        self._language = language
+        self._normal = tree.normal
+        self._statements = [re.compile(pattern, re.IGNORECASE) for pattern in language.normal]
+        general = {tuple(word.normal for word in words(term, language)) for term in language.too_general}
+        self._by_first: dict[str, list[tuple[tuple[str, ...], str, str]]] = {}
+        self._level = {item.name: item.level for level in range(1, tree.depth + 1) for item in tree.classes(level)}
+        vocabulary: set[str] = set()
+        seen: set[tuple[tuple[str, ...], str]] = set()
+        for item in [item for level in range(1, tree.depth + 1) for item in tree.classes(level)]:
+            for term in (item.name, *item.synonyms, item.prompt):
+                key = tuple(w.normal for w in words(term, language) if w.written not in language.articles and not w.is_mark)
+                if not key or key in general or (key, item.name) in seen:
+                    continue
+                seen.add((key, item.name))
+                self._by_first.setdefault(key[0], []).append((key, item.name, term))
+                vocabulary |= set(key)
+        self._no_gap = (vocabulary - {words(word, language)[0].normal for word in language.neutral}) | set(language.breaks)
+
+    def find(self, sentence: str, among: list[Word]) -> list[Found]:
+        """The names in a sentence, in order; a statement that all is normal is one of the normal class, with no place."""
+        candidates = [
+            Found(name, term, places)
+            for start, word in enumerate(among)
+            for key, name, term in self._by_first.get(word.normal, ())
+            if (places := self._match(key, among, start))
+        ]
+        candidates.sort(key=lambda found: (-len(found.places), -self._level[found.name], found.places[-1] - found.places[0]))
+        kept: list[Found] = []
+        for found in candidates:
+            meeting = [other for other in kept if set(found.places) & set(other.places)]
+            if all(found.places == other.places and found.name != other.name for other in meeting):
+                kept.append(found)
+        if self._normal is not None and all(found.name != self._normal for found in kept):
+            for statement in self._statements:
+                if match := statement.search(sentence[:_LONGEST]):
+                    kept.append(Found(self._normal, match[0].strip(), ()))
+                    break
+        return sorted(kept, key=lambda found: found.places)
+
+    def _match(self, key: tuple[str, ...], among: list[Word], start: int) -> tuple[int, ...]:
+        """Places of a term's words from `start` on, or nothing."""
+        places, place, gap = [start], start, 0
+        for wanted in key[1:]:
+            place += 1
+            while place < len(among) and among[place].normal != wanted:
+                word = among[place]
+                gap += 1
+                if gap > self._language.gap or word.is_mark or word.normal in self._no_gap or word.written in self._no_gap:
+                    return ()
+                place += 1
+            if place == len(among):
+                return ()
+            places.append(place)
+        return tuple(places)

@@ -1,0 +1,234 @@
+"""The rules that need no file: names of sequences, words that may be told, ages, layouts of slices."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+
+from hlip.importing.dicom.bvalues import b_value_of
+from hlip.importing.dicom.geometry import Layout, lay_out, straighten
+from hlip.importing.dicom.kinds import is_adc, is_sharp, reason_against
+from hlip.importing.dicom.people import age_of, model_of, sex_of, told, vendor_of
+from hlip.importing.dicom.sequence import guess
+from hlip.importing.dicom.tags import Slice, Stack
+from hlip.importing.dicom.walk import Found
+
+MR, CT = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.2"
+PLAIN = Stack(
+    study_uid="1", series_uid="2", patient_id="p", accession="", series_number=1, sop_class=MR, modality="MR",
+    image_type=("ORIGINAL", "PRIMARY", "M"), description="", protocol="", sequence_name="", scanning=(), variant=(),
+    echo_time=None, repetition_time=None, inversion_time=None, flip_angle=None, b_value=None, contrast="", angio=False,
+    kernel="", vendor="", model="", field_strength=None, sex="", age=None, frame="", rows=8, columns=8, spacing=(1.0, 1.0),
+    orientation=(1.0, 0, 0, 0, 1.0, 0), grey=True, burned_in=False, enhanced=False,
+)  # fmt: skip
+
+
+def stack(description: str = "", **tags) -> Stack:
+    return replace(PLAIN, description=description, **tags)
+
+
+def timing(scanning: str, repetition: float, echo: float, inversion: float | None = None, **more) -> dict:
+    kinds = tuple(scanning.split())
+    return {"scanning": kinds, "repetition_time": repetition, "echo_time": echo, "inversion_time": inversion} | more
+
+
+@pytest.mark.parametrize(
+    ("tags", "sequence", "rule"),
+    [
+        (timing("SE", 500, 12), "T1", "spin echo"),
+        (timing("SE", 4500, 95), "T2", "spin echo"),
+        (timing("SE", 3000, 20), "PD", "spin echo"),
+        (timing("SE IR", 9000, 120, 2500), "FLAIR", "inversion"),
+        (timing("SE IR", 5000, 340, 1650), "FLAIR", "inversion"),  # 3-D
+        (timing("SE IR", 2200, 12, 860), "T1", "inversion"),  # T1 FLAIR
+        (timing("GR IR", 1900, 3, 1100), "T1", "inversion"),  # MPRAGE
+        (timing("GR", 700, 20), "SWI", "gradient echo"),
+        (timing("GR", 250, 4.6), "T1", "gradient echo"),
+        (timing("GR", 22, 3.6, angio=True), "MRA", "angio"),
+        (timing("EP", 4000, 80, b_value=1000.0), "DWI", "b-value"),
+        (timing("EP", 4000, 80, b_value=0.0), "DWI b0", "b-value"),
+        ({"image_type": ("DERIVED", "PRIMARY", "DIFFUSION", "ADC")}, "ADC", "image type"),
+        ({"image_type": ("DERIVED", "PRIMARY", "DIFFUSION", "TRACEW")}, "DWI", "image type"),
+        ({"image_type": ("ORIGINAL", "PRIMARY", "M", "SWI")}, "SWI", "image type"),
+        ({"modality": "CT"}, "CT", "modality"),
+        (timing("EP", 4000, 80), "", "none"),
+        ({}, "", "none"),
+        ({"modality": "PT"}, "", "none"),
+    ],
+)
+def test_sequences_by_tags(tags: dict, sequence: str, rule: str) -> None:
+    found = guess(stack(**tags))
+    assert (found.sequence, found.rule) == (sequence, rule)
+    assert (found.confidence > 0) == bool(sequence)
+
+
+@pytest.mark.parametrize(
+    ("description", "sequence"),
+    [
+        ("t1_mprage_sag_p2_iso", "T1"),
+        ("Ax T1 FLAIR", "T1"),
+        ("T1 TSE TRA post GD", "T1 contrast"),
+        ("AX T1 +C", "T1 contrast"),
+        ("Sag 3D BRAVO C+", "T1 contrast"),
+        ("T1 AX PRE CONTRAST", "T1"),
+        ("T1 without contrast", "T1"),
+        ("t1_se_tra_km", "T1 contrast"),
+        ("t2_tse_tra", "T2"),
+        ("AX T2 PROPELLER", "T2"),
+        ("t2_tirm_tra_dark-fluid", "FLAIR"),
+        ("Ax FLAIR T2 FS", "FLAIR"),
+        ("t2_fl2d_tra_hemo", "SWI"),
+        ("Ax T2* GRE", "SWI"),
+        ("SWAN", "SWI"),
+        ("ep2d_diff_3scan_trace", "DWI"),
+        ("ep2d_diff_3scan_trace_ADC", "ADC"),
+        ("DWI b=0", "DWI b0"),
+        ("Apparent Diffusion Coefficient (mm2/s)", "ADC"),
+        ("TOF 3D multi-slab", "MRA"),
+        ("PD TSE FS", "PD"),
+        ("protocol of the day", ""),
+        ("Contact Dr Gretel", ""),
+    ],
+)
+def test_sequences_by_description(description: str, sequence: str) -> None:
+    assert guess(stack(description)).sequence == sequence
+
+
+@pytest.mark.parametrize(
+    ("description", "sequence"),
+    [("CTA HEAD", "CT angiography"), ("Angio 0.75 H20f", "CT angiography"), ("HEAD 5mm", "CT"), ("Schaedel nativ", "CT")],
+)
+def test_sequences_of_ct(description: str, sequence: str) -> None:
+    found = guess(stack(description, modality="CT", contrast="Iomeron"))
+    assert (found.sequence, found.confidence >= 0.95) == (sequence, True)
+
+
+def test_two_witnesses_are_surer_than_one_and_a_dispute_is_marked() -> None:
+    se = timing("SE", 500, 12)
+    agreed = guess(stack("T1 AX", **se))
+    assert (agreed.confidence, agreed.rule) == (0.97, "spin echo + description")
+    disputed = guess(stack("T2 AX", **se))
+    assert (disputed.sequence, disputed.confidence) == ("T2", 0.5)
+    assert disputed.rule == "spin echo (T1) against description (T2)"
+    strong = guess(stack("T2 AX", b_value=1000.0))
+    assert (strong.sequence, strong.confidence) == ("DWI", 0.5)
+
+
+def test_contrast_by_agent_unless_the_description_denies_it() -> None:
+    se = timing("SE", 500, 12)
+    assert guess(stack("T1 AX", contrast="Gadovist", **se)).sequence == "T1 contrast"
+    assert guess(stack("T1 AX", contrast="Gadovist", **se)).confidence == 0.75
+    assert guess(stack("T1 AX PRE", contrast="Gadovist", **se)).sequence == "T1"
+    assert guess(stack("T1 AX", contrast="NONE", **se)).sequence == "T1"
+    assert guess(stack("T2 AX", contrast="Gadovist", **timing("SE", 4500, 95))).sequence == "T2"
+
+
+@pytest.mark.parametrize(
+    ("description", "reason"),
+    [("LOW DOSE CHEST", ""), ("Dose Report", "dose_report"), ("Topogram 0.6", "localizer"), ("T1 AX", ""), ("subtle", ""),
+     ("Block T2", ""), ("MIP_TOF", "projection"), ("Facial nerve T2", ""), ("perf_MTT", "derived_map"), ("calvarium T1", "")],
+)  # fmt: skip
+def test_reasons_by_description(description: str, reason: str) -> None:
+    assert reason_against(stack(description, sop_class=CT, modality="CT")) == reason
+
+
+def test_adc_is_kept_and_its_exponential_is_not() -> None:
+    assert is_adc(stack("dADC"))
+    assert not is_adc(stack("eADC"))
+    assert reason_against(stack("eADC")) == "derived_map"
+    assert not is_adc(stack(image_type=("DERIVED", "EADC"), description="ADC exp"))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "sharp"),
+    [("H30s", False), ("H60s", True), ("Hr40f", False), ("Br64d", True), ("J40s\\2", False), ("STANDARD", False), ("BONEPLUS", True),
+     ("UB", False), ("YB", True), ("D", True), ("B", False), ("FC68", False), ("FC30", True), ("FC26", False), ("", False)],
+)  # fmt: skip
+def test_kernels(kernel: str, sharp: bool) -> None:
+    assert is_sharp(stack(modality="CT", kernel=kernel)) == sharp
+
+
+# --- people ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tags", "age"),
+    [({"PatientAge": "045Y"}, 45), ({"PatientAge": "095Y"}, 90), ({"PatientAge": "018M"}, 1), ({"PatientAge": "003W"}, 0), ({}, None),
+     ({"PatientBirthDate": "19500602", "StudyDate": "20200601"}, 69), ({"PatientBirthDate": "19500601", "StudyDate": "20200601"}, 70),
+     ({"PatientBirthDate": "19010101", "StudyDate": "20200601"}, 90), ({"PatientBirthDate": "20210101", "StudyDate": "20200601"}, None),
+     ({"PatientAge": "Miller", "PatientBirthDate": "x"}, None)],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_ages(tags: dict, age: int | None) -> None:
+    data = Dataset()
+    for name, value in tags.items():
+        setattr(data, name, value)
+    assert age_of(data) == age
+
+
+def test_only_known_words_are_told() -> None:
+    assert told("T1 AX POST Miller 17.08.2019 fs") == "t1 ax post _ fs"
+    assert told("MRN 4711^Smith") == "_"
+    assert told("") == ""
+    assert vendor_of("SIEMENS Healthineers AG, Dr. Miller") == "Siemens"
+    assert vendor_of("GE MEDICAL SYSTEMS") == "GE"
+    assert vendor_of("St. Mary's") == "other"
+    assert vendor_of("") == ""
+    assert model_of("MAGNETOM Skyra of Dr. Miller") == "MAGNETOM Skyra"
+    assert model_of("Miller") == ""
+    assert (sex_of("f"), sex_of("Miller")) == ("F", "")
+
+
+def test_a_private_tag_is_believed_from_its_vendor_alone() -> None:
+    data = Dataset()
+    data.add_new((0x0019, 0x0010), "LO", "SOMEBODY")
+    data.add_new((0x0019, 0x100C), "IS", "700")
+    assert b_value_of(data, "Siemens") == 700
+    assert b_value_of(data, "GE") is None
+    data.DiffusionBValue = 800.0
+    assert b_value_of(data, "Siemens") == 800
+    data.DiffusionBValue = 1e8
+    assert b_value_of(data, "Siemens") is None
+
+
+# --- layouts ---------------------------------------------------------------------------------------------------------------------
+
+
+def slices(places: list[float], within: list[float] | None = None) -> list[Slice]:
+    """At these heights, shifted along y."""
+    return [
+        Slice(PLAIN, Found("f", "", 1, 1), str(n), (0.0, y, z), n, None, None, None, 1, (), True)
+        for n, (z, y) in enumerate(zip(places, within or [0.0] * len(places), strict=True))
+    ]
+
+
+def test_slices_in_any_order_are_one_even_stack() -> None:
+    layout = lay_out(slices([6.0, 0.0, 4.02, 2.0]))
+    assert isinstance(layout, Layout)
+    assert [piece.instance for piece in layout.slices] == [1, 3, 2, 0]
+    assert (layout.count, layout.step, layout.shift, layout.even, layout.notes) == (4, 2, (0, 0), True, ())
+
+
+@pytest.mark.parametrize(
+    ("places", "reason"),
+    [([0, 1, 2, 3, 9, 10, 11, 12], "missing_slices"), ([0, 1, 2.3, 3, 4.6, 5], "uneven_slices"), ([0, 1, 2, 30, 60, 90], "missing_slices")],
+)  # fmt: skip
+def test_layouts_that_are_no_volume(places: list[float], reason: str) -> None:
+    assert lay_out(slices(places)) == reason
+
+
+def test_slices_that_wander_are_refused() -> None:
+    assert lay_out(slices([0, 1, 2, 3, 4], [0, 3, 0, 3, 0])) == "shifted_slices"
+
+
+def test_made_slices_lie_linearly_between_their_neighbours() -> None:
+    heights = [0.0, 1, 2, 3, 4, 6, 8, 10, 12]
+    layout = lay_out(slices(heights))
+    assert isinstance(layout, Layout)
+    ramp = np.broadcast_to(np.array(heights) * 10, (3, 2, 9)).astype(np.int16)
+    made = straighten(ramp, layout)
+    assert made.dtype == np.int16
+    np.testing.assert_array_equal(made[1, 1], np.arange(13) * 10)

@@ -1,0 +1,168 @@
+"""`hlip import table`: rows to studies, columns of studies and of scans, every fault at once with its line, files that are not there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hlip.importing.long_table import import_table
+from hlip.importing.options import Options
+from hlip.importing.outcome import Imported, ImportingError
+from hlip.importing.tables import Tables
+from hlip.resources import ResourceError
+from hlip.store import Store
+from hlip.study import read_manifest
+from hlip.taxonomy import Taxonomy
+
+from .nifti_trees import reasons, run, scan, small_spec, table, touch
+
+
+def imported(csv: Path, out: Path, root: Path | None = None, **tables) -> Imported:
+    return import_table(csv, out, Options(Tables(**tables)), root, progress=False)
+
+
+def test_rows_become_studies(tmp_path: Path) -> None:
+    touch(tmp_path / "in", "a/t1.nii.gz", "a/x.mgz", "b/flair.nii")
+    csv = table(
+        tmp_path / "in/scans.csv",
+        "\ufeffstudy_id, path ,sequence,patient_id,split,label,report,sex",
+        "A,a/t1.nii.gz,T1 post,P1,train,glioma; oedema ,,F",
+        'B,b/flair.nii,,P2,valid,,"Normal, for age.",',
+        "A,./a/x.mgz,FLAIR,,,,Glioma.,F",
+    )
+    made = imported(csv, tmp_path / "out")
+    first, second = read_manifest(tmp_path / "out/manifest.jsonl")
+    assert [(s.study_id, s.patient_id, s.split, s.labels, s.report) for s in (first, second)] == [
+        ("A", "P1", "train", ("glioma", "oedema"), "Glioma."),
+        ("B", "P2", "val", None, "Normal, for age."),
+    ]
+    assert [(s.path, s.sequence) for s in first.scans] == [
+        (tmp_path / "in/a/t1.nii.gz", "T1 post"),
+        (tmp_path / "in/a/x.mgz", "FLAIR"),
+    ]
+    assert second.scans[0].sequence == "FLAIR"  # guessed from its name
+    assert (first.extra, second.extra) == ({"sex": "F", "imported": "table"}, {"imported": "table"})
+    assert made.notes == ()
+
+
+def test_columns_that_differ_between_scans_become_lists(tmp_path: Path) -> None:
+    touch(tmp_path, "1.nii.gz", "2.nii.gz", "3.nii.gz")
+    rows = ["study_id,path,echo_time,site,note", "A,1.nii.gz,10,X,", "A,2.nii.gz,90,X,late", "B,3.nii.gz,20,Y,"]
+    imported(table(tmp_path / "t.csv", *rows), tmp_path / "out")
+    first, second = [json.loads(line) for line in (tmp_path / "out/manifest.jsonl").read_text().splitlines()]
+    assert (first["echo_time"], first["site"], first["note"]) == (["10", "90"], "X", "late")
+    assert (second["echo_time"], second["site"]) == (["20"], "Y")
+    assert "note" not in second
+
+
+def test_every_fault_is_told_at_once_with_its_line(tmp_path: Path) -> None:
+    touch(tmp_path, *[f"{n}.nii.gz" for n in range(9)])
+    csv = table(
+        tmp_path / "t.csv",
+        "study_id,path,patient_id,split,label,findings",
+        ",0.nii.gz,,,,",
+        "A/1,1.nii.gz,,,,",
+        "B,,,,,",
+        'C,2.nii.gz,P1,train,,"one,',
+        'line"',
+        "C,3.nii.gz,P2,test,,other",
+        "D,./2.nii.gz,,,,",
+        "E,4.nii.gz,,holdout,,",
+        "F,5.nii.gz,,,glyoma,",
+        "G,6.nii.gz,,holdout,,",
+    )
+    with pytest.raises(ImportingError) as error:
+        imported(csv, tmp_path / "out", taxonomy=Taxonomy.load("brain_mri"))
+    said = str(error.value)
+    for text in (
+        "line 2: no study_id",
+        "line 3: study_id 'A/1' holds a path separator",
+        "line 4: no path",
+        "line 7: study 'C' has patient_id 'P1' on line 5, but 'P2' here",
+        "line 7: study 'C' has split 'train' on line 5, but 'test' here",
+        "line 7: study 'C' has findings 'one, line' on line 5, but 'other' here",
+        "line 8: ./2.nii.gz stands already on line 5",
+        "line 9 and 1 more: split 'holdout' is none of",
+        "line 10: taxonomy",
+        "9 problem(s)",
+    ):
+        assert text in said, (text, said)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("header", "word"),
+    [
+        ("study,path", "no column study_id; its columns are study, path"),
+        ("study_id;path;sequence", "no column study_id and path.*parted by semicolons"),
+        ("study_id,path,path", "column path stands there twice"),
+        ("study_id,path,labels", "column labels would overwrite"),
+        ("study_id,path,imported", "column imported would overwrite"),
+    ],
+)
+def test_columns_that_cannot_be(tmp_path: Path, header: str, word: str) -> None:
+    row = ",".join("x" * (header.count(",") + 1))
+    with pytest.raises(ImportingError, match=word):
+        imported(table(tmp_path / "t.csv", header, row), tmp_path / "out")
+
+
+def test_files_that_are_not_there_are_listed(tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii.gz", "notes.txt", "folder/IM1")
+    rows = ["study_id,path", "A,a.nii.gz", "A,gone.nii.gz", "B,also_gone.nii.gz", "C,folder", "D,notes.txt"]
+    made = imported(table(tmp_path / "t.csv", *rows), tmp_path / "out")
+    assert [study.study_id for study in made.studies] == ["A", "C"]
+    assert reasons(tmp_path / "out") == {
+        "gone.nii.gz": "missing",
+        "also_gone.nii.gz": "missing",
+        "notes.txt": "not_a_scan",
+    }
+    assert "line 3: no file" in (tmp_path / "out/left_out.csv").read_text()
+
+
+def test_paths_count_from_root(tmp_path: Path) -> None:
+    touch(tmp_path / "data", "a.nii.gz")
+    csv = table(tmp_path / "t.csv", "study_id,path", "A,a.nii.gz", f"B,{touch(tmp_path, 'b.nii.gz') / 'b.nii.gz'}")
+    made = imported(csv, tmp_path / "out", tmp_path / "data")
+    assert [study.scans[0].path for study in made.studies] == [tmp_path / "data/a.nii.gz", tmp_path / "b.nii.gz"]
+    alone = table(tmp_path / "u.csv", "study_id,path", "A,a.nii.gz")
+    with pytest.raises(ImportingError, match=r"no file is there, e\.g\. .*a\.nii\.gz; .*--root"):
+        imported(alone, tmp_path / "other")
+
+
+def test_unknown_patients_are_said(tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii.gz", "b.nii.gz")
+    csv = table(tmp_path / "t.csv", "study_id,path,patient_id", "A,a.nii.gz,P", "B,b.nii.gz,")
+    assert "the patient of 1 of 2 studies is not said" in imported(csv, tmp_path / "out").notes[0]
+
+
+def test_splits_stated_for_some_are_kept(tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii.gz", "b.nii.gz")
+    csv = table(tmp_path / "t.csv", "study_id,path,patient_id,split", "A,a.nii.gz,P,test", "B,b.nii.gz,Q,")
+    made = imported(csv, tmp_path / "out")
+    assert [study.split for study in made.studies] == ["test", None]
+    assert made.notes == ("1 of 2 studies have no split: nothing uses them",)
+    with pytest.raises(ImportingError, match="leave --splits out"):
+        run("table", csv, tmp_path / "out", "--splits", 0.5, 0.2, 0.3)
+
+
+def test_from_the_command_line_to_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(3):
+        scan(tmp_path / f"{number}.nii.gz", seed=number)
+    scan(tmp_path / "ep2d.nii.gz", (12, 11, 10, 3), [0, 1000, 1000])
+    scan(tmp_path / "bold.nii.gz", (12, 11, 10, 3))
+    rows = [f"s{n}\t{n}.nii.gz\tT1\tp{n}" for n in range(3)]
+    more = ["s0\tep2d.nii.gz\tDTI\tp0", "s1\tbold.nii.gz\tEPI\tp1"]
+    csv = table(tmp_path / "scans.tsv", "study_id\tpath\tsequence\tpatient_id", *rows, *more)
+    labels = table(tmp_path / "l.csv", "study_id,Glioma,normal", "s0,1,0", "s1,0,1", "s2,0,0")
+    words = [csv, tmp_path / "out", "--labels", labels, "--taxonomy", "brain_mri"]
+    run("table", *words, "--prepare", small_spec(tmp_path), "--workers", 1)
+    assert "3 studies of 3 patients, 7 scans, 0 with a report, 3 with labels" in capsys.readouterr().out
+    store = Store(tmp_path / "out/store")
+    assert store.record("s0").sequences == ("T1", "DWI b0", "DWI", "ADC")
+    assert store.record("s1").sequences == ("T1",)  # the 4-D series is refused, and named
+    assert [store.record(f"s{n}").labels for n in range(3)] == [("glioma",), ("normal",), ()]
+    with pytest.raises(ResourceError, match="nosuch"):
+        run("table", csv, tmp_path / "other", "--prepare", "nosuch")
+    assert not (tmp_path / "other").exists()

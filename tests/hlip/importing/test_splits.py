@@ -1,0 +1,55 @@
+"""Splits of an import: drawn by patient where nobody states them, checked where somebody does. (How evenly: test_images.py.)"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hlip.importing.outcome import ImportingError
+from hlip.importing.splits import SHARES, check_patients, draw_splits, split_studies
+from hlip.study import Scan, Study
+
+
+def cohort(splits: list[str | None], patients: list[str] | None = None) -> list[Study]:
+    names = patients or [f"p{n}" for n in range(len(splits))]
+    scans = (Scan(Path("a.nii.gz")),)
+    return [Study(f"s{n}", name, scans, split=split) for n, (name, split) in enumerate(zip(names, splits, strict=True))]
+
+
+def test_none_stated_all_drawn_by_patient() -> None:
+    studies = cohort([None] * 60, [f"p{n // 3}" for n in range(60)])
+    done, notes = split_studies(studies, None, 5)
+    assert notes == []
+    assert {study.patient_id: study.split for study in done} == draw_splits(studies, SHARES, 5)
+    assert [sum(study.split == name for study in done) for name in ("train", "val", "test")] == [42, 6, 12]
+    assert [study.study_id for study in done] == [study.study_id for study in studies]
+    only_test, _ = split_studies(studies, (0.0, 0.0, 1.0), 0)
+    assert {study.split for study in only_test} == {"test"}
+
+
+def test_stated_ones_stay_and_the_rest_is_said() -> None:
+    done, notes = split_studies(cohort(["train", "test", None]), None, 0)
+    assert [study.split for study in done] == ["train", "test", None]
+    assert notes == ["1 of 3 studies have no split: nothing uses them"]
+    assert split_studies(cohort(["train", "test"]), None, 0)[1] == []
+
+
+def test_stated_ones_are_not_drawn_again() -> None:
+    with pytest.raises(ImportingError, match="2 of 3 studies state their split themselves; leave --splits out"):
+        split_studies(cohort(["train", "test", None]), SHARES, 0)
+
+
+def test_a_patient_in_two_splits_is_named() -> None:
+    torn = cohort(["train", "test", "val", "val", None], ["p0", "p0", "p1", "p1", "p1"])
+    with pytest.raises(ImportingError, match=r"1 patients are in several splits, a leak[\s\S]*p0: test, train"):
+        split_studies(torn, None, 0)
+    with pytest.raises(ImportingError, match="do this"):
+        check_patients(torn, "do this")
+    split_studies(torn[2:], None, 0)  # a study without a split leaks nothing
+
+
+@pytest.mark.parametrize("shares", [(1.0,), (0.5, 0.5, 0.5), (-0.1, 0.1, 1.0)])
+def test_impossible_shares(shares: tuple[float, ...]) -> None:
+    with pytest.raises(ImportingError, match="sum up to 1"):
+        split_studies(cohort([None]), shares, 0)

@@ -1,0 +1,197 @@
+"""Tables beside the scans: read strictly, joined by study or patient, every fault of all of them at once."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from hlip.importing.outcome import ImportingError
+from hlip.importing.tables import Tables, add_tables, join, put_together, read_table, tables_of
+from hlip.study import Scan, Study
+from hlip.taxonomy import Taxonomy
+
+from .nifti_trees import table
+
+TREE = Taxonomy.load("brain_mri")
+
+
+def cohort() -> list[Study]:
+    """s0, s1 of p0; s2, s3 of p1."""
+    return [Study(f"s{n}", f"p{n // 2}", (Scan(Path("a.nii.gz")),)) for n in range(4)]
+
+
+def joined(folder: Path, **lines: list[str]) -> tuple[list[Study], list[str]]:
+    """With tables of these lines; `tree` is the taxonomy."""
+    return join(cohort(), Tables(**{name: table(folder / f"{name}.csv", *text) for name, text in lines.items()}))
+
+
+# --- reading -----------------------------------------------------------------------------------------------------------------
+
+
+def test_lines_are_those_of_the_file(tmp_path: Path) -> None:
+    file = table(tmp_path / "t.csv", "\ufeffkey , text", 'a,"one', "", 'two, three"', "", "b, x ,", ",", "c")
+    assert read_table(file) == [
+        (2, {"key": "a", "text": "one\n\ntwo, three"}),
+        (6, {"key": "b", "text": "x"}),
+        (8, {"key": "c", "text": ""}),
+    ]
+
+
+def test_tabs_in_a_tsv(tmp_path: Path) -> None:
+    assert read_table(table(tmp_path / "t.TSV", "a\tb", "1,5\t2")) == [(2, {"a": "1,5", "b": "2"})]
+
+
+def test_rows_longer_than_the_header_are_all_named(tmp_path: Path) -> None:
+    file = table(tmp_path / "t.csv", "study_id,report", "s0,No bleed, no mass.", "s1,Normal.", "s2,a,b,c", "s3,x, ,")
+    with pytest.raises(ImportingError) as error:
+        read_table(file)
+    assert "2 problem(s)" in str(error.value)
+    assert "line 2: 3 cells under 2 columns; put text with commas into quotes" in str(error.value)
+    assert "line 4: 4 cells" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (b"", "no column study_id"),
+        (b"study_id,a\n", "holds no row"),
+        (b"study_id,a,a\n1,2,3\n", "column a stands there twice"),
+        (b"a,b\n1,2\n", "no column study_id; its columns are a, b"),
+        (b"study_id;a\n1;2\n", "parted by semicolons"),
+        ("study_id,a\n1,Ödem\n".encode("latin-1"), "UTF-8"),
+    ],
+)
+def test_what_is_no_table(tmp_path: Path, content: bytes, word: str) -> None:
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(ImportingError, match=word):
+        read_table(tmp_path / "t.csv", ["study_id"])
+    with pytest.raises(ImportingError, match="no such table"):
+        read_table(tmp_path / "gone.csv")
+
+
+# --- reports -----------------------------------------------------------------------------------------------------------------
+
+
+def test_reports_and_sections(tmp_path: Path) -> None:
+    done, notes = joined(tmp_path, reports=["study_id,Report", "s0,Whole.", "s1,", "s9,Nobody's."])
+    assert [study.report for study in done] == ["Whole.", "", "", ""]
+    assert notes == ["reports.csv: 1 of 3 rows meet no study", "reports.csv: 2 of 4 studies have no row"]
+    done, _ = joined(tmp_path, reports=["study_id,Impression,findings,Clinical Information", "s0,I.,F.,C.", "s1,,F.,"])
+    assert done[0].report == "CLINICAL INFORMATION: C.\nFINDINGS: F.\nIMPRESSION: I."
+    assert done[1].report == "FINDINGS: F."
+    assert put_together({"findings": "", "other": "x"}) == ""
+
+
+def test_a_patients_row_is_for_all_its_studies(tmp_path: Path) -> None:
+    done, notes = joined(tmp_path, reports=["patient_id,report", "p1,Of the patient."])
+    assert [study.report for study in done] == ["", "", "Of the patient.", "Of the patient."]
+    assert notes == ["reports.csv: 2 of 4 studies have no row"]
+
+
+# --- labels ------------------------------------------------------------------------------------------------------------------
+
+
+def test_labels_in_one_cell(tmp_path: Path) -> None:
+    done, _ = joined(tmp_path, labels=["study_id,label", "s0,a; b;a ;", "s1,", "s2,;"])
+    assert [study.labels for study in done] == [("a", "b"), None, None, None]
+
+
+def test_a_column_a_class(tmp_path: Path) -> None:
+    lines = ["study_id,patient_id,a,b,c", "s0,x,1,0,1.0", "s1,x,0,No,", "s2,x,,,", "s3,x,TRUE,-1,nan"]
+    done, _ = joined(tmp_path, labels=lines)
+    assert [study.labels for study in done] == [("a", "c"), (), None, ("a",)]
+
+
+def test_labels_become_classes_of_the_tree(tmp_path: Path) -> None:
+    lines = table(tmp_path / "l.csv", "study_id,label", "s0,GLIOMA; Normal ", "s1,glioma")
+    done, _ = join(cohort(), Tables(labels=lines, taxonomy=TREE))
+    assert [study.labels for study in done] == [("glioma", "normal"), ("glioma",), None, None]
+    wide = table(tmp_path / "w.csv", "study_id,Glioma,nosuch", "s0,1,0", "s1,0,1", "s2,0,1")
+    with pytest.raises(ImportingError, match=r"1 problem.*\n  line 3 and 1 more: .*no class that 'nosuch'"):
+        join(cohort(), Tables(labels=wide, taxonomy=TREE))
+
+
+# --- metadata ----------------------------------------------------------------------------------------------------------------
+
+
+def test_metadata_goes_into_the_manifest(tmp_path: Path) -> None:
+    lines = ["study_id,patient_id,split,sex,age", "s0,q,Validation,F,61", "s1,,,M,", "s2,q,val,,"]
+    done, _ = joined(tmp_path, metadata=lines)
+    assert [(study.patient_id, study.split, study.extra) for study in done] == [
+        ("q", "val", {"sex": "F", "age": "61"}),
+        ("p0", None, {"sex": "M"}),
+        ("q", "val", {}),
+        ("p1", None, {}),
+    ]
+
+
+def test_patients_of_metadata_are_those_other_tables_speak_of(tmp_path: Path) -> None:
+    metadata = ["study_id,patient_id", *[f"s{n},real{n}" for n in range(4)]]
+    done, _ = joined(tmp_path, metadata=metadata, reports=["patient_id,report", "real2,Two."])
+    assert [study.report for study in done] == ["", "", "Two.", ""]
+
+
+# --- faults ------------------------------------------------------------------------------------------------------------------
+
+
+def test_faults_of_all_tables_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ImportingError) as error:
+        joined(
+            tmp_path,
+            metadata=["study_id,split", "s0,hold", "s1,hold", "s2,out", "s3,"],
+            reports=["study_id,report", "s0,a", "s0,b", ",c", "s1,x"],
+            labels=["study_id,a,b", "s0,1,maybe", "s1,2,0"],
+        )
+    said = str(error.value)
+    for text in (
+        "metadata.csv: 2 problem(s)",
+        "line 2 and 1 more: split 'hold' is none of train, val, valid, validation, test",
+        "line 4: split 'out'",
+        "reports.csv: 2 problem(s)",
+        "line 3: study_id 's0' stands already on line 2",
+        "line 4: no study_id",
+        "labels.csv: 2 problem(s)",
+        "line 2: 'maybe' under b is neither 0 nor 1",
+        "line 3: '2' under a is neither 0 nor 1",
+    ):
+        assert text in said, (text, said)
+
+
+@pytest.mark.parametrize(
+    ("kind", "lines", "word"),
+    [
+        ("reports", ["id,report", "s0,x"], "no column study_id or patient_id to join by"),
+        ("reports", ["study_id,text", "s0,x"], "no column report, nor one of"),
+        ("labels", ["study_id,patient_id", "s0,p0"], "no column label, nor a column"),
+        ("metadata", ["study_id,scans", "s0,x"], "column scans would overwrite"),
+        ("metadata", ["study_id,sex", "S0,F"], "no row meets a study .study_id 'S0' there, 's0' here"),
+    ],
+)
+def test_tables_that_cannot_be_joined(tmp_path: Path, kind: str, lines: list[str], word: str) -> None:
+    with pytest.raises(ImportingError, match=word):
+        joined(tmp_path, **{kind: lines})
+
+
+def test_rows_that_meet_no_study_may_hold_anything(tmp_path: Path) -> None:
+    file = table(tmp_path / "l.csv", "study_id,label", "s0,glioma", "elsewhere,unheard of")
+    done, notes = join(cohort(), Tables(labels=file, taxonomy=TREE))
+    assert done[0].labels == ("glioma",)
+    assert notes[0] == "l.csv: 1 of 2 rows meet no study"
+
+
+def test_an_importer_may_give_several_names(tmp_path: Path) -> None:
+    file = table(tmp_path / "r.csv", "study_id,report", "old-s0,by the old", "s1,by the new", "old-s1,passed over")
+    done, _ = join(cohort(), Tables(reports=file), lambda study, key: (study.study_id, f"old-{study.study_id}"))
+    assert [study.report for study in done] == ["by the old", "by the new", "", ""]
+
+
+def test_options(tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    add_tables(parser)
+    assert tables_of(parser.parse_args([])) == Tables()
+    made = tables_of(
+        parser.parse_args(["--reports", "r.csv", "--labels", "l.csv", "--metadata", "m.csv", "--taxonomy", "brain_mri"])
+    )
+    assert made == Tables(Path("r.csv"), Path("l.csv"), Path("m.csv"), TREE)

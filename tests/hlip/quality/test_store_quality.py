@@ -1,0 +1,299 @@
+"""The table, the page and the check of a prepared store, of an earlier version's too."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from hlip.checksums import canonical
+from hlip.cli import main
+from hlip.prepare import prepare
+from hlip.quality.check import check_store, delete_damaged
+from hlip.quality.collect import renew_quality
+from hlip.quality.table import COLUMNS, complete
+from hlip.store import Store, StoreError, skipped_file, study_file
+from hlip.volume import VolumeSpec
+
+SPEC = VolumeSpec(size=(6, 12, 12), spacing_mm=(30, 20, 20), through_plane="axial")
+
+
+def scan(path: Path, seed: int) -> str:
+    rng = np.random.default_rng(seed)
+    grids = np.meshgrid(*[np.linspace(-1.4, 1.4, n) for n in (32, 40, 28)], indexing="ij")
+    data = 500 * (sum(grid**2 for grid in grids) < 1) + np.abs(rng.normal(scale=30, size=(32, 40, 28)))
+    nib.save(nib.Nifti1Image(data.astype(np.int16), np.diag([6.0, 6, 6, 1])), path)
+    return path.name
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six studies, of which s4 holds s0's scan again and s5 nothing usable; manifest.jsonl and store."""
+    folder = tmp_path_factory.mktemp("made")
+    scans = {f"s{n}": [scan(folder / f"s{n}_t1.nii.gz", n), scan(folder / f"s{n}_t2.nii.gz", 50 + n)] for n in range(4)}
+    scans |= {"s4": ["s0_t1.nii.gz"], "s5": ["<gone>.nii.gz"]}
+    rows = [
+        {
+            "study_id": name,
+            "patient_id": name,
+            "scans": [{"path": path} for path in paths],
+            "report": f"Case {name}.",
+            "split": "train",
+        }
+        for name, paths in scans.items()
+    ]
+    (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prepare(folder / "manifest.jsonl", folder / "store", SPEC, workers=1, progress=False)
+    return folder
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    """A copy that may be damaged."""
+    return Path(shutil.copytree(made, tmp_path / "copy"))
+
+
+def again(folder: Path) -> None:
+    prepare(folder / "manifest.jsonl", folder / "store", SPEC, workers=1, progress=False)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_the_table_is_typed_and_complete(made: Path) -> None:
+    table = pd.read_parquet(made / "store" / "quality.parquet")
+    assert list(table.columns) == list(COLUMNS)
+    assert list(table.study_id) == ["s0", "s0", "s1", "s1", "s2", "s2", "s3", "s3", "s4", "s5"]
+    assert table.foreground.dtype == float
+    assert table.status.tolist() == ["ok"] * 9 + ["skipped"]
+    assert list(table.spacing_mm[0]) == [6, 6, 6]
+    assert 0.1 < table.foreground[0] < 0.3
+    assert list(table["flags"][0]) == list(table["flags"][8]) == ["duplicate-voxels"]
+    assert list(table.same_voxels[8]) == ["s0"]
+    assert table.reason[9] == "missing"
+    assert table.hashes[0][0] == table.hashes[8][0]
+    assert Store(made / "store").quality[0] == complete(Store(made / "store").quality[0])
+
+
+class Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.sources: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href", "srcset")]
+
+
+def test_the_page_is_one_file_without_scripts(made: Path) -> None:
+    text = (made / "store" / "quality.html").read_text()
+    page = Page()
+    page.feed(text)
+    assert "script" not in page.tags
+    assert "link" not in page.tags
+    assert page.sources
+    assert all(source.startswith("data:image/jpeg;base64,") for source in page.sources)
+    assert page.tags.count("img") == 18, "before and after of each of 9 scans"
+    assert "duplicate-voxels" in text
+    assert "&lt;gone&gt;" in text, "names are data, not HTML"
+    assert "http" not in text
+    assert 'name="viewport"' in text
+    assert str(made) not in re.sub(r"[^\n]*no such file[^\n]*", "", text), "equal stores have equal pages"
+
+
+def test_the_page_of_many_studies_stays_small(made: Path, tmp_path: Path) -> None:
+    from hlip.quality.sheet import write_sheet
+
+    shutil.copytree(made / "store", tmp_path / "store")
+    rows = Store(made / "store").quality[:1] * 20_000
+    size = len(write_sheet(tmp_path / "store", rows, {}, {"x" * 20: 5}, {"head": 20_000}).read_bytes())
+    assert size < 600_000
+
+
+def test_quality_again_is_the_same_and_needs_no_scan(folder: Path) -> None:
+    before = content(folder / "store")
+    for name in ("quality.parquet", "quality.html"):
+        (folder / "store" / name).write_bytes(b"lost")
+    for file in folder.glob("*.nii.gz"):
+        file.unlink()
+    quality = renew_quality(folder / "store")
+    assert quality.flags == {"duplicate-voxels": 2}
+    assert "1 skipped: missing 1" in str(quality)
+    after = content(folder / "store")
+    assert after.keys() == before.keys()
+    # of the lost table the order of skipped studies is not known, but no row is
+    assert sorted(row["study_id"] for row in quality.rows) == ["s0", "s0", "s1", "s1", "s2", "s2", "s3", "s3", "s4", "s5"]
+
+
+def test_quality_of_an_untouched_store_changes_no_byte(folder: Path) -> None:
+    before = content(folder / "store")
+    renew_quality(folder / "store")
+    assert content(folder / "store") == before
+
+
+# --- check -------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_good_store_is_good(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["check", str(made / "store")])
+    assert "6 studies, all as they were written" in capsys.readouterr().out
+
+
+def flip(file: Path, place: int) -> None:
+    data = bytearray(file.read_bytes())
+    data[place] ^= 4
+    file.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("place", [-1, -300, 500, 1200, 3, 40])
+def test_one_flipped_bit_is_found_wherever_it_lies(folder: Path, place: int) -> None:
+    """In voxels or pictures (at the end), in the metadata, in the header."""
+    flip(study_file(folder / "store", "s2"), place)
+    assert set(check_store(folder / "store", progress=False).damaged) == {"s2"}
+
+
+def test_every_byte_of_a_study_is_covered(folder: Path) -> None:
+    file = study_file(folder / "store", "s4")
+    whole = file.read_bytes()
+    missed = []
+    for place in np.random.default_rng(0).choice(len(whole), 150, replace=False):
+        flip(file, int(place))
+        if not check_store(folder / "store", progress=False).damaged:
+            missed.append(int(place))
+        file.write_bytes(whole)
+    assert not [whole[place - 30 : place + 30] for place in missed if whole[place : place + 1] != b" "], "padding may change"
+
+
+def damage(kind: str, folder: Path) -> None:
+    store = folder / "store"
+    file = study_file(store, "s1")
+    match kind:
+        case "truncated":
+            file.write_bytes(file.read_bytes()[:-700])
+        case "empty":
+            file.write_bytes(b"")
+        case "missing":
+            file.unlink()
+        case "another's":
+            file.write_bytes(study_file(store, "s2").read_bytes())
+
+
+@pytest.mark.parametrize("kind", ["truncated", "empty", "missing", "another's"])
+def test_the_bad_study_is_named_and_the_remedy_works(folder: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = content(folder / "store")
+    damage(kind, folder)
+    with pytest.raises(SystemExit) as status:
+        main(["check", str(folder / "store"), "--delete"])
+    assert status.value.code == 1
+    said = capsys.readouterr().out
+    assert "s1: " in said
+    assert "1 of 6 studies are bad" in said
+    assert "hlip prepare" in said
+    again(folder)
+    assert content(folder / "store") == before
+    assert check_store(folder / "store", progress=False).ok
+
+
+def test_a_skipped_study_is_checked_too(folder: Path) -> None:
+    file = skipped_file(folder / "store", "s5")
+    file.write_text(file.read_text().replace("missing", "missinG"))
+    assert set(check_store(folder / "store", progress=False).damaged) == {"s5"}
+    file.unlink()
+    assert set(check_store(folder / "store", progress=False).damaged) == {"s5"}
+
+
+@pytest.mark.parametrize("name", ["index.jsonl", "quality.parquet", "quality.html", "volume_spec.json"])
+def test_files_beside_the_studies_are_checked(folder: Path, name: str) -> None:
+    file = folder / "store" / name
+    file.write_bytes(file.read_bytes()[:-9] + b"\n" * 9)
+    checked = check_store(folder / "store", progress=False)
+    assert not checked.ok
+    assert name in checked.faults[0]
+    assert not checked.damaged
+
+
+def test_files_of_no_study_are_named_and_no_fault(folder: Path) -> None:
+    shutil.copy(study_file(folder / "store", "s1"), study_file(folder / "store", "withdrawn"))
+    (folder / "store" / "studies" / "s1.safetensors.7.partial").write_bytes(b"half")
+    checked = check_store(folder / "store", progress=False)
+    assert checked.ok
+    assert set(checked.strangers) == {"studies/withdrawn.safetensors", "studies/s1.safetensors.7.partial"}
+    assert delete_damaged(checked) == []
+
+
+def test_an_unfinished_store_cannot_be_checked(folder: Path) -> None:
+    (folder / "store" / "index.jsonl").unlink()
+    with pytest.raises(StoreError, match="not finished"):
+        check_store(folder / "store")
+
+
+# --- earlier versions --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def old(folder: Path) -> Path:
+    """The store as an earlier version wrote it: rows of text in CSV and study files, no pictures, no hashes."""
+    from safetensors import safe_open
+    from safetensors.numpy import save_file
+
+    store = folder / "store"
+    text = "study_id,scan,path,sequence,status,reason,message,notes,report,shape,spacing_mm,orientation,windows,low,high,foreground,volumes,"
+    lines = [text + "prepared_shape"]
+    for n in range(5):
+        file = study_file(store, f"s{n}")
+        with safe_open(file, framework="np") as tensors:
+            names = [name for name in tensors.keys() if not name.startswith("before")]  # noqa: SIM118
+            volumes = {name: tensors.get_tensor(name) for name in names}
+            metadata = json.loads(tensors.metadata()["hlip"])
+        rows = []
+        for number in range(len(metadata["quality"])):
+            values = [f"s{n}", str(number), "a.nii", "T1", "ok", "", "", "", "yes", "32x40x28", "6x6x6", "RAS", "", "0", "500", "0.200",
+                      str(number), "6x12x12"]  # fmt: skip
+            lines.append(",".join(values))
+            rows.append(dict(zip(lines[0].split(","), values, strict=True)))
+        kept = {key: metadata[key] for key in metadata if key not in ("hashes", "digest")} | {"quality": rows}
+        save_file(volumes, file, metadata={"hlip": canonical(kept)})
+    for name in ("quality.parquet", "quality.html", "checksums.txt", "report_spec.json"):
+        (store / name).unlink(missing_ok=True)
+    skipped_file(store, "s5").unlink()
+    (store / "quality.csv").write_text("\n".join(lines) + "\n")
+    return store
+
+
+def test_an_old_store_is_read(old: Path) -> None:
+    store = Store(old)
+    assert len(store) == 5
+    assert store.volumes("s1").shape == (2, 1, 6, 12, 12)
+    row = store.quality[0]
+    assert (row["shape"], row["low"], row["volumes"], row["foreground"]) == ([32, 40, 28], [0.0], [0], 0.2)
+    assert row["ghosting"] is None
+    checked = check_store(old, progress=False)
+    assert checked.ok
+    assert checked.unhashed == 5
+    quality = renew_quality(old)
+    assert not (old / "quality.csv").exists()
+    assert len(quality.rows) == 9
+    assert "earlier version" in str(quality)
+    assert (old / "quality.html").stat().st_size > 1000
+
+
+def test_an_old_store_goes_on(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hlip import prepare as prepare_module
+
+    asked: list[str] = []
+    real: Callable[..., str] = prepare_module.prepare_study
+    monkeypatch.setattr(prepare_module, "prepare_study", lambda *job: asked.append(job[1].study_id) or real(*job))
+    again(old.parent)
+    assert asked == ["s5"]
+    assert len(Store(old).quality) == 10
+    assert check_store(old, progress=False).ok

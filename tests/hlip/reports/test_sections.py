@@ -1,0 +1,66 @@
+"""Sections in the layouts that reports come in."""
+
+from __future__ import annotations
+
+import pytest
+
+from hlip.reports import sections
+from hlip.reports.language import english
+
+BOTH = {"findings": "No mass.", "impression": "Normal."}
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        "FINDINGS: No mass.\nIMPRESSION: Normal.",
+        "Findings:\nNo mass.\n\nImpression:\nNormal.",
+        "FINDINGS\nNo mass.\nIMPRESSION\nNormal.",
+        "findings: No mass.\nimpression: Normal.",
+        "**FINDINGS:** No mass.\n**IMPRESSION:** Normal.",
+        "**Findings**: No mass.\n__Impression__: Normal.",
+        "## Findings\nNo mass.\n## Impression\nNormal.",
+        "<b>FINDINGS:</b> No mass.<br><b>IMPRESSION:</b> Normal.",
+        "[FINDINGS]\nNo mass.\n[IMPRESSION]\nNormal.",
+        "1. FINDINGS: No mass.\n2. IMPRESSION: Normal.",
+        "FINDINGS - No mass.\nIMPRESSION - Normal.",
+        "FINDINGS (MRI of the brain): No mass.\nIMPRESSION (final): Normal.",
+        "=== FINDINGS ===\nNo mass.\n=== IMPRESSION ===\nNormal.",
+        "FINDINGS: No mass. IMPRESSION: Normal.",
+        "FINDINGS: No mass. Impression: Normal.",
+        "findings: No mass. impression: Normal.",
+        "\ufeffFINDINGS:\r\nNo mass.\r\nIMPRESSION:\r\nNormal.",
+    ],
+)
+def test_layouts(report: str) -> None:
+    assert sections(report) == BOTH
+
+
+def test_a_header_in_capitals_without_a_colon() -> None:
+    assert sections("FINDINGS There is a mass.\nCONCLUSION Normal study.") == {
+        "findings": "There is a mass.",
+        "conclusion": "Normal study.",
+    }
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        "FINDINGS CONSISTENT WITH GLIOMA.",  # capitals all through: no header
+        "Findings are normal.",
+        "Ventricles: normal. Sulci: normal.",  # organs are no sections
+        "The findings: no mass.",
+        "Study limited by motion.",
+    ],
+)
+def test_what_only_looks_like_a_header(report: str) -> None:
+    assert sections(report) == {"": report}
+
+
+def test_kinds() -> None:
+    kinds = english().kind_of
+    assert kinds("Findings") == ("findings",)
+    assert kinds("conclusions") == ("impression",)
+    assert kinds("Findings  and impression") == ("findings", "impression")
+    assert kinds("clinical history") == ("history",)
+    assert kinds("") == kinds("ventricles") == ()
