@@ -14,8 +14,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from hlip import prepare as prepare_module
-from hlip.prepare import prepare
+from hlip.prepare import PrepareSummary, one_study, prepare
+from hlip.prepare import cohort as every_study
 from hlip.store import Store, StoreError, read_metadata, study_file
 from hlip.study import ManifestError
 from hlip.volume import VolumeSpec
@@ -59,17 +59,17 @@ def tree(folder: Path) -> dict[str, bytes]:
 def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Ids of the studies that are really prepared, in order."""
     ids: list[str] = []
-    real: Callable[..., str] = prepare_module.prepare_study
+    real: Callable[..., str] = every_study.prepare_study
 
     def spy(*job: Any) -> str:
         ids.append(job[1].study_id)
         return real(*job)
 
-    monkeypatch.setattr(prepare_module, "prepare_study", spy)
+    monkeypatch.setattr(every_study, "prepare_study", spy)
     return ids
 
 
-def run(manifest: Path, store: Path, spec: VolumeSpec = SPEC, workers: int = 1) -> prepare_module.PrepareSummary:
+def run(manifest: Path, store: Path, spec: VolumeSpec = SPEC, workers: int = 1) -> PrepareSummary:
     return prepare(manifest, store, spec, workers=workers, progress=False)
 
 
@@ -131,14 +131,14 @@ def test_every_bad_scan_is_a_named_row_and_stops_nothing(tmp_path: Path) -> None
 
 
 def test_an_unexpected_error_costs_one_scan(cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = prepare_module.read_scan
+    real = one_study.read_scan
 
     def fragile(path: Path) -> Any:
         if path.name == "s1_t1.nii.gz":
             raise ZeroDivisionError("oh")
         return real(path)
 
-    monkeypatch.setattr(prepare_module, "read_scan", fragile)
+    monkeypatch.setattr(one_study, "read_scan", fragile)
     summary = run(cohort, tmp_path / "store")
     assert summary.reasons == {"unexpected": 1}
     assert summary.studies_ready == 5
@@ -226,19 +226,19 @@ def test_stopped_runs_cannot_be_opened_and_go_on(
 ) -> None:
     store, whole = tmp_path / "store", tmp_path / "whole"
     run(cohort, whole)
-    spy = prepare_module.prepare_study
+    spy = every_study.prepare_study
 
     def stopped(*job: Any) -> str:
         if job[1].study_id == "s3":
             raise KeyboardInterrupt
         return spy(*job)
 
-    monkeypatch.setattr(prepare_module, "prepare_study", stopped)
+    monkeypatch.setattr(every_study, "prepare_study", stopped)
     with pytest.raises(KeyboardInterrupt):
         run(cohort, store)
     with pytest.raises(StoreError, match="not finished"):
         Store(store)
-    monkeypatch.setattr(prepare_module, "prepare_study", spy)
+    monkeypatch.setattr(every_study, "prepare_study", spy)
     made.clear()
     run(cohort, store)
     assert made == ["s3", "s4"]
@@ -249,7 +249,7 @@ def test_a_full_disk_stops_cleanly(cohort: Path, tmp_path: Path, monkeypatch: py
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(prepare_module, "write_study", full)
+    monkeypatch.setattr(one_study, "write_study", full)
     with pytest.raises(StoreError, match="No space left"):
         run(cohort, tmp_path / "store")
 
@@ -374,14 +374,14 @@ def test_a_really_full_disk_stops_cleanly_and_goes_on(cohort: Path, tmp_path: Pa
 def test_a_fault_of_one_study_beside_its_scans_stops_nothing(
     cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = prepare_module.write_study
+    real = one_study.write_study
 
     def fragile(store: Path, study_id: str, volumes: Any, metadata: Any, pictures: Any = None) -> None:
         if study_id == "s3" and volumes:
             raise MemoryError
         real(store, study_id, volumes, metadata, pictures)
 
-    monkeypatch.setattr(prepare_module, "write_study", fragile)
+    monkeypatch.setattr(one_study, "write_study", fragile)
     summary = run(cohort, tmp_path / "store")
     assert (summary.studies_ready, summary.reasons) == (4, {"unexpected": 2})
     monkeypatch.undo()

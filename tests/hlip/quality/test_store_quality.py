@@ -288,11 +288,11 @@ def test_an_old_store_is_read(old: Path) -> None:
 
 
 def test_an_old_store_goes_on(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hlip import prepare as prepare_module
+    from hlip.prepare import cohort
 
     asked: list[str] = []
-    real: Callable[..., str] = prepare_module.prepare_study
-    monkeypatch.setattr(prepare_module, "prepare_study", lambda *job: asked.append(job[1].study_id) or real(*job))
+    real: Callable[..., str] = cohort.prepare_study
+    monkeypatch.setattr(cohort, "prepare_study", lambda *job: asked.append(job[1].study_id) or real(*job))
     again(old.parent)
     assert asked == ["s5"]
     assert len(Store(old).quality) == 10
