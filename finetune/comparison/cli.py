@@ -24,21 +24,38 @@ def add_compare(commands: Any) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument(
-        "--store", type=Path, help="prepared store with labels; needed for models, pictures, groups and leak checks"
+        "--store",
+        type=Path,
+        help="prepared store with labels; needed for models, pictures, groups and all checks but that of patients across splits",
     )
     parser.add_argument(
         "--taxonomy", metavar="T", help="the disease tree; by default that of the fine-tuned models or of the tables"
     )
-    parser.add_argument("--mean", action="store_true", help="also the mean of all inputs' scores, as one more method")
-    parser.add_argument("--robustness", action="store_true", help="ask the models again without each sequence in turn")
+    parser.add_argument(
+        "--mean",
+        action="store_true",
+        help="also the mean of all inputs, each after Platt scaling fitted on validation, as one more method",
+    )
+    parser.add_argument(
+        "--robustness",
+        action="store_true",
+        help="ask the models again without each sequence in turn; all inputs must be models",
+    )
+    parser.add_argument(
+        "--across-volumes",
+        action="store_true",
+        help="allow tables made from differently prepared volumes: the preparation is then part of what is compared",
+    )
     parser.add_argument(
         "--efficiency",
         type=Path,
         nargs="+",
         metavar="RUN",
-        help="fine-tuned with fewer labels: draws AUC over the number of labels",
+        help="fine-tuned with fewer labels: draws AUC over the number of labels; needs STORE, a zero-shot and a fine-tuned input",
     )
-    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples over patients (default: 1000)")
+    parser.add_argument(
+        "--resamples", type=int, default=1000, help="bootstrap resamples over patients, 100 or more (default: 1000)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
     parser.add_argument(
         "--title", default="Zero-shot beside fine-tuned diagnoses", help="heading of the report (default: %(default)s)"

@@ -40,7 +40,7 @@ def choose_examples(
     top: int = 3,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Test studies of each group of GROUPS, drawn at random; the caller adds `image`, `sequence` and `scans`.
+    """Test studies of each group of GROUPS, drawn at random; the caller adds pictures (`finetune.comparison.pictures`).
 
     A method is right about a study if its highest-scoring class of the last level is truly present; with several methods the first two
     decide the group, and all are shown. The draw prefers a variety of classes: no leaf twice in a group as long as another is left. Rows
@@ -83,9 +83,10 @@ def grouped(examples: Sequence[Mapping[str, Any]], comparison: Comparison) -> di
 
 
 def _example(entry: Mapping[str, Any], comparison: Comparison) -> dict[str, Any]:
-    """One example study ready for the page: image as data URI, top classes with their score, whether it is a single scan."""
+    """One example study ready for the page: images as data URIs, top classes with their score, whether it is a single scan."""
     image, sequence = entry.get("image"), entry.get("sequence", "")
-    data = f"data:image/png;base64,{base64.b64encode(image).decode()}" if image else None
+    rows = [(name, _embedded(png)) for name, png in entry.get("rows") or []]
+    pictures = {"image": _embedded(image) if image else None, "rows": rows, "columns": list(entry.get("columns") or [])}
     tops = {}
     for method in comparison["methods"]:
         pairs = [(pair, None) if isinstance(pair, str) else tuple(pair) for pair in entry.get(method, [])]
@@ -93,4 +94,8 @@ def _example(entry: Mapping[str, Any], comparison: Comparison) -> dict[str, Any]
             tops[method] = [{"name": name, "score": score, "true": name in entry["truth"]} for name, score in pairs]
     scans = entry.get("scans") or (len(sequence.split(", ")) if sequence else None)
     texts = {"study_id": entry["study_id"], "sequence": sequence, "truth": list(entry["truth"]), "single": scans == 1}
-    return {**texts, "image": data, "tops": tops}
+    return {**texts, **pictures, "maps": dict(entry.get("maps") or {}), "tops": tops}
+
+
+def _embedded(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

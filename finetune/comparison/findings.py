@@ -9,6 +9,7 @@ import numpy as np
 
 from finetune.comparison.figures.decision import judged_levels
 from finetune.comparison.figures.house import frequencies
+from finetune.comparison.labels_needed import efficiency
 from finetune.comparison.methods_text import setting_words
 from finetune.comparison.words import (
     joined,
@@ -19,16 +20,21 @@ from finetune.comparison.words import (
     others_of,
     p_text,
     reference_of,
+    shown,
     span,
     verdict,
 )
 from hp2l.comparison.calibrated import STAGES
 from hp2l.comparison.compare import Comparison
 
+SCALING = {"temperature": "temperature", "platt": "Platt", "isotonic": "isotonic"}
+"""Stage of calibration -> what it is called before `scaling`."""
+
 
 def sentences(comparison: Comparison) -> dict[str, str]:
     """Section -> its sentence."""
     made = {
+        "pairs": pairs(comparison),
         "tail": tail(comparison),
         "drop": drop(comparison),
         "tree": tree(comparison),
@@ -41,6 +47,23 @@ def sentences(comparison: Comparison) -> dict[str, str]:
         "checks": checks(comparison),
     }
     return {name: text for name, text in made.items() if text}
+
+
+def pairs(comparison: Comparison) -> str:
+    """Which of all pairs of methods differ; only where there are more than one."""
+    found = comparison.get("pairs") or {}
+    key = next((key for key in reversed(list(found)) if comparison["levels"][key]["macro_classes"]), None)
+    if key is None or len(found[key]) < 2:
+        return ""
+    told = []
+    for entry in found[key]:
+        if shown(entry):
+            better, worse = entry["of"] if entry["value"] > 0 else entry["of"][::-1]
+            told.append(f"{lower_label(better)} over {lower_label(worse)} ({number(abs(entry['value']), True)})")
+    count, start = len(found[key]), f"At level {key}, corrected for {len(found[key])} pairs of methods,"
+    if not told:
+        return f"{start} no two are shown to differ in macro AUC."
+    return f"{start} macro AUC is shown to be higher in {len(told)} of {count}: {joined(told)}."
 
 
 def tail(comparison: Comparison) -> str:
@@ -88,6 +111,8 @@ def tree(comparison: Comparison) -> str:
     if not comparison.get("tree"):
         return ""
     own = comparison["tree"]["methods"]
+    if "hierarchical_f1" not in next(iter(own.values())):
+        return _recoveries(own)
     best = max(own, key=lambda method: own[method]["hierarchical_f1"]["value"] or 0)
     parts = [f"{number(own[m]['hierarchical_f1']['value'])} with {lower_label(m)}" for m in own]
     text = f"Hierarchical F1 is {joined(parts)}"
@@ -95,11 +120,21 @@ def tree(comparison: Comparison) -> str:
     if any(shown.values()):
         sure = joined([f"{lower_label(m)} ({'higher' if v > 0 else 'lower'})" for m, v in shown.items() if v])
         text += f"; the interval of the difference to {lower_label(reference_of(comparison))} excludes zero for {sure}"
-    entry = own[best]
-    if "recovery" in entry and entry["recovery"]["value"] is not None:
-        text += f". With {lower_label(best)}, {100 * entry['wrong_first']['value']:.0f} % of studies are wrong at level 1, and "
-        text += f"{100 * entry['recovery']['value']:.0f} % of these are right at the last level all the same"
-    return text + "."
+    return f"{text}. {_recoveries({best: own[best], **own})}".strip()
+
+
+def _recoveries(own: Mapping[str, Mapping[str, Any]]) -> str:
+    """What is saved after a wrong first level: of the first method that can, and which cannot by construction."""
+    known = {m: e for m, e in own.items() if e.get("recovery", {}).get("value") is not None}
+    built = [m for m, e in known.items() if "structural" in e["recovery"]]
+    text = ""
+    for method in [m for m in known if m not in built][:1]:
+        entry = known[method]
+        text += f"With {lower_label(method)}, {100 * entry['wrong_first']['value']:.0f} % of studies are wrong at level 1, and "
+        text += f"{100 * entry['recovery']['value']:.0f} % of these are right at the last level all the same."
+    if built:
+        text += f" With {joined([lower_label(m) for m in built])} that {known[built[0]]['recovery']['structural']}."
+    return text.strip()
 
 
 def calibration(comparison: Comparison) -> str:
@@ -111,11 +146,24 @@ def calibration(comparison: Comparison) -> str:
         if "before" not in stages:
             continue
         error = {stage: entry["macro_expected_calibration_error"] for stage, entry in stages.items()}
-        after = joined([f"{number(error[stage])} after {stage}" for stage in STAGES[1:]])
+        after = joined([f"{number(error[stage])} after {SCALING[stage]}" for stage in STAGES[1:] if stage in error])
         parts.append(f"{number(error['before'])} as it comes, {after} scaling with {lower_label(method)}")
     if not parts:
         return ""
-    return f"Mean calibration error over {len(last_level(comparison)['macro_classes'])} classes of the last level: {'; '.join(parts)}."
+    count = len(last_level(comparison)["macro_classes"])
+    return f"Mean calibration error over {count} classes of the last level: {'; '.join(parts)}.{_at_limit(last, count)}"
+
+
+def _at_limit(last: Mapping[str, Mapping[str, Any]], count: int) -> str:
+    """Methods whose temperature ran into the end of its range, in how many classes."""
+    hot = {m: len(stages["temperature"].get("at_limit", [])) for m, stages in last.items() if "temperature" in stages}
+    told = [f"{n} of {count} classes of {lower_label(m)}" for m, n in hot.items() if n]
+    if not told:
+        return ""
+    return (
+        f" The temperature stood at its limit in {joined(told)}: it cannot move a score across 0.5, so that what follows it there means "
+        "nothing; Platt scaling has a bias besides."
+    )
 
 
 def decision(comparison: Comparison) -> str:
@@ -127,7 +175,7 @@ def decision(comparison: Comparison) -> str:
     level, parts = levels[key], []
     floor = [max(value, 0.0) for value in level["treat_all"]]
     for method, curves in level["methods"].items():
-        curve = curves.get("temperature") or curves.get("before")
+        curve = curves.get("platt") or curves.get("temperature") or curves.get("before")
         if not curve:
             continue
         above = [place for place, low in enumerate(curve["low"]) if low is not None and low > floor[place] + 1e-6]
@@ -200,9 +248,13 @@ def parents(settings: Sequence[Mapping[str, Any]]) -> str:
 
 
 def group_words(row: Mapping[str, Any]) -> str:
-    """A group of patients in a sentence: `sex F`, `studies without T2`."""
+    """A group of patients in a sentence: `sex F`, `studies without T2`, `studies with 4 to 6 scans`."""
     if row["group"].endswith(" scanned"):
         return f"studies {'with' if row['value'] == 'yes' else 'without'} {row['group'].removesuffix(' scanned')}"
+    if row["group"] == "scans":
+        return f"studies with {row['value']} scan{'' if row['value'] == '1' else 's'}".replace(
+            " and more scans", " scans and more"
+        )
     return f"{row['group']} {row['value']}"
 
 
@@ -218,11 +270,11 @@ def groups(comparison: Comparison) -> str:
         return f"Macro AUC runs from {number(values[low])} ({low}) to {number(values[high])} ({high}) over {len(rows)} groups."
     second = others[0]
     changes = {group_words(row): row["difference"][second] for row in rows}
-    up, down = (sum(verdict(entry) == way for entry in changes.values()) for way in (1, -1))
+    up, down = (sum(shown(entry) == way for entry in changes.values()) for way in (1, -1))
     most, least = (way(changes, key=lambda k: changes[k]["value"]) for way in (max, min))
     return (
-        f"{method_label(second)} is better than {lower_label(first)} in {up} of {len(rows)} groups, worse in {down} (interval of the "
-        f"difference excludes zero); the difference is largest for {most} ({number(changes[most]['value'], True)}) and smallest for "
+        f"{method_label(second)} is better than {lower_label(first)} in {up} of {len(rows)} groups, worse in {down} (p below 0.05, "
+        f"corrected for their number); the difference is largest for {most} ({number(changes[most]['value'], True)}) and smallest for "
         f"{least} ({number(changes[least]['value'], True)})."
     )
 
@@ -246,33 +298,17 @@ def missing(comparison: Comparison) -> str:
     return " ".join(parts)
 
 
-def efficiency(comparison: Comparison) -> str:
-    """Where fine-tuning crosses zero-shot."""
-    levels = comparison.get("efficiency") or {}
-    parts = []
-    for key, entry in levels.items():
-        least, most = (way(point["studies"] for point in entry["points"]) for way in (min, max))
-        for method, crossing in entry["crossing"].items():
-            if crossing is None:
-                words = f"fine-tuning does not stay above {lower_label(method)}, up to {most:,} labelled studies"
-            elif crossing == 0:
-                words = f"fine-tuning is above {lower_label(method)} from the first point on ({least:,} labelled studies)"
-            else:
-                words = f"fine-tuning is above {lower_label(method)} from about {crossing:,.0f} labelled studies on"
-            parts.append(f"level {key}: {words}")
-    text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}." if text else ""
-
-
 def checks(comparison: Comparison) -> str:
     """How many checks found something."""
     found = comparison.get("checks") or []
     if not found:
         return ""
+    looked = [one["looked"] for one in found if one.get("looked")]
+    extent = f" They looked at {joined(looked)}." if looked else ""
     if all(one["state"] == "ok" for one in found):
-        return f"All {len(found)} checks passed."
+        return f"All {len(found)} checks passed.{extent}"
     count = {state: sum(one["state"] == state for one in found) for state in ("ok", "warning", "leak", "not checked")}
     words = {"ok": "passed", "warning": "asks for a look", "leak": "found a leak", "not checked": "could not be made"}
     plural = {**words, "warning": "ask for a look"}
     told = [f"{n} {(words if n == 1 else plural)[state]}" for state, n in count.items() if n]
-    return f"Of {len(found)} checks, {joined(told)}."
+    return f"Of {len(found)} checks, {joined(told)}.{extent}"

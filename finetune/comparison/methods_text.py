@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from finetune.comparison.words import joined, lower_label, others_of, reference_of
+from finetune.comparison.words import joined, lower_label, method_label, others_of, reference_of
 from hp2l.comparison.compare import Comparison
 from hp2l.comparison.slices import LEAST_CASES, LEAST_STUDIES
 
@@ -33,12 +33,17 @@ def _cohort(comparison: Comparison) -> str:
 def _metrics(comparison: Comparison) -> str:
     settings = comparison["settings"]
     normal, specificity = settings["normal_class"], settings.get("specificity")
-    text = "For each class and method the decision threshold is the one of highest balanced accuracy, "
-    text += "(sensitivity + specificity) / 2, on the validation split; all numbers come from the test split. "
+    answered = settings.get("validation_studies", 1) > 0
+    text = "All numbers come from the test split. "
+    if answered:
+        text = "For each class and method the decision threshold is the one of highest balanced accuracy, "
+        text += "(sensitivity + specificity) / 2, on the validation split; all numbers come from the test split. "
     text += "AUC is the area under the ROC curve, ties counted as half. Macro values are unweighted means over the classes "
     text += f"of a level{f', without the class {normal!r}' if normal else ''} and without classes that have fewer than "
-    text += f"{settings['min_positives']} positive or negative test studies. F1 is that of the same decisions."
-    if specificity:
+    text += f"{settings['min_positives']} positive or negative test studies."
+    if answered:
+        text += " F1 is that of the same decisions."
+    if specificity and answered:
         text += (
             f" Sensitivity at {100 * specificity:.0f} % specificity uses the lowest threshold that spares that share of the "
         )
@@ -50,7 +55,7 @@ def _intervals(comparison: Comparison) -> str:
     settings = comparison["settings"]
     text = f"95 % intervals are percentile intervals of {settings['resamples']} bootstrap resamples of patients, the same "
     text += "for all methods, with thresholds held fixed; a class without a positive in a resample is left out of the macro "
-    text += "mean of that resample."
+    text += "mean of that resample. A share of cases that is 0 or 1 has Clopper and Pearson's interval."
     if "average_precision_interval" in settings:
         text += " Average precision gains from positives that a resample repeats, so its resamples were moved until their mean "
         text += "equals the value itself, those of its differences likewise."
@@ -60,7 +65,10 @@ def _intervals(comparison: Comparison) -> str:
     text += "2 min(P(d ≤ 0), P(d ≥ 0)), and Holm-corrected over the classes of a level where marked."
     if "delong" in settings:
         text += " Differences in a class's AUC were tested a second time by DeLong's method, with studies clustered by patient "
-        text += "(Obuchowski), Holm-corrected in the same way."
+        text += "(Obuchowski), Holm-corrected in the same way; the classes that gain or lose are counted by this test, "
+        text += "whose p-values no number of resamples bounds."
+    if len(others_of(comparison)) > 1:
+        text += " Every two methods' difference in macro AUC is tested too, Holm-corrected over the pairs of a level."
     return text
 
 
@@ -68,15 +76,10 @@ def _calibration(comparison: Comparison) -> str:
     text = ""
     if any((comparison.get("calibration") or {}).get("levels", {}).get("1", {}).values()):
         bins = comparison["calibration"]["bins"]
-        text += (
-            "Scores were calibrated a class at a time by temperature scaling and by isotonic regression, both fitted on the "
-        )
+        text += "Scores were calibrated a class at a time by temperature scaling, by Platt scaling and by isotonic regression, fitted on the "
         text += f"validation split; expected calibration error ({bins} bins of equal width) is given without an interval, "
         text += "because resampling biases it upwards."
-    if comparison.get("net_benefit"):
-        text += (
-            " Decision curves pool all pairs of a study and a class that enter the macro mean of a level, after temperature "
-        )
+        text += " Decision curves pool all pairs of a study and a class that enter the macro mean of a level, after Platt "
         text += "scaling; net benefit is (true positives − false positives × t / (1 − t)) / pairs at threshold t, with pointwise bands."  # noqa: RUF001
     return text.strip()
 
@@ -84,7 +87,9 @@ def _calibration(comparison: Comparison) -> str:
 def _tree(comparison: Comparison) -> str:
     if not comparison.get("tree"):
         return ""
-    text = "Hierarchical precision, recall and F1 count every called and every true class together with all its ancestors. "
+    text = ""
+    if comparison["settings"].get("validation_studies", 1):
+        text = "Hierarchical precision, recall and F1 count every called and every true class together with all its ancestors. "
     text += (
         "A study counts as wrong at level 1 if its highest-scoring class there is not among its labels (studies whose level-1 label itself "
         "stands at the last level, such as normal, are not asked); recovery is the share "
@@ -95,9 +100,9 @@ def _tree(comparison: Comparison) -> str:
 def _groups(comparison: Comparison) -> str:
     text = ""
     if comparison.get("slices"):
-        text += f"Groups of patients with at least {LEAST_STUDIES} test studies are shown, over the classes with at least "
-        text += f"{LEAST_CASES} positives and negatives in the group; they are neither adjusted for one another nor corrected "
-        text += "for their number."
+        text += f"Groups of patients with at least {LEAST_STUDIES} test studies are shown, over the classes of the macro mean with at least "
+        text += f"{LEAST_CASES} positives and negatives in the group; they are not adjusted for one another. P-values of "
+        text += "their differences take the bootstrap's standard error and are Holm-corrected over the groups."
     if comparison.get("robustness"):
         text += (
             " For missing sequences, each sequence was removed in turn from the test studies that have it beside others, and "
@@ -105,9 +110,10 @@ def _groups(comparison: Comparison) -> str:
         text += "the models were asked again; p-values are Holm-corrected over the sequences."
     if comparison.get("efficiency"):
         text += (
-            " For label efficiency, the fine-tuned model was trained on growing shares of the labelled patients; the crossing "
+            " For label efficiency, the fine-tuned model was trained on growing shares of the labelled patients, once each; "
         )
-        text += "with zero-shot is interpolated on a logarithmic axis."
+        text += "it counts as above zero-shot where the interval of the paired difference lies above zero, and the crossing is interpolated "
+        text += "on a logarithmic axis, its interval from resamples of test patients."
     return text.strip()
 
 
@@ -116,6 +122,9 @@ def chosen_on_validation(provenance: Mapping[str, Any]) -> str:
     parts = []
     for name, entry in provenance.items():
         entry = entry if isinstance(entry, Mapping) else {}
+        if "mean_of" in entry and "scaling" in entry:
+            names = joined([lower_label(own) for own in entry["mean_of"]])
+            parts.append(f"{method_label(name)} is the mean score of {names}, {entry['scaling']}.")
         chosen, facts = entry.get("prompts"), entry.get("facts")
         if isinstance(chosen, Mapping) and "parents" in chosen:
             parts.append(

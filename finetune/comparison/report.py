@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from finetune.comparison.figures.house import style
 from finetune.comparison.figures.svg import inline_svg, save, settled
 from finetune.comparison.page import html
 from finetune.comparison.tables import format_table, markdown
-from finetune.comparison.tidy import write_tables
+from finetune.comparison.tidy import TABLES, write_tables
 from hp2l.comparison.compare import Comparison, Scores, jsonable
 
 __all__ = ["answer", "choose_examples", "compact_json", "format_table", "write_report"]
@@ -40,7 +41,9 @@ def write_report(
     examples: Sequence[Mapping[str, Any]] | None = None,
     curves: Sequence[Mapping[str, Any]] | None = None,
 ) -> Path:
-    """Write everything into the folder `out` and return the path of its `index.html`, which is written last.
+    """Write everything into the folder `out` and return the path of its `index.html`, which comes last.
+
+    All of it is made in a folder beside and moved when it is whole: a fault leaves an earlier report, or nothing, as it was.
 
     Args:
         comparison: of `hp2l.comparison.compare.compare`, or read back from a `comparison.json`.
@@ -49,11 +52,32 @@ def write_report(
         title: of the page.
         simulated: overrides the comparison's own flag.
         examples: {study_id, group (a key of `examples.GROUPS`, or any text), truth: [class], sequence, scans: number of scans,
-            image: PNG bytes, <method>: [(class, score), ...]}; image, sequence and scans may be missing.
+            image: PNG bytes, <method>: [(class, score), ...]}; image, sequence and scans may be missing. In place of `image` what
+            `finetune.comparison.pictures.pictured` gives: `rows`, `columns` and `maps`.
         curves: training curves, panels {title, x, xlabel, ylabel, series: {name: [y]}}.
     """
-    out = Path(out)
-    (out / "figures").mkdir(parents=True, exist_ok=True)
+    target = Path(out)
+    out = target.resolve().with_name(f".{target.resolve().name}.unfinished")
+    shutil.rmtree(out, ignore_errors=True)
+    (out / "figures").mkdir(parents=True)
+    try:
+        _make(comparison, scores, out, title, simulated, examples or [], curves)
+        _publish(out, target)
+    finally:
+        shutil.rmtree(out, ignore_errors=True)
+    return target / "index.html"
+
+
+def _make(
+    comparison: Comparison,
+    scores: Mapping[str, Scores] | None,
+    out: Path,
+    title: str,
+    simulated: bool | None,
+    examples: Sequence[Mapping[str, Any]],
+    curves: Sequence[Mapping[str, Any]] | None,
+) -> None:
+    """All files of a report, into an empty folder."""
     comparison = {**comparison, "title": title}
     comparison["simulated"] = comparison["simulated"] if simulated is None else simulated
     (out / "comparison.json").write_text(compact_json(comparison), encoding="utf-8")
@@ -69,9 +93,18 @@ def write_report(
             save(wide, out / "figures", name)
             both = (inline_svg(wide, f"{name}-w"), inline_svg(narrow, f"{name}-n"))
         drawn[name] = Markup('<div class="wide">{}</div><div class="narrow">{}</div>').format(*map(Markup, both))
-    page = out / "index.html"
-    page.write_text(html(comparison, drawn, examples or []), encoding="utf-8")
-    return page
+    (out / "index.html").write_text(html(comparison, drawn, examples), encoding="utf-8")
+
+
+def _publish(made: Path, target: Path) -> None:
+    """Move a whole report to its place, over an earlier one; tables that only the earlier one has go, the page comes last."""
+    (target / "figures").mkdir(parents=True, exist_ok=True)
+    for name in TABLES:
+        if not (made / name).exists():
+            (target / name).unlink(missing_ok=True)
+    files = sorted((path for path in made.rglob("*") if path.is_file()), key=lambda path: path.name == "index.html")
+    for path in files:
+        path.replace(target / path.relative_to(made))
 
 
 def compact_json(value: Any) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from finetune.comparison.scoring import Cohort, Method, fine_tuned
 from hlip import metrics
@@ -17,14 +18,21 @@ from hp2l.comparison.slices import LEAST_STUDIES, macro_rows, measurable, resamp
 
 
 def robustness(
-    methods: Sequence[Method], tables: dict[str, Scores], cohort: Cohort, *, resamples: int = 500, seed: int = 0
+    methods: Sequence[Method],
+    tables: dict[str, Scores],
+    cohort: Cohort,
+    counted: NDArray[np.bool_] | None = None,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> list[dict[str, Any]]:
     """A row a sequence that at least `LEAST_STUDIES` test studies have beside others.
 
     Args:
-        methods: models; tables without a model cannot be asked again.
+        methods: models, one at least; tables without a model cannot be asked again.
         tables: of `score`, by method; their zero-shot settings stay.
         cohort: whose test split is asked.
+        counted: (K,) classes of the last level that enter macro means; all but the normal class where not given.
 
     Returns:
         `sequence`, `studies`, `classes`, and for each method the last level's macro AUC `with_it`, `without` and their `difference`
@@ -32,7 +40,7 @@ def robustness(
     """
     test = cohort.rows("test")
     names = sorted({name for row in test for name in cohort.records[row].sequences if name})
-    normal = np.array([name != cohort.taxonomy.normal for name in cohort.taxonomy.levels[-1]])
+    kept = counted if counted is not None else np.array([name != cohort.taxonomy.normal for name in cohort.taxonomy.levels[-1]])
     rows = []
     for sequence in names:
         own = [
@@ -44,7 +52,7 @@ def robustness(
             continue
         part = _part(cohort, own, sequence)
         targets, known = part.targets[-1] > 0.5, part.known[-1] > 0.5
-        keep = normal & measurable(targets, known)
+        keep = kept & measurable(targets, known)
         if not keep.any():
             continue
         weights = resample_weights(np.array([record.patient_id for record in part.records]), resamples, seed)

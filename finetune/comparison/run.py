@@ -8,31 +8,29 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from rich.console import Console
 from tqdm import tqdm
 
+from finetune.comparison.pictures import pictured
+from finetune.comparison.refusals import on_the_stores_studies, refuse_another_tree, refuse_efficiency, refuse_options
 from finetune.comparison.report import answer, choose_examples, format_table, write_report
-from finetune.comparison.robustness import robustness
 from finetune.comparison.scoring import Cohort, Method, labelled, open_method, prevalence, score
+from finetune.comparison.sections import further
+from finetune.comparison.words import method_label
 from hlip.inputs import pick_device
 from hlip.model import CheckpointError, checkpoint_folder
 from hlip.store import Store, study_file
 from hlip.taxonomy import Taxonomy
 from hp2l.comparison.compare import compare_tables, mean_of
-from hp2l.comparison.efficiency import efficiency
-from hp2l.comparison.leaks import images_apart, metadata_alone, patients_apart, prompts_not_in_reports
 from hp2l.comparison.scores import CompareError, Scores
-from hp2l.comparison.slices import groups_of, slices
 
 TABLES = (".parquet", ".csv")
 
@@ -48,32 +46,41 @@ class Inputs:
     """None without a store."""
     runs: dict[str, Path]
     """Title -> run folder, for their training curves."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Of `compare_tables`."""
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Compare, write the report, print its table and place; a report of the same inputs is shown, not made again."""
+    kinds = [(path, path.suffix in TABLES) for _, path in map(named_input, arguments.inputs)]
+    refuse_options(arguments, [p for p, table in kinds if not table], [p for p, table in kinds if table])
     inputs = inputs_digest(arguments)
     if not arguments.again and (made := report_of(arguments.out, inputs)):
         note = " (from before: nothing it depends on has changed; --again makes it anew)"
         show(made, arguments.out / "index.html", note)
         return
     given = open_inputs(arguments)
-    tables = [*given.tables, mean_of(given.tables, "mean")] if arguments.mean else given.tables
+    across = arguments.across_volumes
+    mean = "mean" if all(table.method != "mean" for table in given.tables) else "mean_of_inputs"
+    tables = [*given.tables, mean_of(given.tables, mean, across)] if arguments.mean else given.tables
     shares = prevalence(given.cohort.store, given.cohort.taxonomy) if given.cohort else None
     comparison = compare_tables(
         tables,
         train_prevalence=shares,
         resamples=arguments.resamples,
         seed=arguments.seed,
+        across_volumes=across,
+        **given.options,
         provenance={"inputs": inputs, "versions": {"hlip-hp2l": version("hlip-hp2l")}},
     )
-    comparison |= further(arguments, given, tables)
+    comparison |= further(arguments, comparison, given.cohort, given.methods, given.tables, tables)
     names = given.tables[0].class_names or []
     targets, known = truth_of_table(given.tables[0])
     examples = choose_examples({table.method: table for table in given.tables}, targets, known, names) if given.cohort else []
-    for example in examples:
+    for example in tqdm(examples, desc="example studies", unit="study", disable=not examples):
         assert given.cohort is not None
-        example |= picture(given.cohort.store, example["study_id"])
+        named = {table.method: table for table in given.tables}
+        example |= pictured(given.cohort.store, given.cohort.taxonomy, example, given.methods, named)
     curves = training_curves(given.runs)
     methods = {table.method: table for table in tables}
     page = write_report(comparison, methods, arguments.out, title=arguments.title, examples=examples, curves=curves)
@@ -84,25 +91,52 @@ def open_inputs(arguments: argparse.Namespace) -> Inputs:
     """Models are scored, tables are read; names are made different.
 
     Raises:
-        CompareError: a model without --store, or tables that cannot be read.
+        CompareError: tables that cannot be read, are of another tree than --taxonomy, or of other studies than --store.
     """
     parts = [named_input(text) for text in arguments.inputs]
-    folders = [path for _, path in parts if path.suffix not in TABLES]
-    if folders and arguments.store is None:
-        raise CompareError(f"{folders[0]} is a model: --store names the prepared store whose studies it is asked about")
     device = pick_device(arguments.device)
     opened = [(name, path, None if path.suffix in TABLES else open_method(path, device, name)) for name, path in parts]
     store = Store(arguments.store) if arguments.store else None
-    loaded = {path: Scores.load(path) for _, path, method in opened if method is None}
+    loaded = {path: Scores.load(path) for path in dict.fromkeys(path for _, path, method in opened if method is None)}
+    asked = Taxonomy.load(arguments.taxonomy) if arguments.taxonomy else None
+    if asked:
+        refuse_another_tree(arguments.taxonomy, asked, list(loaded.values()))
     cohort = labelled(store, tree_of(arguments, [m for *_, m in opened if m], list(loaded.values()))) if store else None
-    for (_, path, method), name in zip(opened, names_of(opened, loaded), strict=True):
+    if arguments.efficiency:
+        refuse_efficiency([kind_of(method, loaded.get(path)) for _, path, method in opened])
+    names = names_of(opened, loaded)
+    for (*_, method), name in zip(opened, names, strict=True):
         if method is not None:
             method.name = name
-        else:
-            loaded[path] = replace(loaded[path], method=name)
-    tables = [score(method, cohort) if method and cohort else loaded[path] for _, path, method in opened]
+    tables = [
+        score(method, cohort) if method and cohort else replace(loaded[path], method=name)
+        for (_, path, method), name in zip(opened, names, strict=True)
+    ]
+    if cohort:
+        tables = on_the_stores_studies(truth_as_table(cohort), tables, arguments.across_volumes)
     methods = [method for *_, method in opened if method]
-    return Inputs(tables, methods, cohort, {method.name.replace("_", " "): method.checkpoint for method in methods})
+    runs = {method_label(method.name): method.checkpoint for method in methods}
+    return Inputs(tables, methods, cohort, runs, tree_options(asked))
+
+
+def kind_of(method: Method | None, table: Scores | None) -> str | None:
+    """`zero_shot` or `fine_tuned`, of a model or of a table that says it."""
+    if method is not None:
+        return "zero_shot" if method.zero_shot else "fine_tuned"
+    return table.provenance.get("kind") if table else None
+
+
+def tree_options(tree: Taxonomy | None) -> dict[str, Any]:
+    """What a tree that was given tells the comparison, for tables that hold none."""
+    return {"taxonomy": tree, "normal": tree.normal, "level_names": list(tree.level_names)} if tree else {}
+
+
+def truth_as_table(cohort: Cohort) -> Scores:
+    """The cohort as a table that any other must agree with; its scores mean nothing."""
+    records = cohort.records
+    places = ([r.study_id for r in records], [r.patient_id for r in records], [r.split or "" for r in records])
+    blank = Scores("--store", *places, levels=[np.zeros(level.shape) for level in cohort.targets])
+    return blank.with_truth([list(level) for level in cohort.taxonomy.levels], cohort.targets, cohort.known)
 
 
 def named_input(text: str) -> tuple[str | None, Path]:
@@ -119,9 +153,10 @@ def names_of(opened: Sequence[tuple[str | None, Path, Method | None]], loaded: d
     stems = [
         (path.resolve().parent if path.name == "model" else path).resolve().stem.replace("-", "_") for _, path, _ in opened
     ]
-    return [
+    found = [
         name if given or plain.count(name) == 1 else stem for (given, *_), name, stem in zip(opened, plain, stems, strict=True)
     ]
+    return [name if found.count(name) == 1 else f"{name}_{place}" for place, name in enumerate(found, start=1)]
 
 
 def tree_of(arguments: argparse.Namespace, methods: Sequence[Method], tables: Sequence[Scores]) -> Taxonomy:
@@ -146,50 +181,17 @@ def truth_of_table(table: Scores) -> tuple[list[Any], list[Any]]:
     return [np.nan_to_num(level) for level in table.labels], [~np.isnan(level) for level in table.labels]
 
 
-def further(arguments: argparse.Namespace, given: Inputs, tables: Sequence[Scores]) -> dict[str, Any]:
-    """The sections that need more than scores: groups of patients, missing sequences, fewer labels, checks."""
-    if given.cohort is None:
-        return {"checks": [], "slices": [], "robustness": [], "efficiency": {}}
-    cohort, named = given.cohort, {table.method: table for table in tables}
-    keep = [np.array([name != cohort.taxonomy.normal for name in level]) for level in cohort.taxonomy.levels]
-    options = {"resamples": min(arguments.resamples, 500), "seed": arguments.seed}
-    found: dict[str, Any] = {"checks": checks(cohort.store, cohort.taxonomy, tables)}
-    groups = groups_of(cohort.records)
-    found["slices"] = slices(named, cohort.targets[-1], cohort.known[-1], keep[-1], groups, **options)
-    found["robustness"] = robustness(given.methods, named, cohort, **options) if arguments.robustness else []
-    found["efficiency"] = {}
-    if arguments.efficiency:
-        device = pick_device(arguments.device)
-        runs = [score(open_method(path, device, path.name), cohort) for path in arguments.efficiency]
-        runs += [table for table in given.tables if table.provenance.get("kind") == "fine_tuned"][:1]
-        trained = [(int(table.provenance["facts"]["studies"]), table) for table in runs]
-        flat = [table for table in given.tables if table.provenance.get("kind") == "zero_shot"]
-        found["efficiency"] = efficiency(trained, flat, cohort.targets, cohort.known, keep, **options)
-    return found
-
-
-def checks(store: Store, taxonomy: Taxonomy, tables: Sequence[Scores]) -> list[dict[str, Any]]:
-    """Leak and sanity checks over all splits of the store."""
-    prompts = [text for table in tables for text in (table.provenance.get("prompts") or {}).get("texts", [])]
-    found = [
-        patients_apart(store.records),
-        images_apart(
-            store, store.records, lambda records: tqdm(list(records), desc="check images", unit="study", mininterval=0.5)
-        ),
-        metadata_alone(store.records, taxonomy),
-        prompts_not_in_reports(prompts, store.records),
-    ]
-    return [finding.as_dict() for finding in found]
-
-
 def show(comparison: dict[str, Any], page: Path, note: str = "") -> None:
     """The result as a table, in words, and where the report is."""
     console = Console()
     console.print(format_table(comparison))
     console.print(answer(comparison), highlight=False)
-    for finding in comparison.get("checks", []):
+    checks = comparison.get("checks", [])
+    for finding in checks:
         if finding["state"] in ("leak", "warning"):
             console.print(f"{finding['state'].upper()}, {finding['check']}: {finding['text']}", highlight=False, markup=False)
+    if unmade := [f"{finding['check']} ({finding['text']})" for finding in checks if finding["state"] == "not checked"]:
+        console.print(f"NOT CHECKED: {'; '.join(unmade)}", highlight=False, markup=False)
     print(f"\nreport: {page.resolve()}{note}")
 
 
@@ -213,7 +215,7 @@ def inputs_digest(arguments: argparse.Namespace) -> str:
         places = [study_file(store.path, record.study_id) for record in store.records]
         facts += [_sha256(store.path / "index.jsonl"), store.spec.digest()]
         facts += [[stat.st_size, stat.st_mtime_ns] for path in places if path.is_file() and (stat := path.stat())]
-    options = ("taxonomy", "resamples", "seed", "title", "mean", "robustness")
+    options = ("taxonomy", "resamples", "seed", "title", "mean", "robustness", "across_volumes")
     facts += [[str(getattr(arguments, name)) for name in options], version("hlip-hp2l")]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
@@ -227,19 +229,6 @@ def report_of(folder: Path, inputs: str) -> dict[str, Any] | None:
         return None
     whole = inputs in page and page.rstrip().endswith("</html>")
     return comparison if whole and comparison.get("provenance", {}).get("inputs") == inputs else None
-
-
-def picture(store: Store, study_id: str, most_scans: int = 5, slices: int = 6) -> dict[str, Any]:
-    """A study as a PNG: a row a scan, some slices from bottom to top."""
-    record = store.record(study_id)
-    which = list(range(min(most_scans, len(record.sequences))))
-    volumes = store.volumes(study_id, which)[:, 0].numpy()
-    depths = np.linspace(0.25, 0.8, slices) * (volumes.shape[1] - 1)
-    rows = [np.concatenate([scan[int(depth)] for depth in depths], axis=1) for scan in volumes]
-    out = io.BytesIO()
-    Image.fromarray(np.concatenate(rows)).save(out, format="PNG", optimize=True)
-    names = ", ".join(record.sequences[index] or "?" for index in which)
-    return {"image": out.getvalue(), "sequence": names, "scans": len(record.sequences)}
 
 
 def training_curves(runs: dict[str, Path]) -> list[dict[str, Any]]:

@@ -15,8 +15,13 @@ from finetune.comparison.words import method_label, number, others_of, p_text, r
 from hp2l.comparison.compare import Comparison
 
 MACROS = {"macro_auc": "Macro AUC", "balanced_accuracy": "Balanced accuracy", "macro_average_precision": "Average precision"}
-FURTHER = {"macro_sensitivity_at_specificity": "Sensitivity at 95 % specificity", "macro_f1": "F1"}
+FURTHER = {
+    "macro_sensitivity_at_specificity": "Sensitivity at 95 % specificity",
+    "macro_achieved_specificity": "Test specificity at that threshold",
+    "macro_f1": "F1",
+}
 HEADINGS = {
+    "pairs": "All pairs of methods",
     "tail": "Frequent and rare classes",
     "drop": "From coarse to fine",
     "tree": "Errors in the tree",
@@ -30,6 +35,7 @@ HEADINGS = {
 }
 CHECKS = {
     "patients": "Patients in several splits",
+    "validation": "Validation split",
     "images": "Identical images in several splits",
     "metadata": "Classes told by metadata alone",
     "prompts": "Prompts that stand in test reports",
@@ -150,6 +156,12 @@ def _section_table(section: str, comparison: Comparison) -> list[str]:
     """The rows behind a section's sentence, where they are few enough to read."""
     methods = comparison["methods"]
     lines: list[str] = []
+    if section == "pairs":
+        lines += _row(["Level", "Difference", "Macro AUC", "p", "p (Holm)"], header=True)
+        for key, pairs in comparison["pairs"].items():
+            for entry in pairs:
+                of, p = " minus ".join(map(method_label, entry["of"])), (p_text(entry[k], comparison) for k in ("p", "p_holm"))
+                lines += _row([key, of, with_span(entry, True), *p])
     if section == "tree":
         lines += _row(["Measure", *map(method_label, methods)], header=True)
         for name, words in comparison["tree"]["definitions"].items():
@@ -166,6 +178,21 @@ def _section_table(section: str, comparison: Comparison) -> list[str]:
         for row in comparison["robustness"]:
             cells = [with_span(row["methods"][method]["difference"], True) for method in asked]
             lines += _row([row["sequence"], str(row["studies"]), *cells])
+    if section == "efficiency":
+        levels = comparison["efficiency"]
+        lines += _row(
+            [
+                "Labelled studies",
+                "Level",
+                "Macro AUC",
+                *(f"minus {method_label(m).lower()}" for m in next(iter(levels.values()))["flat"]),
+            ],
+            header=True,
+        )
+        for key, entry in levels.items():
+            for point in entry["points"]:
+                changes = [with_span(change, True) for change in point["differences"].values()]
+                lines += _row([f"{point['studies']:,}", key, with_span(point), *changes])
     if section == "checks":
         lines += _row(["Check", "State", "Finding"], header=True)
         for one in comparison["checks"]:

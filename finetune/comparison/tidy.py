@@ -12,12 +12,16 @@ from finetune.comparison.words import reference_of
 from hp2l.comparison.compare import Comparison
 
 NUMBERS = ("value", "low", "high", "p", "p_holm")
+TABLES = tuple(
+    f"{name}.csv" for name in ("levels", "pairs", "per_class", "tree", "calibration", "slices", "robustness", "efficiency")
+)
 
 
 def write_tables(comparison: Comparison, out: Path) -> list[Path]:
-    """`levels.csv` and `per_class.csv`; `tree.csv`, `calibration.csv`, `slices.csv`, `robustness.csv`, `efficiency.csv` where there is one."""
+    """`levels.csv` and `per_class.csv`; the others of `TABLES` where there is something to write."""
     tables: dict[str, tuple[Sequence[str], Iterator[list[Any]]]] = {
         "levels": (("level", "method", "metric", *NUMBERS), _levels(comparison)),
+        "pairs": (("level", "method", "metric", *NUMBERS), _pairs(comparison)),
         "per_class": (
             ("level", "class", "method", "metric", "n_positive", "n_negative", *NUMBERS, "delong_p", "delong_p_holm"),
             _classes(comparison),
@@ -59,6 +63,12 @@ def _levels(comparison: Comparison) -> Iterator[list[Any]]:
             for metric, entry in entries.items():
                 if isinstance(entry, Mapping) and "value" in entry:
                     yield [key, method, metric, *_numbers(entry)]
+
+
+def _pairs(comparison: Mapping[str, Any]) -> Iterator[list[Any]]:
+    for key, pairs in (comparison.get("pairs") or {}).items():
+        for entry in pairs:
+            yield [key, " - ".join(entry["of"]), "macro_auc", *_numbers(entry)]
 
 
 def _classes(comparison: Comparison) -> Iterator[list[Any]]:
@@ -117,6 +127,8 @@ def _efficiency(comparison: Comparison) -> Iterator[list[Any]]:
     for key, level in (comparison.get("efficiency") or {}).items():
         for point in level["points"]:
             yield [key, "fine_tuned", point["studies"], "macro_auc", *_numbers(point)]
+            for method, entry in point["differences"].items():
+                yield [key, f"fine_tuned - {method}", point["studies"], "macro_auc", *_numbers(entry)]
         for method, entry in level["flat"].items():
             yield [key, method, None, "macro_auc", *_numbers(entry)]
-            yield [key, method, None, "crossing_studies", level["crossing"].get(method), *[None] * 4]
+            yield [key, method, None, "crossing_studies", *_numbers(level["crossing"].get(method, {}))]

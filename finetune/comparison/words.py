@@ -34,6 +34,8 @@ def span(entry: Mapping[str, Any], sign: bool = False) -> str:
 
 def with_span(entry: Mapping[str, Any], sign: bool = False) -> str:
     """A value and its interval: `0.70 (0.66, 0.74)`."""
+    if entry.get("structural"):
+        return f"{number(entry['value'], sign)} ({entry['structural']})"
     if entry["value"] is None or entry["low"] is None:
         return number(entry["value"], sign)
     return f"{number(entry['value'], sign)} ({number(entry['low'], sign)}, {number(entry['high'], sign)})"
@@ -55,6 +57,29 @@ def verdict(entry: Mapping[str, Any]) -> int:
     if entry["low"] is None:
         return 0
     return int(entry["low"] > 0) - int(entry["high"] < 0)
+
+
+def shown(entry: Mapping[str, Any], below: float = 0.05) -> int:
+    """1 or -1 if a difference is shown to be above or below zero, else 0: by Holm's corrected p where the family of its tests is
+    corrected for (DeLong's for a class's AUC, which needs no resamples), else by its interval. Filled marks and triangles all follow this."""
+    adjusted = (entry.get("delong") or entry).get("p_holm")
+    if adjusted is None:
+        return verdict(entry)
+    if entry["value"] is None or not adjusted < below:
+        return 0
+    return 1 if entry["value"] > 0 else -1
+
+
+def plain_p(p: float | None) -> str:
+    """A p-value that no number of resamples bounds (DeLong), in the digits of `p_text`."""
+    if p is None:
+        return "–"  # noqa: RUF001
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
+
+
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """`1 class`, `2,000 classes`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def joined(parts: Sequence[str], last: str = "and") -> str:

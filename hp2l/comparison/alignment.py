@@ -7,9 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hp2l.comparison.scores import CompareError, Scores
+from hp2l.statistics.calibration import fit
 
+MEAN_SCALING = "each method after Platt scaling, a class at a time, fitted on validation"
 RESERVED = ("difference", "differences", "name", "classes", "macro_classes", "left_out", "levels")
 """Keys of the result, which no method may be called."""
 
@@ -44,25 +47,49 @@ def aligned(methods: Mapping[str, Scores], across_volumes: bool = False) -> dict
     return tables
 
 
-def mean_of(tables: Sequence[Scores], name: str) -> Scores:
-    """A method whose score is the mean of others' (probabilities all, or the mean would be of unlike things).
+def mean_of(tables: Sequence[Scores], name: str, across_volumes: bool = False) -> Scores:
+    """A method whose score is the mean of others', each brought to probabilities by Platt scaling on validation, a class at a time.
+
+    Methods as they come have scales of their own: the mean would follow whichever spreads its scores more.
 
     Raises:
-        CompareError: tables that `aligned` refuses, or scores outside [0, 1].
+        CompareError: tables that `aligned` refuses, scores outside [0, 1], or no labelled validation study.
     """
     for table in tables:
         if not table.probabilities:
-            raise CompareError(f"{table.method}: scores outside [0, 1] cannot be averaged; calibrate them first")
+            raise CompareError(
+                f"{table.method}: scores outside [0, 1] cannot be averaged; leave --mean out, or give probabilities"
+            )
     numbered = {
         table.method if [t.method for t in tables].count(table.method) == 1 else f"{table.method}_{i}": table
         for i, table in enumerate(tables, start=1)
     }
-    parts = list(aligned(numbered).values())
-    levels = [np.mean(level, axis=0) for level in zip(*(part.levels for part in parts), strict=True)]
+    parts = list(aligned(numbered, across_volumes).values())
+    scaled = [platt_scaled(part) for part in parts]
+    levels = [np.mean(level, axis=0) for level in zip(*scaled, strict=True)]
     shared = {key: value for key, value in parts[0].provenance.items() if key in ("taxonomy", "volume_spec", "versions")}
     sources = {method: without_tree(part.provenance) for method, part in zip(numbered, parts, strict=True)}
     simulated = any(part.provenance.get("simulated") is True for part in parts)
-    return replace(parts[0], method=name, levels=levels, provenance={**shared, "simulated": simulated, "mean_of": sources})
+    source = {**shared, "simulated": simulated, "kind": "mean", "scaling": MEAN_SCALING, "mean_of": sources}
+    return replace(parts[0], method=name, levels=levels, provenance=source)
+
+
+def platt_scaled(table: Scores) -> list[NDArray[np.float64]]:
+    """Every level's scores (N, K) after Platt scaling fitted on the table's own labelled validation studies.
+
+    Raises:
+        CompareError: it has none.
+    """
+    rows = np.asarray(table.split) == "val"
+    if table.labels is None or not any((~np.isnan(labels[rows])).any() for labels in table.labels):
+        raise CompareError(
+            f"{table.method}: a mean needs labelled validation studies, which bring methods to one scale; leave --mean out"
+        )
+    found = []
+    for labels, scores in zip(table.labels, table.levels, strict=True):
+        rules = fit(labels[rows], scores[rows], "platt")
+        found.append(np.column_stack([rule.apply(column) for rule, column in zip(rules, scores.T, strict=True)]))
+    return found
 
 
 def without_tree(provenance: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,7 +162,7 @@ def _same_volumes(both: str, first: Scores, table: Scores) -> None:
     if mine is not None and theirs is not None and mine != theirs:
         raise CompareError(
             f"{both} read volumes of different VolumeSpecs, digests {mine} and {theirs}; prepare one store for both, "
-            "or allow it if the preparation is part of what is compared (across_volumes)"
+            "or, if the preparation is part of what is compared, allow it (--across-volumes)"
         )
 
 

@@ -1,4 +1,7 @@
-"""Scores before and after calibration fitted on the validation split: temperature and isotonic, a class at a time.
+"""Scores before and after calibration fitted on the validation split: temperature, Platt and isotonic, a class at a time.
+
+A temperature moves no score across 0.5; where scores stand far from their class's prevalence it runs into its limit and says nothing,
+which `at_limit` names. Platt scaling has a bias besides and is what decision curves and means of methods use.
 
 Shapes: N test studies, K classes of a level, R resamples.
 """
@@ -15,11 +18,11 @@ from hlip import metrics
 from hp2l.comparison.resampling import summary
 from hp2l.comparison.scores import Scores
 from hp2l.comparison.truth import Truth
-from hp2l.statistics.calibration import Rule, fit
+from hp2l.statistics.calibration import Method, Rule, fit
 from hp2l.statistics.cases import Floats, masked
 from hp2l.statistics.reliability import calibration_error, reliability_curve
 
-STAGES = ("before", "temperature", "isotonic")
+STAGES = ("before", "temperature", "platt", "isotonic")
 
 
 @dataclass(frozen=True)
@@ -39,14 +42,15 @@ class Stage:
 
 
 def stages_of(scores: Scores, truth: Truth, level: int) -> dict[str, Stage]:
-    """Every stage of `STAGES`; none for scores that are no probabilities."""
+    """Every stage of `STAGES`; none for scores that are no probabilities, or without a labelled validation study."""
     table = scores.levels[level]
     validation, test = truth.split == "val", truth.split == "test"
-    if table.size and (table.min() < 0 or table.max() > 1):
+    if truth.validation == 0 or (table.size and (table.min() < 0 or table.max() > 1)):
         return {}
     labels = masked(truth.targets[level], truth.known[level])[validation]
     found = {"before": Stage(table[test], None)}
-    for method in ("temperature", "isotonic"):
+    methods: tuple[Method, ...] = ("temperature", "platt", "isotonic")
+    for method in methods:
         rules = fit(labels, table[validation], method)
         score = np.column_stack([rule.apply(column) for rule, column in zip(rules, table[test].T, strict=True)])
         found[method] = Stage(score, rules)
@@ -83,7 +87,9 @@ def _stage(stage: Stage, brier: Floats, truth: Truth, level: int) -> dict[str, A
         if stage.rules is not None:
             classes[name]["rule"] = stage.rules[k].summary()
     errors = [entry["expected_calibration_error"] for entry in classes.values()]
+    hot = [name for name, rule, kept in zip(classes, stage.rules or [], keep, strict=False) if kept and rule.at_limit]
     return {
+        "at_limit": hot,
         "macro_expected_calibration_error": float(metrics.macro(errors, keep)),
         "macro_brier": summary(metrics.macro(brier, keep)),
         "per_class": classes,

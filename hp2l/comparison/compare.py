@@ -4,6 +4,7 @@ Notable choices:
 - Thresholds and calibration come from the validation split only, a class and a method at a time; every number comes from the test split.
 - All methods see the same bootstrap resamples of patients, so a difference is paired.
 - The normal class and classes with too few positives or negatives are reported but stay out of every macro mean, by name.
+- Without a labelled validation study there is neither a threshold nor a calibration: what needs them is not measured, and a check says so.
 - Whatever had to be decided on the way (a fallback threshold, a class left out) is written to `notes`.
 
 Shapes: N studies, K classes of a level, L levels, R resamples. Levels are 1-based and strings in the result, as in JSON.
@@ -20,12 +21,14 @@ from numpy.typing import ArrayLike
 from hlip.taxonomy import Taxonomy
 from hp2l.comparison.alignment import aligned, mean_of, without_tree
 from hp2l.comparison.calibrated import calibration, stages_of
+from hp2l.comparison.class_decisions import class_decisions
 from hp2l.comparison.curves import curves
 from hp2l.comparison.decision import decision_section
+from hp2l.comparison.leaks import Finding, Place, patients_apart
 from hp2l.comparison.level_section import level_section
 from hp2l.comparison.measured import measure
 from hp2l.comparison.notes import left_out_notes, settings, table_notes
-from hp2l.comparison.paired import drop
+from hp2l.comparison.paired import drop, level_pairs
 from hp2l.comparison.resampling import summary
 from hp2l.comparison.scores import CompareError, Scores, jsonable, provenance_of
 from hp2l.comparison.thresholds import thresholds
@@ -92,18 +95,32 @@ def compare(
     tree = _tree(truth, edges, taxonomy)
     measured = measure(tables, truth, limits, stages, tree, resamples, seed, workers)
     notes += left_out_notes(truth, measured)
+    if all(np.isnan(table["auc"][:, 0]).all() for table in next(iter(measured.samples.values()))):
+        studies = cohort_sizes(truth)["studies"]
+        raise CompareError(
+            f"nothing to measure: in {studies} test studies no class has both a positive and a negative one; score more test studies"
+        )
     names = list(level_names) if level_names else [f"level {level + 1}" for level in levels]
     result: Comparison = {"simulated": simulated, "methods": list(tables), "reference": chosen}
     result["levels"] = {
         str(level + 1): level_section(level, name, tables, truth, limits, measured, chosen) for level, name in enumerate(names)
     }
+    result["pairs"] = {str(level + 1): level_pairs(level, list(tables), truth, measured) for level in levels}
     result["drop"] = drop(tables, truth, measured, chosen)
     result["hierarchy"] = _hierarchy(measured.paths)
-    result["tree"] = tree_section(measured.tree, chosen) if tree else {}
+    built = [
+        method
+        for method, table in tables.items()
+        if tree and tree.from_children([s[truth.split == "test"] for s in table.levels])
+    ]
+    result["tree"] = tree_section(measured.tree, chosen, measured.tree_counts, built) if tree else {}
     result["calibration"] = calibration(stages, measured.briers, truth)
     result["net_benefit"] = decision_section(measured.benefits, measured.pairs, stages)
+    for key, classes in class_decisions(stages, truth).items():
+        result["net_benefit"]["levels"][key]["per_class"] = classes
     result |= {"cohort": cohort_sizes(truth), "curves": curves(tables, truth), "notes": notes}
-    result["settings"] = settings(resamples, seed, min_positives, normal, chosen)
+    result["settings"] = settings(resamples, seed, min_positives, normal, chosen, truth.validation)
+    result["checks"] = _checks(truth)
     shown = {method: without_tree(table.provenance) for method, table in tables.items()}
     result["provenance"] = {**shown, **(provenance or {})}
     return jsonable(result)
@@ -128,7 +145,7 @@ def compare_tables(tables: Sequence[Scores], **options: Any) -> Comparison:
     }
     first = tables[0]
     if first.class_names is None or first.labels is None:
-        raise CompareError(f"{first.method}: its score table holds no truth; make it with Scores.with_truth")
+        raise CompareError(f"{first.method}: its score table holds no truth; make it with `hlip score` on a labelled store")
     known = [~np.isnan(level) for level in first.labels]
     targets = [np.nan_to_num(level) for level in first.labels]
     tree = first.taxonomy
@@ -136,6 +153,18 @@ def compare_tables(tables: Sequence[Scores], **options: Any) -> Comparison:
         options = {"taxonomy": tree, "normal": tree.normal, "level_names": list(tree.level_names), **options}
     simulated = any(table.provenance.get("simulated") is True for table in tables)
     return compare(named, targets, known, first.class_names, **{"simulated": simulated, **options})
+
+
+def _checks(truth: Truth) -> list[dict[str, Any]]:
+    """What score tables alone can say against the result."""
+    places = [Place(patient, split) for patient, split in zip(truth.patients.tolist(), truth.split.tolist(), strict=True)]
+    found = [patients_apart(places)]
+    if truth.validation == 0:
+        text = "there is no labelled validation study, so no thresholds and no calibration: balanced accuracy, sensitivity, F1, calibration "
+        found.append(
+            Finding("validation", "warning", f"{text}and net benefit are not measured; AUC and average precision need neither")
+        )
+    return [finding.as_dict() for finding in found]
 
 
 def _reference(tables: Mapping[str, Scores], name: str | None) -> str:

@@ -1,8 +1,8 @@
 """Decision curves for the comparison: net benefit of each method at a level, all its (study, class) pairs pooled.
 
 Pooled, net benefit is a ratio of sums over studies, so its band comes from the same resamples as every other number; for one class
-there is `hp2l.statistics.net_benefit`. Scores are taken as they are and after temperature scaling: a decision curve asks for
-probabilities, and a method is not to lose by its scale alone.
+there is `hp2l.statistics.net_benefit`. Scores are taken as they are and after Platt scaling: a decision curve asks for probabilities, and
+a method is not to lose by its scale alone (a temperature cannot move a score across 0.5, so that many methods would treat all).
 
 Shapes: N test studies, K classes of a level, T thresholds, R resamples.
 """
@@ -20,7 +20,7 @@ from hp2l.comparison.truth import Truth
 from hp2l.statistics.cases import Floats, ratio
 
 THRESHOLDS: Floats = np.concatenate([np.arange(1, 10) / 100, np.arange(10, 100, 5) / 100])
-STAGES = ("before", "temperature")
+STAGES = ("before", "platt")
 
 
 def benefit_rows(score: Floats, truth: Truth, level: int) -> Floats:
@@ -41,7 +41,9 @@ def pair_rows(truth: Truth, level: int) -> Floats:
 
 
 def decision_section(
-    benefits: Mapping[str, list[dict[str, Floats]]], pairs: list[Floats], stages: Mapping[str, list[dict[str, Stage]]]
+    benefits: Mapping[str, list[dict[str, Floats]]],
+    pairs: list[Floats],
+    stages: Mapping[str, list[dict[str, Stage]]],
 ) -> dict[str, Any]:
     """The section of the comparison.
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from hp2l.comparison.measured import METRICS, Measured, Samples, macros
 from hp2l.comparison.paired import level_differences, with_differences
-from hp2l.comparison.resampling import summary
+from hp2l.comparison.resampling import exact, summary
 from hp2l.comparison.scores import Scores
 from hp2l.comparison.thresholds import Thresholds
 from hp2l.comparison.truth import Truth, left_out
@@ -52,6 +52,10 @@ def _per_class(level: int, k: int, scores: Scores, truth: Truth, limits: Thresho
         "threshold_at_specificity": limits.specific[k],
     }
     entry.update({metric: summary(samples[metric][k]) for metric in METRICS})
+    for metric in ("sensitivity", "sensitivity_at_specificity"):
+        entry[metric] = exact(entry[metric], entry["n_positive"])
+    for metric in ("specificity", "achieved_specificity"):
+        entry[metric] = exact(entry[metric], entry["n_negative"])
     entry["brier"] = float(brier(target, score).score[0]) if probability else np.nan
     entry["expected_calibration_error"] = float(calibration_error(target, score)[0]) if probability else np.nan
     return entry

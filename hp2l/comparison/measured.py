@@ -41,6 +41,7 @@ MACROS = {
     "balanced_accuracy": "balanced_accuracy",
     "macro_average_precision": "average_precision",
     "macro_sensitivity_at_specificity": "sensitivity_at_specificity",
+    "macro_achieved_specificity": "achieved_specificity",
     "macro_f1": "f1",
 }
 """Macro number -> the metric that it is the mean of."""
@@ -54,6 +55,8 @@ class Measured:
     """Method -> level."""
     tree: dict[str, dict[str, Floats]]
     """Method -> ratio of the tree -> row; empty without a tree."""
+    tree_counts: dict[str, dict[str, tuple[float, float]]]
+    """Method -> ratio of the tree -> numerator and denominator of the cohort itself."""
     paths: dict[str, dict[tuple[str, str], Floats]]
     """Method -> (pair of levels, ratio) -> row."""
     briers: dict[str, list[dict[str, Floats]]]
@@ -105,6 +108,7 @@ class _Plan:
         self.rows: dict[Hashable, NDArray[np.floating]] = {}
         """Key -> (k, N): float32 for whole numbers, float64 for others."""
         self.specific: dict[tuple[str, int], Floats] = {}
+        self.balanced: dict[tuple[str, int], Floats] = {}
         for level, (target, known) in enumerate(zip(self.targets, self.known, strict=True)):
             self.rows["positive", level] = (target & known).T.astype(np.float32)
             self.rows["negative", level] = (~target & known).T.astype(np.float32)
@@ -124,7 +128,7 @@ class _Plan:
         for level, score in enumerate(scores):
             target, known = self.targets[level], self.known[level]
             self.rankings += [Ranking.of(*column) for column in zip(target.T, score.T, known.T, strict=True)]
-            self.specific[method, level] = limits[level].specific
+            self.specific[method, level], self.balanced[method, level] = limits[level].specific, limits[level].balanced
             specific = score >= limits[level].specific
             for name, answer in (("", flagged[level]), ("specific ", specific)):
                 self.rows[name + "found", method, level] = (answer & target & known).T.astype(np.float32)
@@ -134,8 +138,11 @@ class _Plan:
                 if stage in STAGES:
                     self.rows["benefit", method, level, stage] = benefit_rows(found.score, self.truth, level)
         if tree is not None:
-            for name, pair in tree.pairs(scores, flagged, self.targets, self.known).items():
+            answered = self.truth.validation > 0
+            for name, pair in tree.pairs(scores, flagged if answered else None, self.targets, self.known).items():
                 self.rows["tree", method, name] = np.stack(pair).astype(np.float32)
+            if not answered:
+                return
             for place, pair in level_pairs(flagged, self.known, tree.edges).items():
                 self.rows["path", method, place] = np.stack(pair).astype(np.float32)
 
@@ -154,6 +161,10 @@ class _Plan:
         return Measured(
             samples,
             {method: {key[2]: ratio(*rows) for key, rows in _of("tree", method, sums)} for method in methods},
+            {
+                method: {key[2]: (float(rows[0, 0]), float(rows[1, 0])) for key, rows in _of("tree", method, sums)}
+                for method in methods
+            },
             {method: {key[2]: ratio(*rows) for key, rows in _of("path", method, sums)} for method in methods},
             {
                 method: [
@@ -177,16 +188,17 @@ class _Plan:
         positive, negative = counts["positive", level], counts["negative", level]
         found, alarms = counts["found", method, level], counts["alarms", method, level]
         sensitivity, specificity = ratio(found, positive), 1 - ratio(alarms, negative)
-        usable = ~np.isnan(self.specific[method, level])[:, None]
+        usable, answered = (~np.isnan(limits[method, level])[:, None] for limits in (self.specific, self.balanced))
+        f1 = np.where(positive > 0, ratio(2 * found, found + alarms + positive), np.nan)
         at, achieved = (
             ratio(counts["specific found", method, level], positive),
             1 - ratio(counts["specific alarms", method, level], negative),
         )
         return {
-            "balanced_accuracy": (sensitivity + specificity) / 2,
-            "sensitivity": sensitivity,
-            "specificity": specificity,
-            "f1": np.where(positive > 0, ratio(2 * found, found + alarms + positive), np.nan),
+            "balanced_accuracy": np.where(answered, (sensitivity + specificity) / 2, np.nan),
+            "sensitivity": np.where(answered, sensitivity, np.nan),
+            "specificity": np.where(answered, specificity, np.nan),
+            "f1": np.where(answered, f1, np.nan),
             "sensitivity_at_specificity": np.where(usable, at, np.nan),
             "achieved_specificity": np.where(usable, achieved, np.nan),
         }

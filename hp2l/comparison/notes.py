@@ -13,13 +13,16 @@ from hp2l.comparison.thresholds import SPECIFICITY
 from hp2l.comparison.truth import Truth, left_out, patients_across_splits
 
 
-def settings(resamples: int, seed: int, min_positives: int, normal: str | None, reference: str) -> dict[str, Any]:
-    """Numbers and definitions, for a methods paragraph."""
+def settings(
+    resamples: int, seed: int, min_positives: int, normal: str | None, reference: str, validation: int
+) -> dict[str, Any]:
+    """Numbers and definitions, for a methods paragraph; `validation` counts the labelled studies of that split."""
     return {
         "resamples": resamples,
         "seed": seed,
         "coverage": 0.95,
         "min_positives": min_positives,
+        "validation_studies": validation,
         "normal_class": normal,
         "reference": reference,
         "specificity": SPECIFICITY,
@@ -28,14 +31,17 @@ def settings(resamples: int, seed: int, min_positives: int, normal: str | None, 
         "split's negatives, per class and method; achieved_specificity is the test split's at it",
         "f1": "of yes / no answers at the threshold of best balanced accuracy, as sensitivity and specificity; hierarchical "
         "precision, recall and F1 at the same",
-        "interval": "percentile bootstrap over patients, the same resamples for all methods, thresholds held fixed",
+        "interval": "percentile bootstrap over patients, the same resamples for all methods, thresholds held fixed; Clopper and Pearson's "
+        "where a share of cases is 0 or 1",
         "average_precision_interval": "resamples moved so that their mean is the value: a patient drawn twice lifts average "
         "precision; differences likewise",
         "p": "two-sided paired bootstrap, 2 min(P(d <= 0), P(d >= 0)); p_holm: Holm over the classes of a level",
-        "delong": "two-sided DeLong test of the difference of AUCs, clustered by patient (Obuchowski); p_holm as for p",
-        "calibration": "temperature and isotonic, per class, fitted on the validation split and measured on the test split; "
+        "delong": "two-sided DeLong test of the difference of AUCs, clustered by patient (Obuchowski); p_holm as for p; classes are counted by "
+        "it, because the bootstrap's p cannot be smaller than 2 / (resamples + 1)",
+        "pairs": "every two methods' difference in macro AUC, two-sided paired bootstrap; p_holm: Holm over the pairs of a level",
+        "calibration": "temperature, Platt and isotonic, per class, fitted on the validation split and measured on the test split; "
         "calibration error over 10 bins of equal width, without an interval: resamples bias it upward",
-        "net_benefit": "all study-class pairs of a level's macro classes pooled; pointwise bands",
+        "net_benefit": "all study-class pairs of a level's macro classes pooled, after Platt scaling; pointwise bands",
     }
 
 
@@ -50,6 +56,10 @@ def table_notes(tables: Mapping[str, Scores]) -> list[str]:
         mine, theirs = (scores.provenance.get("volume_spec") for scores in (first, table))
         if mine is not None and theirs is not None and mine != theirs:
             notes.append(f"{first_name} and {name}: the volumes were prepared differently (VolumeSpecs {mine} and {theirs}).")
+        if not table.provenance:
+            notes.append(
+                f"{name}: its table does not say where it comes from (model, volumes, taxonomy), so that none of it was checked."
+            )
         if not table.probabilities:
             notes.append(f"{name}: scores outside [0, 1], so no calibration and no net benefit.")
     return notes
@@ -72,7 +82,8 @@ def left_out_notes(truth: Truth, measured: Measured) -> list[str]:
     tests, resamples = max(map(len, truth.class_names)), table[0]["auc"].shape[1] - 1
     if len(samples) > 1 and 2 * tests / (resamples + 1) > 0.05:
         notes.append(
-            f"{resamples} resamples cannot show a Holm-corrected p below 0.05 for {tests} classes: take {40 * tests} or more."
+            f"The bootstrap's p of single classes cannot be below 0.05 after Holm's correction with {resamples} resamples and {tests} "
+            f"classes (that takes {40 * tests} or more); classes are counted by DeLong's test, which needs none."
         )
     if repeated := patients_across_splits(truth):
         notes.append(f"LEAK: {len(repeated)} patients have studies in more than one split; the test results are not clean.")

@@ -6,6 +6,7 @@ Shapes: K classes of a level, M methods, R resamples.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,17 @@ def level_differences(
         _add_delong(classes, tests[method])
         result[method] = {**entry, "per_class": classes}
     return result
+
+
+def level_pairs(level: int, methods: Sequence[str], truth: Truth, measured: Measured) -> list[dict[str, Any]]:
+    """Every two methods' difference in macro AUC, the later minus the earlier, p Holm-corrected over the pairs of the level."""
+    keep = truth.in_macro(level)
+    rows = {method: macros(measured.samples[method][level], keep)["macro_auc"] for method in methods}
+    pairs: list[dict[str, Any]] = [
+        {"of": [b, a], **summary(rows[b] - rows[a], paired=True)} for a, b in combinations(methods, 2)
+    ]
+    adjusted = metrics.holm([pair["p"] for pair in pairs])
+    return [{**pair, "p_holm": float(p)} for pair, p in zip(pairs, adjusted, strict=True)]
 
 
 def drop(tables: Mapping[str, Scores], truth: Truth, measured: Measured, reference: str) -> dict[str, Any]:

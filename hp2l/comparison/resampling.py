@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,6 +96,15 @@ def summary(row: NDArray[np.float64], paired: bool = False) -> dict[str, float]:
     known = not np.isnan(row[0])
     entry = {"value": float(row[0]), "low": low if known else np.nan, "high": high if known else np.nan}
     return {**entry, "p": metrics.bootstrap_p(row[1:]) if known else np.nan} if paired else entry
+
+
+def exact(entry: dict[str, Any], count: float) -> dict[str, Any]:
+    """A share of `count` whole cases, with Clopper and Pearson's interval where it is 0 or 1: resamples of nothing are all nothing."""
+    if entry["value"] not in (0.0, 1.0) or not count:
+        return entry
+    edge = 0.025 ** (1 / count)
+    low, high = (0.0, 1 - edge) if entry["value"] == 0 else (edge, 1.0)
+    return {**entry, "low": low, "high": high, "exact": True}
 
 
 def _pieces(patients: Sequence[str], resamples: int, seed: int) -> Iterator[tuple[int, NDArray[np.floating]]]:

@@ -4,12 +4,16 @@ Columns: study_id, patient_id, split, level (from 1), class, score, label (1, 0,
 provenance are JSON, in parquet's schema metadata under the key `hp2l`. In parquet texts are dictionaries, and scores are float32
 where that loses nothing (as a model writes them), else float64: what is read is exactly what was written.
 
+Splits of other tools' tables are read by their usual names (`SPLITS`). A study without a patient or a split, a split of another name, a
+score that is not finite and a label that is neither 1 nor 0 are refused, by name: none of them is guessed.
+
 Shapes: N studies, K_l classes of level l.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +29,12 @@ from hlip.jsonable import jsonable
 COLUMNS = ("study_id", "patient_id", "split", "level", "class", "score", "label")
 METADATA = b"hp2l"
 SUFFIXES = (".parquet", ".csv")
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "development"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""A split's name in a table, in any case -> its name here."""
 
 
 class CompareError(ValueError):
@@ -64,20 +74,26 @@ def read(path: Path) -> Content:
     """Read a table of `write`.
 
     Raises:
-        CompareError: no such file, a column is missing, or a study lacks a class, has one twice, or two patients or splits.
+        CompareError: no such file, a column is missing, a study lacks a class, has one twice, or two patients or splits, or a cell holds
+            what it must not.
     """
     suffix = _suffix(path)
     if not path.is_file():
         raise CompareError(f"{path}: no such score table")
     if suffix == ".csv":
         text = {"study_id": str, "patient_id": str, "split": str, "class": str}
-        frame = pd.read_csv(path, dtype=text, float_precision="round_trip", keep_default_na=False, na_values={"label": ""})
+        try:
+            frame = pd.read_csv(
+                path, dtype=text, float_precision="round_trip", keep_default_na=False, na_values={"label": "", "score": ""}
+            )
+        except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+            raise CompareError(f"{path} is no score table ({error}); `hlip score` writes one") from error
         header = json.loads(_sidecar(path).read_text(encoding="utf-8")) if _sidecar(path).is_file() else {}
     else:
         try:
             table = pq.read_table(path)
         except pa.ArrowInvalid as error:
-            raise CompareError(f"{path} is no parquet file ({error}); write score tables with Scores.save") from error
+            raise CompareError(f"{path} is no parquet file ({error}); `hlip score` writes score tables") from error
         frame = table.to_pandas()
         header = json.loads((table.schema.metadata or {}).get(METADATA, b"{}"))
     return _wide(path, frame, header)
@@ -138,9 +154,49 @@ def _dictionary(values: list[str], codes: NDArray[np.intp]) -> pa.DictionaryArra
     return pa.DictionaryArray.from_arrays(pa.array(own.astype(np.int32)[codes]), pa.array(list(texts), type=pa.string()))
 
 
+def _refuse_bad_cells(path: Path, frame: pd.DataFrame) -> None:
+    """Cells that would count as something that they do not say."""
+    if not len(frame):
+        raise CompareError(f"{path}: a table without rows; `hlip score` writes one")
+    studies = frame["study_id"]
+    for name in ("study_id", "patient_id", "split", "class", "level"):
+        empty = (frame[name].isna() | (frame[name].astype(object) == "")).to_numpy(dtype=bool)
+        if empty.any():
+            where = f"row {int(empty.argmax()) + 1}" if name == "study_id" else f"studies {some_of(studies[empty])}"
+            raise CompareError(f"{path}: no {name} in {int(empty.sum())} rows ({where}); fill the column in")
+    for name, ask in (("score", "give finite scores"), ("label", "1 is present, 0 absent, empty unknown")):
+        try:
+            values = frame[name].to_numpy(dtype=np.float64, na_value=np.nan)
+        except (TypeError, ValueError) as error:
+            raise CompareError(f"{path}: the column {name} holds what is no number ({error}); {ask}") from error
+        bad = ~np.isfinite(values) if name == "score" else ~(np.isnan(values) | (values == 0) | (values == 1))
+        if bad.any():
+            first = f"first {values[bad][0]:g}"
+            raise CompareError(
+                f"{path}: {int(bad.sum())} bad values of {name} ({first}), in studies {some_of(studies[bad])}; {ask}"
+            )
+
+
+def some_of(names: Iterable[Any], most: int = 3) -> str:
+    """The first few of different names, and how many more."""
+    found = list(dict.fromkeys(str(name) for name in names))
+    return ", ".join(found[:most]) + (f" and {len(found) - most} more" if len(found) > most else "")
+
+
+def _splits(path: Path, studies: Sequence[str], given: Sequence[str]) -> list[str]:
+    """Splits under their names here."""
+    found = [SPLITS.get(split.strip().lower()) for split in given]
+    bad = [study for study, split in zip(studies, found, strict=True) if split is None]
+    if bad:
+        names = sorted({split for split, known in zip(given, found, strict=True) if known is None})
+        raise CompareError(f"{path}: splits called {some_of(names)}, of studies {some_of(bad)}; there are train, val and test")
+    return [split for split in found if split is not None]
+
+
 def _wide(path: Path, frame: pd.DataFrame, header: dict[str, Any]) -> Content:
     if missing := [name for name in COLUMNS if name not in frame.columns]:
         raise CompareError(f"{path}: no column {', '.join(missing)} (expected {', '.join(COLUMNS)})")
+    _refuse_bad_cells(path, frame)
     row, ids = pd.factorize(frame["study_id"])
     first = np.unique(row, return_index=True)[1]
     texts = {"study_id": np.asarray(ids, dtype=object).tolist()}
@@ -149,7 +205,8 @@ def _wide(path: Path, frame: pd.DataFrame, header: dict[str, Any]) -> Content:
         if (differing := codes != codes[first][row]).any():
             study = texts["study_id"][int(row[differing.argmax()])]
             raise CompareError(f"{path}: study {study} has more than one {name}; give each study one")
-        texts[name] = np.asarray(values, dtype=object)[codes[first]].tolist()
+        texts[name] = [str(value) for value in np.asarray(values, dtype=object)[codes[first]]]
+    texts["split"] = _splits(path, texts["study_id"], texts["split"])
     class_names: list[list[str]] = []
     levels: list[NDArray[np.float64]] = []
     labels: list[NDArray[np.float64]] = []

@@ -38,7 +38,7 @@ class Scores:
     split: list[str]
     """`train`, `val` or `test` of each study."""
     levels: list[NDArray[np.float64]]
-    """Per level (N, K_l) float64, no NaN."""
+    """Per level (N, K_l) float64, finite."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Shown in the report as it is; `provenance_of` makes the keys that `hp2l.comparison.alignment` checks."""
     class_names: list[list[str]] | None = None
@@ -55,8 +55,25 @@ class Scores:
         for level, table in enumerate(self.levels, start=1):
             if table.ndim != 2 or len(table) != studies:
                 raise CompareError(f"{self.method}, level {level}: scores {table.shape} are not ({studies}, classes)")
-            if np.isnan(table).any():
-                raise CompareError(f"{self.method}, level {level}: {int(np.isnan(table).sum())} scores are NaN")
+            bad = ~np.isfinite(table)
+            if bad.any():
+                what = "NaN" if np.isnan(table).any() else "infinite"
+                which = score_files.some_of(self.study_ids[row] for row in np.flatnonzero(bad.any(axis=1)))
+                raise CompareError(f"{self.method}, level {level}: {int(bad.sum())} scores are {what}, of studies {which}")
+        self._check_truth()
+
+    def _check_truth(self) -> None:
+        """Splits by their names, and labels that are 1, 0 or unknown: anything else would count as something that it is not."""
+        if unknown := sorted(set(self.split) - {"train", "val", "test"}):
+            which = score_files.some_of(
+                study for study, split in zip(self.study_ids, self.split, strict=True) if split in unknown
+            )
+            raise CompareError(f"{self.method}: splits called {unknown}, of studies {which}; there are train, val and test")
+        for level, labels in enumerate(self.labels or [], start=1):
+            bad = ~(np.isnan(labels) | (labels == 0) | (labels == 1))
+            if bad.any():
+                which = score_files.some_of(self.study_ids[row] for row in np.flatnonzero(bad.any(axis=1)))
+                raise CompareError(f"{self.method}, level {level}: labels other than 1, 0 and unknown, of studies {which}")
 
     @property
     def taxonomy(self) -> Taxonomy | None:

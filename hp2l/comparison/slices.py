@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hlip import metrics
 from hlip.store import StudyRecord
-from hp2l.comparison.resampling import summary
+from hp2l.comparison.resampling import BLOCK, summary
 from hp2l.comparison.scores import Scores
 
 FIELDS = {
@@ -53,7 +53,7 @@ def slices(
     keep: NDArray[np.bool_],
     groups: Mapping[str, Sequence[str | None]],
     *,
-    resamples: int = 500,
+    resamples: int = 1000,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Macro AUC of the last level within each group of test studies.
@@ -67,11 +67,11 @@ def slices(
 
     Returns:
         A row a group and value with at least `LEAST_STUDIES` test studies: `group`, `value`, `studies`, `patients`, `classes`, and for
-        each method `{value, low, high}`; `difference` of each later method to the first, with p.
+        each method `{value, low, high}`; `difference` of each later method to the first, with p, and p_holm over all groups.
     """
     first = next(iter(tables.values()))
     test = np.array(first.split) == "test"
-    rows = []
+    rows: list[dict[str, Any]] = []
     for group, values in groups.items():
         for value in sorted({value for value in values if value is not None}, key=_order):
             inside = test & np.array([own == value for own in values])
@@ -87,12 +87,25 @@ def slices(
                 method: macro_rows(table.levels[-1][inside], own_targets, own_known, measured, weights)
                 for method, table in tables.items()
             }
-            row = {"group": group, "value": value, "studies": int(inside.sum()), "patients": len(set(patients))}
+            row: dict[str, Any] = {"group": group, "value": value, "studies": int(inside.sum()), "patients": len(set(patients))}
             row |= {"classes": int(measured.sum()), "methods": {method: summary(mean) for method, mean in means.items()}}
             reference, *others = means
-            row["difference"] = {other: summary(means[other] - means[reference], True) for other in others}
+            row["difference"] = {other: _difference(means[other] - means[reference]) for other in others}
             rows.append(row)
+    for other in rows[0]["difference"] if rows else ():
+        adjusted = metrics.holm([row["difference"][other]["p"] for row in rows])
+        for row, p in zip(rows, adjusted, strict=True):
+            row["difference"][other]["p_holm"] = None if math.isnan(p) else float(p)
     return rows
+
+
+def _difference(rows: NDArray[np.float64]) -> dict[str, Any]:
+    """A paired difference (1 + R,) with p of its value over the resamples' standard deviation, taken as normal: there are many groups,
+    and the share of resamples beyond zero could not get small enough to be corrected for their number."""
+    entry, drawn = summary(rows, True), rows[1:][~np.isnan(rows[1:])]
+    spread = float(drawn.std(ddof=1)) if drawn.size > 1 else 0.0
+    known = spread > 0 and not math.isnan(entry["value"])
+    return {**entry, "p": math.erfc(abs(entry["value"]) / spread / math.sqrt(2)) if known else entry["p"]}
 
 
 def _field(record: StudyRecord, keys: Sequence[str]) -> Any:
@@ -153,6 +166,10 @@ def macro_rows(
     measured: NDArray[np.bool_],
     weights: NDArray[np.floating],
 ) -> NDArray[np.float64]:
-    """(1 + R,) mean AUC over the classes that can be measured."""
-    rows = [metrics.Ranking.of(targets[:, k], scores[:, k], known[:, k]).areas(weights)[0] for k in np.flatnonzero(measured)]
-    return metrics.macro(np.stack(rows))
+    """(1 + R,) mean AUC over the classes that can be measured; some resamples at a time, which bounds the memory."""
+    rows = []
+    for k in np.flatnonzero(measured):
+        ranking = metrics.Ranking.of(targets[:, k], scores[:, k], known[:, k])
+        blocks = [weights[:, first : first + BLOCK] for first in range(0, weights.shape[1], BLOCK)]
+        rows.append(np.concatenate([ranking.areas(block)[0] for block in blocks]))
+    return metrics.macro(np.stack(rows)) if rows else np.full(weights.shape[1], np.nan)

@@ -25,7 +25,7 @@ class Thresholds:
     """One method's thresholds at one level."""
 
     balanced: NDArray[np.float64]
-    """(K,) of best balanced accuracy, never NaN."""
+    """(K,) of best balanced accuracy; all NaN without a labelled validation study, else never NaN."""
     rules: list[str]
     """How each of `balanced` was found."""
     specific: NDArray[np.float64]
@@ -34,6 +34,9 @@ class Thresholds:
 
 def thresholds(method: str, scores: Scores, truth: Truth, notes: list[str]) -> list[Thresholds]:
     """One entry a level; whatever is not the plain rule is added to `notes`."""
+    if truth.validation == 0:
+        nothing = [np.full(len(names), np.nan) for names in truth.class_names]
+        return [Thresholds(none, ["no validation split"] * none.size, none) for none in nothing]
     found = []
     for level, names in enumerate(truth.class_names):
         pairs = [_balanced(method, scores, truth, level, k, notes) for k in range(len(names))]
@@ -43,7 +46,8 @@ def thresholds(method: str, scores: Scores, truth: Truth, notes: list[str]) -> l
         specific = np.array([threshold_at_specificity(label, score, SPECIFICITY) for label, score in columns])
         for k in np.flatnonzero(np.isnan(specific)).tolist():
             notes.append(
-                f"{method}, level {level + 1}, {names[k]}: no negative validation study, so no sensitivity at {SPECIFICITY:.0%} specificity."
+                f"{method}, level {level + 1}, {names[k]}: no negative validation study, so no sensitivity at {100 * SPECIFICITY:.0f} % "
+                "specificity."
             )
         found.append(Thresholds(np.array([pair[0] for pair in pairs]), [pair[1] for pair in pairs], specific))
     return found

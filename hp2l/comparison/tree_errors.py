@@ -5,7 +5,7 @@ The definitions are those of `hp2l.statistics.hierarchy`. Shapes: N test studies
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hlip.taxonomy import Taxonomy
-from hp2l.comparison.resampling import summary
+from hp2l.comparison.resampling import exact, summary
 from hp2l.statistics import hierarchy
 from hp2l.statistics.cases import Bools, Floats
 from hp2l.statistics.hierarchy import Edges, Lineage, Pairs
@@ -32,6 +32,10 @@ DEFINITIONS = {
     "distance": "edges from the highest-scoring class of the last level to the nearest label, where it is wrong",
 }
 
+WHOLE = ("hierarchical_f1", "hierarchical_precision", "hierarchical_recall", "distance")
+"""Ratios that are no share of independent cases."""
+STRUCTURAL = "cannot occur: parents are scored by their children"
+
 
 @dataclass(frozen=True)
 class Tree:
@@ -43,6 +47,8 @@ class Tree:
     """(K, K) edges between the classes of the last level."""
     carried: Bools
     """(K_1,) classes of the first level that stand at the last as well."""
+    below: Bools
+    """(K_1, K) which classes of the last level hang below which of the first."""
 
     @classmethod
     def of(cls, counts: Sequence[int], edges: Edges | None, taxonomy: Taxonomy | None) -> Tree | None:
@@ -52,24 +58,40 @@ class Tree:
             own = [taxonomy.edges(level) for level in range(1, taxonomy.depth)]
             paths = [nodes.paths[node] for node in nodes.of[-1]]
             distances, carried = hierarchy.path_distances(paths), hierarchy.carried(nodes.of)
-            return cls(own, Lineage.of_paths(nodes.of, nodes.paths), distances, carried)
+            return cls(own, Lineage.of_paths(nodes.of, nodes.paths), distances, carried, _below(counts, own))
         if not edges:
             return None
         lineage = Lineage.of_edges(counts, edges)
         paths = [tuple(np.flatnonzero(line).tolist()) for line in lineage.line[-counts[-1] :]]
-        return cls(edges, lineage, hierarchy.path_distances(paths), np.zeros(counts[0], dtype=bool))
+        return cls(edges, lineage, hierarchy.path_distances(paths), np.zeros(counts[0], dtype=bool), _below(counts, edges))
+
+    def from_children(self, scores: Sequence[Floats]) -> bool:
+        """Whether every score of the first level is the highest of those below it at the last, so that a wrong first level cannot be
+        followed by a right last one.
+
+        Args:
+            scores: per level (N, K_l).
+        """
+        if len(scores) < 2 or not self.below.any():
+            return False
+        held = self.below.any(axis=1)
+        best = np.stack([scores[-1][:, row].max(axis=1) for row in self.below[held]], axis=1)
+        return bool(np.array_equal(best, scores[0][:, held]))
 
     def pairs(
-        self, scores: Sequence[Floats], flagged: Sequence[Bools], targets: Sequence[Bools], known: Sequence[Bools]
+        self, scores: Sequence[Floats], flagged: Sequence[Bools] | None, targets: Sequence[Bools], known: Sequence[Bools]
     ) -> Pairs:
         """Ratio of `DEFINITIONS` -> what each study (N,) adds to numerator and denominator.
 
         Args:
-            scores, flagged, targets, known: per level (N, K_l).
+            scores, flagged, targets, known: per level (N, K_l); without `flagged`, what needs no yes or no.
         """
+        answered: Pairs = {}
+        if flagged is not None:
+            answered |= hierarchy.hierarchical(flagged, targets, known, self.lineage)
+            answered |= hierarchy.broken_paths(flagged, known, self.edges)
         return {
-            **hierarchy.hierarchical(flagged, targets, known, self.lineage),
-            **hierarchy.broken_paths(flagged, known, self.edges),
+            **answered,
             **hierarchy.recovery(scores, targets, known, self.carried),
             **hierarchy.mistake_distance(scores[-1], targets[-1], known[-1], self.distances),
         }
@@ -88,10 +110,40 @@ def level_pairs(
     return found
 
 
-def tree_section(rows: Mapping[str, Mapping[str, Floats]], reference: str) -> dict[str, Any]:
-    """The section of the comparison: each method's numbers, and differences to the reference; rows (1 + R,)."""
+def _below(counts: Sequence[int], edges: Edges) -> Bools:
+    """(K_1, K) what hangs below what, from the edges between neighbouring levels."""
+    found = np.eye(counts[0], dtype=bool)
+    for size, pairs in zip(counts[1:], edges, strict=False):
+        step = np.zeros((found.shape[1], size), dtype=bool)
+        for parent, child in pairs:
+            step[parent, child] = True
+        found = found @ step
+    return found
+
+
+def tree_section(
+    rows: Mapping[str, Mapping[str, Floats]],
+    reference: str,
+    counts: Mapping[str, Mapping[str, tuple[float, float]]],
+    from_children: Collection[str] = (),
+) -> dict[str, Any]:
+    """The section of the comparison: each method's numbers, and differences to the reference; rows (1 + R,).
+
+    Args:
+        counts: method -> ratio -> numerator and denominator, for exact intervals of 0 of n and n of n.
+        from_children: methods whose first level is the highest score below it: their recovery is 0 by construction, which is marked.
+    """
     result: dict[str, Any] = {"definitions": {name: DEFINITIONS[name] for name in rows[reference]}}
-    result["methods"] = {method: {name: summary(row) for name, row in own.items()} for method, own in rows.items()}
+    result["methods"] = {
+        method: {
+            name: summary(row) if name in WHOLE else exact(summary(row), counts[method][name][1]) for name, row in own.items()
+        }
+        for method, own in rows.items()
+    }
+    for method in from_children:
+        own = result["methods"][method]
+        if own.get("recovery", {}).get("value") == 0:
+            own["recovery"] = {"value": 0.0, "low": None, "high": None, "structural": STRUCTURAL}
     result["differences"] = {
         method: {
             "of": [method, reference],

@@ -34,6 +34,12 @@ class Truth:
         truth = self.targets[level] if positive else ~self.targets[level]
         return (truth & self.known[level])[rows].sum(axis=0)
 
+    @property
+    def validation(self) -> int:
+        """Labelled studies of the validation split: thresholds and calibration come from them."""
+        rows = self.split == "val"
+        return int(np.any([table[rows].any(axis=1) for table in self.known], axis=0).sum())
+
     def in_macro(self, level: int) -> NDArray[np.bool_]:
         enough = np.minimum(self.counts(level, "test", True), self.counts(level, "test", False)) >= self.minimum
         return enough & np.array([name != self.normal for name in self.class_names[level]], dtype=bool)

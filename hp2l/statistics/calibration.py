@@ -6,7 +6,9 @@
 
 The first two keep the order of a class's scores, so its AUC; they minimise the negative log-likelihood, which is convex in (1 / T, b).
 A class with fewer than `minimum` positive or negative studies to fit on gets one temperature of all classes of the level, fitted on
-their known entries together; if these are as few, its scores stay as they are. What was done is part of the answer.
+their known entries together; with `platt`, the slope that all classes share and a bias of its own, at which its mean score is its share
+of positives, (positives + 1/2) / (studies + 1). If the level's entries are as few, scores stay as they are. What was done is part of the
+answer.
 
 Shapes: N studies, K classes of a level.
 """
@@ -18,7 +20,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import minimize, minimize_scalar
+from scipy.optimize import brentq, minimize, minimize_scalar
 from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 
@@ -38,7 +40,7 @@ class Rule:
     """What is done to one class's scores."""
 
     method: str
-    """`temperature`, `platt`, `isotonic`, `pooled temperature` (of the level, for want of studies) or `none`."""
+    """`temperature`, `platt`, `isotonic`, `pooled temperature` or `pooled platt` (of the level, for want of studies) or `none`."""
     temperature: float = 1.0
     bias: float = 0.0
     at_limit: bool = False
@@ -104,12 +106,12 @@ def fit(target: ArrayLike, score: ArrayLike, method: Method = "temperature", min
     labels, table = np.asarray(target, dtype=np.float64), np.asarray(score, dtype=np.float64)
     if labels.ndim != 2 or labels.shape != table.shape:
         raise ValueError(f"target {labels.shape} and score {table.shape} must both be (N, K)")
-    pooled = _pooled(labels, table, minimum)
+    pooled = _pooled(labels, table, minimum, method)
     rules = []
     for column, values in zip(labels.T, table.T, strict=True):
         truth, kept, _ = cases(column, values, probability=True)
         enough, counts = _enough(truth, minimum)
-        rule = _of_class(truth, kept, method) if enough else pooled
+        rule = _of_class(truth, kept, method) if enough else _own_bias(pooled, truth, kept)
         rules.append(replace(rule, **counts))
     return rules
 
@@ -125,12 +127,24 @@ def _enough(truth: Bools, minimum: int) -> tuple[bool, dict[str, Any]]:
     return min(counts.values()) >= max(minimum, 1), counts
 
 
-def _pooled(labels: Floats, table: Floats, minimum: int) -> Rule:
-    """The rule of classes with too few studies. No bias: the classes' prevalences differ."""
+def _pooled(labels: Floats, table: Floats, minimum: int, method: Method) -> Rule:
+    """The rule of classes with too few studies. No bias: the classes' prevalences differ (see `_own_bias`)."""
     truth, values, _ = cases(labels.ravel(), table.ravel(), probability=True)
     if not _enough(truth, minimum)[0]:
         return Rule("none")
+    if method == "platt":
+        heat, _, limit = _platt(truth, logits(values))
+        return Rule("pooled platt", heat, 0.0, limit)
     return Rule("pooled temperature", *_temperature(truth, logits(values)))
+
+
+def _own_bias(pooled: Rule, truth: Bools, score: Floats) -> Rule:
+    """A shared slope with the bias at which a class's mean score is its smoothed share of positives; other rules as they are."""
+    if pooled.method != "pooled platt" or not truth.size:
+        return pooled
+    at, share = logits(score) / pooled.temperature, (truth.sum() + 0.5) / (truth.size + 1)
+    reach = HOTTEST + float(np.abs(at).max())
+    return replace(pooled, bias=float(brentq(lambda bias: expit(at + bias).mean() - share, -reach, reach)))
 
 
 def _of_class(truth: Bools, score: Floats, method: Method) -> Rule:

@@ -7,9 +7,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from finetune.comparison.figures.calibration import calibrated_methods, reliability
+from finetune.comparison.figures.calibration import calibrated_methods, drawn_classes, reliability, reliability_classes
 from finetune.comparison.figures.classes import class_forest
-from finetune.comparison.figures.decision import decision_curves, judged_levels
+from finetune.comparison.figures.decision import decision_classes, decision_curves, judged_classes, judged_levels
 from finetune.comparison.figures.efficiency import label_efficiency
 from finetune.comparison.figures.groups import group_forest
 from finetune.comparison.figures.levels import level_bars, level_drop
@@ -34,7 +34,9 @@ def drawings(comparison: Mapping[str, Any], curves: Sequence[Mapping[str, Any]] 
         "drop": (len(comparison["levels"]) > 1, level_drop),
         "tree": (comparison.get("tree"), tree_forest),
         "calibration": (calibrated_methods(comparison), reliability),
+        "calibration_classes": (calibrated_methods(comparison) and drawn_classes(comparison), reliability_classes),
         "decision": (judged_levels(comparison), decision_curves),
+        "decision_classes": (judged_classes(comparison), decision_classes),
         "prompts": (spreads(comparison), prompt_strips),
         "groups": (comparison.get("slices"), group_forest),
         "missing": (comparison.get("robustness"), missing_sequences),

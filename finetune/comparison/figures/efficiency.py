@@ -14,7 +14,7 @@ from finetune.comparison.words import method_label
 
 
 def label_efficiency(comparison: Mapping[str, Any], narrow: bool = False) -> Figure:
-    """A panel a level, the number of labelled studies on a logarithmic axis, the crossing marked."""
+    """A panel a level, the number of labelled studies on a logarithmic axis; shaded where fine-tuning comes to be shown above."""
     levels = comparison["efficiency"]
     figure, axes = level_panels(comparison, list(levels), narrow, (2.4, 3.4), "y")
     for axis, level in zip(axes, levels.values(), strict=True):
@@ -23,6 +23,24 @@ def label_efficiency(comparison: Mapping[str, Any], narrow: bool = False) -> Fig
     axes[-1].set_xlabel("Labelled training studies")
     legend(figure, axes[0], narrow)
     return figure
+
+
+def _bracket(axis: Axes, crossing: Mapping[str, Any]) -> None:
+    """Between which numbers tried fine-tuning comes to be shown above the line."""
+    first, until = crossing.get("above_from"), crossing.get("below_to")
+    if first is None or until is None:
+        return
+    axis.axvspan(until, first, color=INK, alpha=0.07, linewidth=0)
+    for end in (until, first):
+        axis.axvline(end, color=INK, linewidth=0.8, linestyle=(0, (2, 2)))
+    axis.annotate(
+        f"{until:,.0f} to {first:,.0f}",
+        ((until * first) ** 0.5, 0.03),
+        xycoords=("data", "axes fraction"),
+        ha="center",
+        fontweight="bold",
+        fontsize=9,
+    )
 
 
 def _panel(axis: Axes, comparison: Mapping[str, Any], level: Mapping[str, Any]) -> None:
@@ -38,18 +56,7 @@ def _panel(axis: Axes, comparison: Mapping[str, Any], level: Mapping[str, Any]) 
         index = methods.index(name) if name in methods else len(methods) + 1
         axis.axhspan(entry["low"], entry["high"], color=colour(index), alpha=0.12, linewidth=0)
         axis.axhline(entry["value"], color=colour(index), linewidth=1.8, linestyle=DASHES[index % 5], label=method_label(name))
-        if crossing := level["crossing"].get(name):
-            axis.axvline(crossing, color=INK, linewidth=0.9, linestyle=(0, (2, 2)))
-            axis.plot(crossing, entry["value"], "o", markersize=9, markerfacecolor="none", markeredgecolor=INK)
-            axis.annotate(
-                f"{crossing:,.0f}",
-                (crossing, 0.03),
-                xycoords=("data", "axes fraction"),
-                xytext=(4, 0),
-                textcoords="offset points",
-                fontweight="bold",
-                fontsize=9,
-            )
+        _bracket(axis, level["crossing"].get(name) or {})
     axis.set_xticks(studies, [f"{n:,.0f}" for n in studies])
     axis.set_xticks([], minor=True)
     axis.set_xlim(studies[0] / 1.3, studies[-1] * 1.3)

@@ -18,7 +18,7 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from finetune.comparison.words import last_level, method_label
+from finetune.comparison.words import last_level, method_label, shown
 
 COLOURS = ("#e69f00", "#0072b2", "#009e73", "#882255", "#cc79a7")
 """Lightness 71, 46, 58, 33, 61: Okabe and Ito's, the fourth Tol's wine."""
@@ -117,6 +117,28 @@ def level_panels(
     return figure, axes
 
 
+def class_panels(count: int, narrow: bool, own_scale: bool = False) -> tuple[Figure, list[Axes]]:
+    """Small panels, five in a row or three if narrow, that share both axes or have scales of their own; those of the grid beyond
+    `count` are hidden. The lowest panel of each column has the x axis's numbers."""
+    columns = 3 if narrow else 5
+    rows = max(1, -(-count // columns))
+    more = 0.12 if own_scale else 0.0  # every panel names its numbers
+    figure = Figure(figsize=(NARROW, (1.4 + more) * rows + 0.7) if narrow else (WIDE, (2.15 + more) * rows + 0.45))
+    figure.set_layout_engine("constrained", h_pad=0.04 + more / 2)
+    grid = figure.subplots(rows, columns, sharex=not own_scale, sharey=not own_scale, squeeze=False)
+    axes = list(grid.ravel())
+    for axis in axes[count:]:
+        axis.set_visible(False)
+    for place in range(max(0, count - columns), 0 if own_scale else count):
+        axes[place].tick_params(labelbottom=True)
+    return figure, axes[:count]
+
+
+def panel_title(axis: Axes, name: str, narrow: bool) -> None:
+    """A class's name above its small panel."""
+    axis.set_title(wrapped(name, 16 if narrow else 26), fontsize=7.5 if narrow else 8.5, fontweight="normal")
+
+
 def legend(figure: Figure, source: Axes, narrow: bool) -> None:
     """The methods in a line or two above the figure."""
     handles, labels = source.get_legend_handles_labels()
@@ -180,11 +202,11 @@ def name_methods(axis: Axes, methods: Sequence[str]) -> None:
 
 
 def difference_rows(axis: Axes, entries: Sequence[Mapping[str, Any]], index: int | None, shift: float = 0.0) -> None:
-    """Differences with intervals, a row each: filled where the interval excludes zero. `index` of the method, None in ink."""
+    """Differences with intervals, a row each: filled where the difference is `shown`. `index` of the method, None in ink."""
     for row, entry in enumerate(entries):
         if entry["value"] is None or entry["low"] is None:
             continue
-        sure = entry["low"] > 0 or entry["high"] < 0
+        sure = shown(entry) != 0
         line = (INK if sure else MUTED) if index is None else colour(index)
         axis.hlines(row + shift, entry["low"], entry["high"], color=line, linewidth=1.4 if entry.get("counted", True) else 0.8)
         fill = line if sure else PAPER

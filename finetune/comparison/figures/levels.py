@@ -34,11 +34,17 @@ PANELS = {"macro_auc": "Macro AUC", "balanced_accuracy": "Balanced accuracy"}
 
 
 def level_bars(comparison: Mapping[str, Any], narrow: bool = False) -> Figure:
-    """Macro AUC and balanced accuracy of every level and method, with their intervals."""
-    figure = Figure(figsize=(NARROW, 5.2) if narrow else (WIDE, 3.1))
-    rows, columns = (2, 1) if narrow else (1, 2)
-    axes = figure.subplots(rows, columns, sharey=True)
-    for axis, (metric, title) in zip(axes, PANELS.items(), strict=True):
+    """Macro AUC and balanced accuracy of every level and method, with their intervals; what was not measured has no panel."""
+    levels, methods = comparison["levels"].values(), comparison["methods"]
+    panels = {
+        metric: title
+        for metric, title in PANELS.items()
+        if metric == "macro_auc" or any(level[method][metric]["value"] is not None for level in levels for method in methods)
+    }
+    figure = Figure(figsize=(NARROW, 2.6 * len(panels)) if narrow else (WIDE, 3.1))
+    rows, columns = (len(panels), 1) if narrow else (1, len(panels))
+    axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+    for axis, (metric, title) in zip(axes, panels.items(), strict=True):
         _grouped_bars(axis, comparison, metric, narrow)
         axis.set_title(title)
     legend(figure, axes[0], narrow)

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from finetune.comparison.figures.house import (
     MUTED,
     NARROW,
-    PAPER,
     WIDE,
     colour,
     difference_rows,
@@ -25,7 +24,7 @@ from finetune.comparison.figures.house import (
 
 
 def missing_sequences(comparison: Mapping[str, Any], narrow: bool = False) -> Figure:
-    """Left: from with it (hollow) to without it (filled). Right: the difference with its interval."""
+    """Left: from with it (a tick) to without it (a mark). Right: the difference with its interval, filled where it is shown."""
     rows = comparison["robustness"]
     methods = [method for method in comparison["methods"] if method in rows[0]["methods"]]
     height = max(0.38, row_height(methods)) * len(rows) + 1.1
@@ -41,7 +40,7 @@ def missing_sequences(comparison: Mapping[str, Any], narrow: bool = False) -> Fi
             before, after = (entry["methods"][method][key]["value"] for key in ("with_it", "without"))
             axes[0].hlines(row + shift, before, after, color=colour(index), linewidth=1.6)
             look: dict[str, Any] = {"color": colour(index), "markersize": 5.5, "linestyle": "none"}
-            axes[0].plot(before, row + shift, marker(index), markerfacecolor=PAPER, **look)
+            axes[0].plot(before, row + shift, "|", markeredgewidth=1.6, **look)
             axes[0].plot(after, row + shift, marker(index), **look)
         difference_rows(axes[1], [entry["methods"][method]["difference"] for entry in rows], index, shift)
     if axes[0].get_xlim()[0] < 0.52:

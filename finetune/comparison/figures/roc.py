@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from finetune.comparison.figures.house import DASHES, INK, MUTED, NARROW, WIDE, by_count, colour, wrapped
+from finetune.comparison.figures.house import DASHES, INK, MUTED, by_count, class_panels, colour, panel_title
 from finetune.comparison.words import last_level, method_label
 
 MOST_NUMBERS = 3
@@ -19,17 +19,12 @@ def roc_multiples(comparison: Mapping[str, Any], narrow: bool = False) -> Figure
     """One small ROC panel a disease of the last level, every method in it."""
     roc, normal = comparison["curves"]["roc"], comparison["settings"]["normal_class"]
     names = [name for name in by_count(comparison) if name != normal and any(name in roc[method] for method in roc)]
-    columns = 3 if narrow else 5
-    rows = max(1, -(-len(names) // columns))
-    figure = Figure(figsize=(NARROW, 1.4 * rows + 0.6) if narrow else (WIDE, 2.15 * rows + 0.35))
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for axis in grid.ravel()[len(names) :]:
-        axis.set_visible(False)
-    for axis, name in zip(grid.ravel(), names, strict=False):
+    figure, axes = class_panels(len(names), narrow)
+    for axis, name in zip(axes, names, strict=True):
         _panel(axis, comparison, name, narrow)
     figure.supxlabel("1 - specificity", fontsize=9, color=MUTED)
     figure.supylabel("Sensitivity", fontsize=9, color=MUTED)
-    handles, labels = grid.ravel()[0].get_legend_handles_labels()
+    handles, labels = axes[0].get_legend_handles_labels() if axes else ([], [])
     ncols = 2 if narrow and len(labels) > 3 else max(1, len(labels))
     figure.legend(handles, labels, loc="outside upper right", ncols=ncols, handlelength=2.6, columnspacing=1.2)
     return figure
@@ -45,7 +40,7 @@ def _panel(axis: Axes, comparison: Mapping[str, Any], name: str, narrow: bool) -
             axis.plot(roc[method][name]["fpr"], roc[method][name]["tpr"], label=method_label(method), **look)
             found.append((i, level[method]["per_class"][name]["auc"]["value"]))
     _numbers(axis, found, narrow)
-    axis.set_title(wrapped(name, 16 if narrow else 26), fontsize=7.5 if narrow else 8.5, fontweight="normal")
+    panel_title(axis, name, narrow)
     axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1], aspect="equal")
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")

@@ -36,7 +36,13 @@ const broken = [...d.images].filter(i => !i.naturalWidth).length;
 const head = d.querySelector('table.sortable th:nth-child(3)'), body = head.closest('table').tBodies[0];
 const column = () => [...body.rows].map(r => Number(r.cells[2].dataset.v));
 head.click(); const sorted = column();
+const cut = [...d.querySelectorAll('.scroll')].filter(shown).filter(e => e.scrollWidth > e.clientWidth + 1)
+  .map(e => e.textContent.slice(0, 60));
+const edge = d.querySelector('table.classes').closest('.scroll').getBoundingClientRect().right;
+const first = [...d.querySelectorAll('table.classes')].every(t => [...t.rows].slice(1).every(r => {
+  const cell = r.cells[%(place)d], own = cell.getBoundingClientRect(); return own.width > 0 && own.right <= edge + 1; }));
 document.title = JSON.stringify({scroll: root.scrollWidth, client: root.clientWidth, height: root.scrollHeight, figures, broken, sorted,
+  cut, first,
   small: Math.min(...texts.map(size))});
 """
 
@@ -70,12 +76,13 @@ def opened(browser: str, page: Path, width: int, height: int, folder: Path, *opt
 @pytest.mark.parametrize("width", [390, 1280])
 def test_page_in_a_browser(browser: str, written: Written, width: int, methods: int, tmp_path: Path) -> None:
     out, _ = written(methods)
-    dom = opened(browser, out / "index.html", width, 900, tmp_path, "--dump-dom", script=MEASURE)
+    place = 4 if methods == 2 else 3 if width < 700 else 2 + 5 + 3  # the difference; on a phone with five methods two AUCs
+    dom = opened(browser, out / "index.html", width, 900, tmp_path, "--dump-dom", script=MEASURE % {"place": place})
     title = re.search(r"<title>(.*?)</title>", dom, re.DOTALL)
     assert title is not None
     found = json.loads(html.unescape(title[1]))
     assert found["scroll"] <= found["client"] <= width, "the page is wider than the window"
-    assert len(found["figures"]) == 13
+    assert len(found["figures"]) == 15
     for figure in found["figures"]:
         assert len(figure) == 1, "one drawing of a figure is shown, the wide or the narrow one"
         assert figure[0]["width"] <= width
@@ -83,6 +90,9 @@ def test_page_in_a_browser(browser: str, written: Written, width: int, methods: 
         assert figure[0]["letters"] > 5
         assert figure[0]["out"] == []
         assert figure[0]["small"] >= SMALLEST
+    assert found["first"], "a table of classes must show its difference without scrolling"
+    if width == 1280:
+        assert found["cut"] == []
     assert found["broken"] == 0
     assert found["small"] >= SMALLEST
     assert found["sorted"] == sorted(found["sorted"], reverse=True)

@@ -26,8 +26,8 @@ from hp2l.comparison.compare import Scores, compare
 Written = Callable[..., tuple[Path, dict[str, Any]]]
 NAMES = ["a1", "a2", "b1", "b2 <long & odd>", "normal"]
 FIGURES = {
-    "levels", "classes", "long_tail", "roc", "drop", "tree", "calibration", "decision", "prompts", "groups", "missing", "efficiency",
-    "training",
+    "levels", "classes", "long_tail", "roc", "drop", "tree", "calibration", "calibration_classes", "decision", "decision_classes",
+    "prompts", "groups", "missing", "efficiency", "training",
 }  # fmt: skip
 
 
@@ -68,7 +68,7 @@ def test_every_file_is_there(written: Written) -> None:
         assert "<svg" in (out / "figures" / f"{name}.svg").read_text()
     assert {path.name for path in out.iterdir() if path.is_file()} == {
         "comparison.json", "comparison.md", "index.html", "levels.csv", "per_class.csv", "tree.csv", "calibration.csv", "slices.csv",
-        "robustness.csv", "efficiency.csv", "scores_zero_shot.parquet", "scores_fine_tuned.parquet",
+        "robustness.csv", "efficiency.csv", "pairs.csv", "scores_zero_shot.parquet", "scores_fine_tuned.parquet",
     }  # fmt: skip
 
 
@@ -148,7 +148,7 @@ def test_numbers_of_sections_agree_between_csv_and_page(written: Written) -> Non
     for row in _rows(out / "efficiency.csv", "fine_tuned"):
         assert f'data-v="{row["value"]}"' in text
     macro = [row for row in csv.DictReader((out / "calibration.csv").open()) if row["class"] == "macro"]
-    assert len(macro) == 2 * 2 * 3 * 2
+    assert len(macro) == 2 * 2 * 4 * 2
     assert all(f'data-v="{row["value"]}"' in text for row in macro)
 
 
@@ -168,7 +168,7 @@ def test_headline_claims_only_what_the_interval_shows(compared: Callable[..., An
     better, tables, arguments = compared()
     assert answer.headline(better).startswith("Fine-tuned is better than zero-shot: macro AUC ")
     turned = compare(dict(reversed(tables.items())), **arguments, resamples=200)
-    assert answer.headline(turned).startswith("Fine-tuned is better than zero-shot: macro AUC ")
+    assert answer.headline(turned).startswith("Zero-shot is worse than fine-tuned: macro AUC ")
     same, _, _ = compared(gain=0.0)
     assert words.verdict(same["levels"]["2"]["difference"]["macro_auc"]) == 0
     assert answer.headline(same).startswith("No difference between fine-tuned and zero-shot is shown")

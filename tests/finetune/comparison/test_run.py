@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from finetune.comparison.scoring import labelled, level_aucs, open_method, score
 from hlip.model import HLIP
 from hlip.store import Store, WithoutSequence, write_index
 from hlip.taxonomy import Taxonomy
+from hp2l.comparison.compare import compare_tables
 from hp2l.comparison.scores import CompareError, Scores
 from hp2l.comparison.slices import LEAST_CASES, LEAST_STUDIES
 from hp2l.diagnoser import Diagnoser
@@ -43,7 +45,7 @@ def models(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 
 def compare(*words: object) -> None:
-    hlip.cli.main(["compare", *map(str, words), "--resamples", "20", "--device", "cpu"])
+    hlip.cli.main(["compare", *map(str, words), "--resamples", "100", "--device", "cpu"])
 
 
 def read(out: Path) -> dict:
@@ -73,7 +75,8 @@ def test_tables_and_models_give_the_same_comparison(models, tiny_store, tmp_path
     assert areas(tables, "fine_tuned") == areas(whole, "fine_tuned")
     assert areas(whole, "zero_shot") != areas(whole, "fine_tuned")
     assert [check["check"] for check in whole["checks"]] == ["patients", "images", "metadata", "prompts"]
-    assert tables["checks"] == []
+    states = [(check["check"], check["state"]) for check in tables["checks"]]
+    assert states == [("patients", "ok"), *((name, "not checked") for name in ("images", "metadata", "prompts"))]
     provenance = whole["provenance"]["zero_shot"]
     assert provenance["kind"] == "zero_shot"
     assert len(provenance["checkpoint"]) == 64
@@ -174,7 +177,8 @@ def test_a_sequence_that_was_not_scanned(models, tiny_store, tmp_path, monkeypat
     assert (LEAST_STUDIES, LEAST_CASES) == (20, 3)
 
 
-def test_fewer_labels(models, tiny_store, tmp_path):
+def test_fewer_labels(models, tiny_store, tmp_path, monkeypatch):
+    monkeypatch.setattr("finetune.comparison.run.compare_tables", partial(compare_tables, min_positives=1))  # few test studies
     pretrained, tuned = models
     few = tmp_path / "few"
     shutil.copytree(tuned, few)
@@ -184,7 +188,11 @@ def test_fewer_labels(models, tiny_store, tmp_path):
     found = read(tmp_path / "out")["efficiency"]
     assert [point["studies"] for point in found["3"]["points"]] == [3, 24]
     assert set(found["3"]["flat"]) == {"zero_shot"}
-    assert "crossing" in found["1"]
+    assert found["1"]["validation_studies"] == 8
+    whole = read(tmp_path / "out")["levels"]
+    for key, entry in found.items():  # the same classes and the same resamples as the levels' own table
+        assert entry["flat"]["zero_shot"] == whole[key]["zero_shot"]["macro_auc"]
+        assert entry["points"][1]["differences"]["zero_shot"] == whole[key]["differences"]["fine_tuned"]["macro_auc"]
 
 
 def test_a_table_without_truth_is_no_comparison(tmp_path):

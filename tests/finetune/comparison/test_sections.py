@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from finetune.comparison import findings, report
 from finetune.comparison.figures.calibration import pooled
 from finetune.comparison.figures.catalogue import drawings
+from hlip import metrics
 from hp2l.comparison.compare import compare
 
 Written = Callable[..., tuple[Path, dict[str, Any]]]
@@ -83,21 +83,6 @@ def test_missing_sequences_name_only_what_is_shown(written: Written) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("crossing", "words"),
-    [
-        (None, "Level 1: fine-tuning does not stay above zero-shot, up to 1,000 labelled studies."),
-        (0.0, "Level 1: fine-tuning is above zero-shot from the first point on (10 labelled studies)."),
-        (210.4, "Level 1: fine-tuning is above zero-shot from about 210 labelled studies on."),
-    ],
-)
-def test_the_crossing_is_named(crossing: float | None, words: str) -> None:
-    points = [{"studies": 1000, "value": 0.8, "low": 0.7, "high": 0.9}, {"studies": 10, "value": 0.6, "low": 0.5, "high": 0.7}]
-    assert (
-        findings.efficiency({"efficiency": {"1": {"points": points, "flat": {}, "crossing": {"zero_shot": crossing}}}}) == words
-    )
-
-
 def test_net_benefit_names_the_thresholds_at_which_the_band_is_above() -> None:
     curve = {"value": [0.3, 0.2, 0.1], "low": [0.3, 0.15, 0.05], "high": [0.3, 0.25, 0.15]}
     level = {"treat_all": [0.3, 0.1, -0.2], "methods": {"zero_shot": {"before": curve}, "fine_tuned": {}}}
@@ -117,11 +102,15 @@ def test_calibration_says_the_errors_of_the_last_level(written: Written) -> None
     assert f"{after:.2f} after isotonic scaling with fine-tuned" in text
 
 
-def test_groups_are_counted_by_their_intervals(written: Written) -> None:
+def test_groups_are_counted_where_they_are_shown_after_correction(written: Written) -> None:
     comparison = written(2)[1]
-    better = sum(row["difference"]["fine_tuned"]["low"] > 0 for row in comparison["slices"])
+    changes = [row["difference"]["fine_tuned"] for row in comparison["slices"]]
+    np.testing.assert_allclose([entry["p_holm"] for entry in changes], metrics.holm([entry["p"] for entry in changes]))
+    better = sum(entry["p_holm"] < 0.05 and entry["value"] > 0 for entry in changes)
     assert f"better than zero-shot in {better} of 4 groups, worse in 0" in findings.groups(comparison)
     assert findings.group_words({"group": "T2 scanned", "value": "no"}) == "studies without T2"
+    scans = [findings.group_words({"group": "scans", "value": value}) for value in ("1", "4 to 6", "7 and more")]
+    assert scans == ["studies with 1 scan", "studies with 4 to 6 scans", "studies with 7 scans and more"]
     assert "over 4 groups" in findings.groups(written(1)[1])
 
 
@@ -139,5 +128,5 @@ def test_a_cohort_without_any_measurable_class_still_makes_a_page(compared: Call
     comparison = compare(tables, **arguments, resamples=20, min_positives=1000)
     assert comparison["levels"]["2"]["macro_classes"] == []
     text = report.write_report(comparison, None, tmp_path, title="t").read_text()
-    assert "No difference between fine\u2011tuned and zero\u2011shot is shown" in text
+    assert "Nothing to compare: at no level has a class 1000 positive and 1000 negative test studies." in text
     assert 'id="decision"' not in text

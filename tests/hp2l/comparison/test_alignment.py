@@ -23,7 +23,7 @@ def table(taxonomy: Taxonomy, volume: str = "v1") -> Scores:
     ids, names = ["a", "b", "c", "d"], [list(level) for level in taxonomy.levels]
     levels = [np.full((4, len(level)), 0.5) for level in names]
     scores = Scores("m", ids, ["p", "p", "q", "q"], ["val", "test"] * 2, levels, provenance_of(taxonomy, volume_spec=volume))
-    return scores.with_truth(names, levels, [np.ones_like(level) for level in levels])
+    return scores.with_truth(names, [np.ones_like(level) for level in levels], [np.ones_like(level) for level in levels])
 
 
 BASE = table(tree("x", "y"))
@@ -45,7 +45,7 @@ def changed_label() -> Scores:
         (table(tree("x", "z")), r"level 1, only the first has 1 \['y'\], only the second 1 \['z'\]; score both"),
         (table(tree("y", "x")), "the same in another order"),
         (table(tree("x", "y", normal=False)), "different taxonomies, digests [0-9a-f]{64} and [0-9a-f]{64}; score both"),
-        (table(tree("x", "y"), volume="v2"), r"VolumeSpecs, digests v1 and v2; prepare one store.*across_volumes"),
+        (table(tree("x", "y"), volume="v2"), r"VolumeSpecs, digests v1 and v2; prepare one store.*--across-volumes"),
         (changed_label(), r"different truths: 2 labels of 2 \['b', 'c'\] studies; make both"),
         (replace(BASE, class_names=None, levels=[np.zeros((4, 2))]), r"per level \[3\] and \[2\]"),
     ],

@@ -277,7 +277,7 @@ def test_net_benefit_is_that_of_all_pairs_of_macro_classes() -> None:
     assert curve["high"] == pytest.approx(np.quantile(rows[1:], 0.975, axis=0), abs=1e-6)
     test = rows_of("test", 1, 0)
     assert entry["treat_all"] == pytest.approx(treat_all(truth(1)[np.ix_(test, kept)].ravel(), THRESHOLDS)[:, 0], abs=1e-6)
-    assert set(entry["methods"]["one"]) == {"before", "temperature"}
+    assert set(entry["methods"]["one"]) == {"before", "platt"}
 
 
 def test_tree_numbers_follow_their_definitions_study_by_study() -> None:
