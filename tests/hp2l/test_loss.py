@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +14,7 @@ from hlip.taxonomy import Taxonomy
 from hp2l.long_tail import balance, count_labels
 from hp2l.loss import HP2LLoss, LossConfig, edge_consistency, level_bce
 
-ROOT = Path(__file__).parents[2]
+from .two_processes import run_two
 
 LN3 = math.log(3.0)  # sigmoid(ln 3) = 0.75
 TREE = Taxonomy.from_dict(
@@ -343,20 +340,14 @@ def test_the_loss_has_no_state_and_no_parameters() -> None:
 
 
 WORKER = """
-import sys
-import torch
-import torch.distributed as dist
 from hlip.taxonomy import Taxonomy
 from hp2l.loss import HP2LLoss
 
-rank, folder = int(sys.argv[1]), sys.argv[2]
-dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
 share = torch.load(f"{folder}/shares.pt", weights_only=True)[rank]
 logits = [level.requires_grad_() for level in share["logits"]]
 total, _ = HP2LLoss(Taxonomy.load("brain_mri_2level"))(logits, share["targets"], share["masks"])
 total.backward()
 torch.save([level.grad for level in logits], f"{folder}/gradients{rank}.pt")
-dist.destroy_process_group()
 """
 
 
@@ -376,14 +367,7 @@ def test_two_processes_equal_one_however_the_known_labels_are_spread(tmp_path: P
         {name: [level[cut].clone() for level in levels] for name, levels in whole.items()} for cut in (slice(4), slice(4, 8))
     ]
     torch.save(shares, tmp_path / "shares.pt")
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", WORKER]
-    workers = [subprocess.Popen([*command, str(rank), str(tmp_path)], env=environment) for rank in (0, 1)]
-    try:
-        assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
-    finally:
-        for worker in workers:
-            worker.kill()
+    run_two(WORKER, tmp_path)
     for rank, cut in enumerate((slice(4), slice(4, 8))):
         found = torch.load(tmp_path / f"gradients{rank}.pt", weights_only=True)
         for level, gradient in zip(logits, found, strict=True):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,8 +10,9 @@ from torch import Tensor
 
 from hp2l.prototypes import PrototypeBank
 
+from .two_processes import run_two
+
 COUNTS, WIDTH = (3, 5), 7
-ROOT = Path(__file__).parents[2]
 
 
 def batch(seed: int, size: int = 8) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
@@ -162,19 +160,13 @@ def test_shapes_are_checked() -> None:
 
 
 WORKER = """
-import sys
-import torch
-import torch.distributed as dist
 from hp2l.prototypes import PrototypeBank
 
-rank, folder = int(sys.argv[1]), sys.argv[2]
-dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
 torch.manual_seed(rank)
 bank = PrototypeBank((3, 5), 7)
 for features, targets, masks in torch.load(f"{folder}/shares.pt", weights_only=True)[rank]:
     bank.update(features, targets, masks)
 torch.save(bank.state_dict(), f"{folder}/bank{rank}.pt")
-dist.destroy_process_group()
 """
 
 
@@ -192,14 +184,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
         for part in (lambda cut: slice(0, cut), lambda cut: slice(cut, 8))
     ]
     torch.save(shares, tmp_path / "shares.pt")
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", WORKER]
-    workers = [subprocess.Popen([*command, str(rank), str(tmp_path)], env=environment) for rank in (0, 1)]
-    try:
-        assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
-    finally:
-        for worker in workers:
-            worker.kill()
+    run_two(WORKER, tmp_path)
     for rank in (0, 1):
         state = torch.load(tmp_path / f"bank{rank}.pt", weights_only=True)
         for name, values in whole.state_dict().items():
