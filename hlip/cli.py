@@ -123,7 +123,7 @@ def _prepare(commands: Any) -> None:
         "prepare",
         help="turn scans (NIfTI, DICOM) of a manifest into a store",
         description="Orient, resample, window and size every scan of MANIFEST once, into STORE; quality.parquet names what was done, or why a "
-        "scan was skipped, quality.html shows it. Started again, it does only what is missing or was made with another spec. On a cluster: "
+        "scan was skipped, quality.html shows it. Started again, it does only what is missing. On a cluster: "
         "an array of jobs with --shard 1/N to --shard N/N, then once without --shard, which checks that all is there and writes the index.",
     )
     command.add_argument("manifest", type=Path, metavar="MANIFEST", help="JSON lines, one study a line")
@@ -141,6 +141,7 @@ def _prepare(commands: Any) -> None:
         help=f"which sentences of the reports are kept: a YAML file or one of {', '.join(names('reports'))} (default: as_written)",
     )
     command.add_argument("--montage", type=Path, metavar="PNG", help="also draw a picture of some prepared scans to look at")
+    command.add_argument("--replace", action="store_true", help="make studies anew that STORE holds in another spec")
     command.add_argument("--shard", type=_shard, metavar="I/N", help="only every N-th study, from the I-th (I from 1 to N)")
     command.add_argument(
         "--time-limit",
@@ -174,6 +175,7 @@ def _run_prepare(arguments: argparse.Namespace) -> None:
         shard=arguments.shard,
         time_limit=arguments.time_limit or None,
         memory_gb=arguments.memory,
+        replace=arguments.replace,
     )
     print(summary)
     if arguments.montage and arguments.shard:

@@ -37,6 +37,7 @@ def prepare(
     shard: tuple[int, int] | None = None,
     time_limit: float | None = None,
     memory_gb: float | None = None,
+    replace: bool = True,
 ) -> PrepareSummary:
     """Prepare every study of a manifest into a store; goes on where an earlier run stopped.
 
@@ -47,17 +48,20 @@ def prepare(
         shard: (i, n): only every n-th study from the i-th, i from 1; no index, no table.
         time_limit: seconds that one scan may take; then its process is stopped and the scan skipped.
         memory_gb: what each process may take on top of its programs (Linux); a scan that needs more is skipped.
+        replace: make studies anew that were prepared with another spec; else such a store is refused.
 
     Raises:
         ManifestError: the manifest is missing or has faults.
         ValueError: a shard that is none.
-        StoreError: the store cannot be written.
+        StoreError: the store cannot be written, or holds studies of another spec that are not to be replaced.
         KeyboardInterrupt: stopped by the user; studies done so far are kept.
     """
     started = time.perf_counter()
     manifest, store, reports = Path(manifest), Path(store), reports or ReportSpec()
     studies = _part(read_manifest(manifest), shard)
     base = absolute(manifest.parent)
+    if not replace:
+        _check_spec(store, spec)
     try:
         (store / "studies").mkdir(parents=True, exist_ok=True)
         looked = tqdm(studies, unit="study", desc="looking", delay=2, leave=False, disable=not progress)
@@ -124,6 +128,14 @@ def _part(studies: list[Study], shard: tuple[int, int] | None) -> list[Study]:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _check_spec(store: Path, spec: VolumeSpec) -> None:
+    """Refuse to write over what was prepared otherwise: it may have taken days."""
+    if (store / "volume_spec.json").is_file() and any((store / "studies").glob("*")) and not _same_spec(store, spec):
+        raise StoreError(
+            f"{store}: holds studies prepared with another spec; name a new folder, or add --replace to prepare all of them again"
+        )
 
 
 def _same_spec(store: Path, spec: VolumeSpec) -> bool:

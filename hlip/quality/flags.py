@@ -27,7 +27,7 @@ FLAGS = {
     "empty": Flag(4, "under 2 % of the scan is foreground, or under 2 % of the prepared volume is not black"),
     "clipped": Flag(
         2,
-        "over 1 % of the foreground holds the scan's largest value, or over 10 % of the prepared volume is white (not for CT)",
+        "over 1 % of the foreground holds the scan's largest value, or, but for CT, over 10 % of the prepared volume is white",
     ),
     "motion-like": Flag(
         2, "ghosting over 5 %: the air beside the head is brighter along one axis of the slices than along the other"

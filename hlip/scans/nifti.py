@@ -9,7 +9,10 @@ Notable choices:
 from __future__ import annotations
 
 import gzip
+import logging
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -38,15 +41,28 @@ READ_ERRORS = (
 def read_nifti(path: Path) -> LoadedScan:
     try:
         if path.name.lower().endswith(".nii.gz"):
-            with _GzipInPieces(path) as stream:
+            with _quiet(), _GzipInPieces(path) as stream:
                 scan = _read_image(path, _open_stream(stream))
                 _read_to_the_end(path, stream)
             return scan
-        return _read_image(path, nib.load(path))
+        with _quiet():
+            return _read_image(path, nib.load(path))
     except VolumeError:
         raise
     except READ_ERRORS as error:
         raise unreadable(path, error) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """nibabel logs what it mends in a header, without the file's name; what matters of it is checked by us."""
+    log = logging.getLogger("nibabel.global")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 class _GzipInPieces(gzip.GzipFile):

@@ -58,6 +58,12 @@ class LoadedScan:
         return x, y, z
 
     @property
+    def shear(self) -> float:
+        """Degrees by which two axes leave a right angle, at most: 0 of all but tilted gantries and damaged headers."""
+        x, y, z = (self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)).T
+        return float(np.degrees(np.arcsin(np.clip(max(abs(x @ y), abs(x @ z), abs(y @ z)), 0, 1))))
+
+    @property
     def codes(self) -> str:
         """Where the file's axes point, e.g. RAS or LPI ("to" naming of nibabel)."""
         return "".join(nib.orientations.aff2axcodes(self.affine))

@@ -13,6 +13,7 @@ from hlip.volume.counting import Counts
 from hlip.volume.skull_strip import skull_strip
 from hlip.volume.spec import VolumeSpec
 
+_SHEAR = 1.0  # degrees; rounded headers lean by less
 _FILL = 0.10  # less of the foreground's own box filled than this: no organ, but what a threshold left
 
 
@@ -80,7 +81,7 @@ def _intensity(
     scan: LoadedScan, spec: VolumeSpec, counts: Counts | None
 ) -> tuple[list[tuple[str, float, float]], tuple[str, ...]]:
     """(window name, low, high) of each volume to make, and notes; or why there is none."""
-    path, data, notes = scan.path, scan.data, list(scan.notes)
+    path, data, notes = scan.path, scan.data, [*scan.notes, *_on_shear(scan, spec)]
     cuts = spec.percentiles or (0.5, 99.5)
     if counts is not None:
         low, middle, high = counts.percentiles((cuts[0], 50, cuts[1]))
@@ -108,6 +109,15 @@ def _intensity(
     if scan.modality == "CT" or (low <= -900 and high > 100):
         notes.append("looks like CT, but this spec scales by percentiles as for MRI: use a CT spec (head_ct, chest_ct)")
     return [("", low, high)], tuple(notes)
+
+
+def _on_shear(scan: LoadedScan, spec: VolumeSpec) -> list[str]:
+    """A stack that leans: straightened where millimetres count, else shown as it was acquired; said in both cases."""
+    if scan.shear < _SHEAR:
+        return []
+    straight = spec.fit == "spacing" and spec.frame == "patient"
+    done = "resampled upright" if straight else "the slices are kept as they are, so the volume leans"
+    return [f"axes sheared by {scan.shear:.1f} degrees (a tilted gantry, or a damaged header): {done}"]
 
 
 def _fill(mask: NDArray[np.bool_]) -> float:

@@ -38,7 +38,7 @@ class VolumeSpec:
     through_plane: str = "acquired"
     """Which axis is D. `acquired`: the one of largest spacing (z, y, x: first on a tie). `axial`: always z."""
     orientation: str = "RPI"
-    """Where x, y, z grow to; see the head of this file."""
+    """Where x, y, z grow to, R or L, A or P, I or S; with RPI left stays on the left (see `hlip.volume`)."""
     frame: str = "patient"
     """`patient`: the grid follows the patient's (the scanner's) axes, tilted scans are rotated. `scan`: it stays parallel to the
     acquired slices, which are usually angled to the head and so align heads better. For `spacing` only."""

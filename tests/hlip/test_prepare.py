@@ -221,6 +221,19 @@ def test_another_spec_remakes_everything_and_never_mixes(cohort: Path, tmp_path:
     assert {read_metadata(study_file(store, f"s{n}"))["spec"] for n in range(5)} == {other.digest()}
 
 
+def test_a_store_of_another_spec_is_kept_unless_told(cohort: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    run(cohort, store)
+    before = tree(store)
+    other = VolumeSpec.from_dict(SPEC.as_dict() | {"size": (5, 12, 12)})
+    for shard in (None, (1, 2)):
+        with pytest.raises(StoreError, match="--replace"):
+            prepare(cohort, store, other, workers=1, progress=False, replace=False, shard=shard)
+    assert tree(store) == before
+    prepare(cohort, store, SPEC, workers=1, progress=False, replace=False)  # its own spec goes on as ever
+    assert tree(store) == before
+
+
 def test_stopped_runs_cannot_be_opened_and_go_on(
     cohort: Path, tmp_path: Path, made: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

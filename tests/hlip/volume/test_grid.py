@@ -47,6 +47,24 @@ def test_an_oblique_acquisition_prepares_to_the_same_volume(degrees: tuple[float
     assert np.abs(volume.voxels.astype(int) - wanted.voxels.astype(int)).max() <= 8  # of 255; blobs of 7 mm on 4 mm voxels
 
 
+@pytest.mark.parametrize("degrees", [20.0, -15.0])
+def test_a_leaning_stack_is_straightened_in_millimetres_and_said_to_lean_otherwise(degrees: float) -> None:
+    affine = grid((1.5, 1.5, 3.0), (0, 0, 0), (100, 100, 50))
+    affine[1, 2] = 3.0 * np.tan(np.radians(degrees))  # each slice lies further to the front than the one below
+    affine[:3, 3] = -affine[:3, :3] @ (49.5, 49.5, 24.5)
+    scan = head(affine, (100, 100, 50))
+    assert scan.shear == pytest.approx(abs(degrees), abs=1e-6)
+    [wanted] = prepare_volume(STRAIGHT, SHARED)
+    [volume] = prepare_volume(scan, SHARED, wanted.affine)
+    away = np.abs(volume.voxels.astype(int) - wanted.voxels.astype(int))
+    assert away[3:-3, 3:-3, 3:-3].max() <= 4  # of 255
+    assert [note for note in volume.notes if "resampled upright" in note]
+    square = VolumeSpec(size=(16, 30, 30), fit="square", resize=(30, 30), through_plane="axial", percentiles=(0, 100))
+    [kept] = prepare_volume(scan, square)
+    assert [note for note in kept.notes if f"sheared by {abs(degrees):.1f} degrees" in note and "leans" in note]
+    assert not any("sheared" in note for note in wanted.notes)
+
+
 def test_scans_of_a_study_lie_on_the_first_one_s_grid() -> None:
     other = grid((1.0, 1.0, 5.0), (15, -8, 4), (150, 150, 30))
     other[:3, 3] += (9, -6, 12)  # another field of view
