@@ -117,6 +117,7 @@ def _run_simulate(arguments: argparse.Namespace) -> None:
 
 
 def _prepare(commands: Any) -> None:
+    from hlip.reports.cli import add_language
     from hlip.resources import names
 
     command = commands.add_parser(
@@ -138,8 +139,10 @@ def _prepare(commands: Any) -> None:
         "--reports",
         default="as_written",
         metavar="SPEC",
-        help=f"which sentences of the reports are kept: a YAML file or one of {', '.join(names('reports'))} (default: as_written)",
+        help=f"which sentences of the reports are kept: a YAML file or one of {', '.join(names('reports'))} (default: as_written); "
+        "cleaning is not de-identification: names and dates within sentences stay",
     )
+    add_language(command)
     command.add_argument("--montage", type=Path, metavar="PNG", help="also draw a picture of some prepared scans to look at")
     command.add_argument("--replace", action="store_true", help="make studies anew that STORE holds in another spec")
     command.add_argument("--shard", type=_shard, metavar="I/N", help="only every N-th study, from the I-th (I from 1 to N)")
@@ -165,7 +168,7 @@ def _run_prepare(arguments: argparse.Namespace) -> None:
     from hlip.reports.spec import ReportSpec
     from hlip.volume import VolumeSpec
 
-    spec, reports = VolumeSpec.load(arguments.spec), ReportSpec.load(arguments.reports)
+    spec, reports = VolumeSpec.load(arguments.spec), ReportSpec.load(arguments.reports, arguments.language)
     summary = prepare(
         arguments.manifest,
         arguments.store,

@@ -28,7 +28,8 @@ from hlip.importing.files import children
 from hlip.importing.options import Options, add_options, finish, options_of, show
 from hlip.importing.outcome import Imported, ImportingError, LeftOut, check_place, manifest_file
 from hlip.importing.series import diffusion_scans, stem_of
-from hlip.importing.tables import RESERVED, read_table
+from hlip.importing.table_files import read_table
+from hlip.importing.tables import RESERVED
 from hlip.study import Scan, Study
 
 _NOT_RAW = ("derivatives", "sourcedata", "code", "stimuli")

@@ -16,7 +16,7 @@ def add_import(commands: Any) -> None:
     """Add `import` with its sources to the `hlip` command line."""
     command = commands.add_parser(
         "import",
-        help="write the manifest of data as others lay it out: BIDS, folders, tables, images",
+        help="write the manifest of data as others lay it out: DICOM, BIDS, folders, tables, images, public sets",
         description="Write a manifest (JSON lines, one study a line) of data as others lay it out. Started again it writes its own "
         "manifest anew, and nobody else's. Then: hlip prepare MANIFEST STORE",
     )

@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hlip.importing.files import files_below
+from hlip.importing.options import add_preparing, prepared
 from hlip.importing.outcome import ImportingError, check_place, some
 from hlip.importing.splits import SHARES, SPLIT_NAMES, check_patients, draw_splits
-from hlip.importing.tables import Row, read_table
+from hlip.importing.table_files import Row, read_table
 from hlip.scans.filekind import is_image
 from hlip.study import SPLITS, Scan, Study, write_manifest
 
@@ -87,10 +88,11 @@ def add_images(sources: Any) -> None:
         help="2-D images, a folder a class: PNG, JPEG, TIFF, BMP, WebP",
         description="Layouts: FOLDER/CLASS/[PATIENT/]image.png, or FOLDER/{train,val,valid,test}/CLASS/[PATIENT/]image.png, or a CSV. A class "
         "is called as its folder, underscores read as spaces. PATIENT folders of one name are one patient. Where splits are not given they "
-        "are drawn by patient, as evenly in the classes as possible. Then: hlip prepare MANIFEST STORE --spec image",
+        "are drawn by patient, as evenly in the classes as possible. Then: hlip prepare MANIFEST STORE --spec image; or at once: "
+        "--prepare image.",
     )
     source.add_argument("folder", type=Path, metavar="FOLDER", help="folder of the images")
-    source.add_argument("manifest", type=Path, metavar="MANIFEST", help="file to write, e.g. manifest.jsonl")
+    source.add_argument("manifest", type=Path, metavar="MANIFEST", help="file to write, e.g. out/manifest.jsonl")
     source.add_argument(
         "--labels",
         type=Path,
@@ -110,6 +112,7 @@ def add_images(sources: Any) -> None:
         metavar="T",
         help="name or path of a disease tree: labels become its classes by name, synonym or code (ALL: acute lymphoblastic leukemia)",
     )
+    add_preparing(source, "image")
     source.set_defaults(run=_run)
 
 
@@ -117,7 +120,8 @@ def _run(arguments: argparse.Namespace) -> None:
     from hlip.taxonomy import Taxonomy
 
     tree = Taxonomy.load(arguments.taxonomy) if arguments.taxonomy else None
-    print(import_images(arguments.folder, arguments.manifest, arguments.labels, arguments.splits, arguments.seed, tree))
+    words = (arguments.folder, arguments.manifest, arguments.labels, arguments.splits, arguments.seed, tree)
+    prepared(arguments, lambda: import_images(*words))
 
 
 def import_images(

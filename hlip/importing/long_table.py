@@ -10,7 +10,8 @@ Notable choices:
 - patient_id, split, report (or its sections) and label are of the study: they may stand in one of its rows or in all, but may not differ.
 - Any other column goes into the manifest. One whose values differ between the scans of a study (echo_time) becomes a list there, a value
   a scan, in all studies.
-- A file that is not there is left out and listed; everything else that is wrong is told at once, with its line, and stops the import.
+- A file that is not there is left out and listed, as is a row without study_id or without path; everything else that is wrong (a study
+  that contradicts itself, a file of two studies) is told at once, with its line, and stops the import.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from hlip.importing.files import id_fault
 from hlip.importing.options import Options, add_options, finish, options_of, show
 from hlip.importing.outcome import Imported, ImportingError, LeftOut, check_place, manifest_file
 from hlip.importing.series import b_values_beside, diffusion_scans
-from hlip.importing.tables import RESERVED, SECTIONS, Faults, Row, labels_of, read_table, report_of, split_of
+from hlip.importing.table_files import Faults, Row, read_table
+from hlip.importing.tables import RESERVED, SECTIONS, labels_of, report_of, split_of
 from hlip.scans.filekind import is_dicom, is_nifti
 from hlip.scans.sequence import guess_sequence
 from hlip.study import Scan, Study
@@ -66,14 +68,14 @@ def import_table(
             f"{table}: the column {taken[0]} would overwrite the manifest's own; rename it (label: its classes)"
         )
     faults = Faults(table)
-    by_study = _by_study(rows, root, faults)
+    by_study, left_out = _by_study(rows, root, faults)
     known = {study_id: _of_study(group, options.tables.taxonomy, faults) for study_id, group in by_study.items()}
     faults.stop()
     extra = [name for name in columns if name not in ("study_id", *_OF_SCAN, *_OF_STUDY)]
     varying = {
         name for name in extra if any(len({row[name] for _, row in group if row[name]}) > 1 for group in by_study.values())
     }
-    studies, left_out = [], []
+    studies = []
     for study_id, group in tqdm(by_study.items(), unit="study", disable=not progress):
         scans, of_scan, lost = _scans(group, root, manifest.parent / "scans" / study_id, table)
         left_out += lost
@@ -88,31 +90,32 @@ def import_table(
         studies.append(Study(study_id, scans=tuple(scans), extra=fields, **known[study_id]))
     alone = sum(study.patient_id == study.study_id for study in studies)
     notes = [f"the patient of {alone} of {len(studies)} studies is not said: each {LEAK}"] if alone else []
-    if left_out and not studies and root == Path(os.path.abspath(table.parent)):
-        raise ImportingError(
-            f"{table}: no file is there, e.g. {left_out[0].path}; name the folder from which paths count: --root"
-        )
+    missing = [item.path for item in left_out if item.reason == "missing"]
+    if missing and not studies and root == Path(os.path.abspath(table.parent)):
+        raise ImportingError(f"{table}: no file is there, e.g. {missing[0]}; name the folder from which paths count: --root")
     return finish("table", studies, out, options, left_out, notes)
 
 
-def _by_study(rows: Sequence[Row], root: Path, faults: Faults) -> dict[str, list[Row]]:
-    """Rows of each study, in the table's order; rows that cannot be are faults."""
+def _by_study(rows: Sequence[Row], root: Path, faults: Faults) -> tuple[dict[str, list[Row]], list[LeftOut]]:
+    """Rows of each study, in the table's order; rows that belong to no study or name no file; rows that cannot be are faults."""
     found: defaultdict[str, list[Row]] = defaultdict(list)
     line_of: dict[str, int] = {}
+    left_out = []
     for line, row in rows:
         path = os.path.normpath(root / row["path"])
         if not row["study_id"]:
-            faults.add(line, "no study_id")
+            message = f"{faults.file}, line {line}: no study_id; where cells were merged in a spreadsheet, fill them down"
+            left_out.append(LeftOut(path if row["path"] else str(faults.file), "no_study_id", message))
         elif fault := id_fault(row["study_id"]):
             faults.add(line, fault)
         elif not row["path"]:
-            faults.add(line, "no path")
+            left_out.append(LeftOut(str(faults.file), "no_path", f"{faults.file}, line {line}: no path"))
         elif path in line_of:
             faults.add(line, f"{row['path']} stands already on line {line_of[path]}")
         else:
             line_of[path] = line
             found[row["study_id"]].append((line, row))
-    return dict(found)
+    return dict(found), left_out
 
 
 def _of_study(group: Sequence[Row], tree: Taxonomy | None, faults: Faults) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What the imports of studies share on their command lines: tables to join, splits to draw, a store to prepare at once.
 
 add_options(source) ... options_of(arguments) -> Options
+add_preparing(source, "mri") ... prepared(arguments, imports)            of an import without tables to join: a store at once, nothing else
 finish("bids", studies, out, options, left_out, notes) -> Imported      joined, split, written
 show(imported, options)                                                 printed, and prepared into OUT/store where asked
 """
@@ -8,10 +9,10 @@ show(imported, options)                                                 printed,
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from hlip.importing.outcome import Imported, LeftOut, manifest_file, write_import
 from hlip.importing.splits import split_studies
@@ -20,6 +21,13 @@ from hlip.study import Study
 
 if TYPE_CHECKING:
     from hlip.volume import VolumeSpec
+
+
+class Written(Protocol):
+    """What an import wrote; its text is printed."""
+
+    @property
+    def manifest(self) -> Path: ...
 
 
 @dataclass(frozen=True)
@@ -45,11 +53,39 @@ def add_options(source: argparse.ArgumentParser) -> None:
         "--splits", type=float, nargs=3, metavar=("TRAIN", "VAL", "TEST"), help="shares of the splits (default: 0.7 0.1 0.2)"
     )
     splits.add_argument("--seed", type=int, default=0, metavar="S", help="of the draw of splits (default: 0)")
-    preparing = source.add_argument_group("preparing")
-    preparing.add_argument(
-        "--prepare", metavar="SPEC", help="also prepare a store in OUT/store: mri, head_ct, chest_ct, ..., or a YAML file"
+    add_preparing(source)
+
+
+def add_preparing(source: argparse.ArgumentParser, spec: str = "", workers: str = "") -> None:
+    """Add --prepare and --workers to an import's command line.
+
+    Args:
+        spec: the one that suits what is imported.
+        workers: what the processes do before they prepare.
+    """
+    named = f"{spec}, or another, or a YAML file" if spec else "mri, head_ct, chest_ct, ..., or a YAML file"
+    before = f"{workers}, and that " if workers else ""
+    group = source.add_argument_group("preparing")
+    group.add_argument("--prepare", metavar="SPEC", help=f"also prepare a store, `store` beside the manifest: {named}")
+    group.add_argument(
+        "--workers", type=int, metavar="N", help=f"processes that {before}prepare (default: {workers and '1 and '}one a core)"
     )
-    preparing.add_argument("--workers", type=int, metavar="N", help="processes that prepare (default: one a core)")
+
+
+def prepared(arguments: argparse.Namespace, imports: Callable[[], Written]) -> None:
+    """Import, print what was imported, and prepare it as `add_preparing` parsed.
+
+    Raises:
+        ResourceError, SpecError: no such spec, or one with faults; before any work is done.
+    """
+    options = Options(spec=_spec_of(arguments), workers=arguments.workers)
+    show(imports(), options)
+
+
+def _spec_of(arguments: argparse.Namespace) -> VolumeSpec | None:
+    from hlip.volume import VolumeSpec
+
+    return VolumeSpec.load(arguments.prepare) if arguments.prepare else None
 
 
 def options_of(arguments: argparse.Namespace) -> Options:
@@ -58,9 +94,7 @@ def options_of(arguments: argparse.Namespace) -> Options:
     Raises:
         ResourceError, SpecError, TaxonomyError: no such spec or taxonomy, or one with faults; before any work is done.
     """
-    from hlip.volume import VolumeSpec
-
-    spec = VolumeSpec.load(arguments.prepare) if arguments.prepare else None
+    spec = _spec_of(arguments)
     shares = tuple(arguments.splits) if arguments.splits else None
     return Options(tables_of(arguments), shares, arguments.seed, spec, arguments.workers)
 
@@ -93,7 +127,7 @@ def finish(
     return write_import(source, studies, manifest, left_out, notes)
 
 
-def show(imported: Imported, options: Options) -> None:
+def show(imported: Written, options: Options) -> None:
     """Print what was imported; where a spec was given, prepare it and print that too."""
     print(imported)
     if options.spec is not None:

@@ -44,10 +44,7 @@ def draw_splits(studies: Sequence[Study], shares: Sequence[float], seed: int) ->
     """
     import numpy as np  # here, so that a command line that only describes itself is quick
 
-    if len(shares) != len(SPLITS) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
-        raise ImportingError(
-            f"splits {' '.join(map(str, shares))}: expected the shares of {', '.join(SPLITS)}, which sum up to 1"
-        )
+    check_shares(shares)
     patients = sorted({study.patient_id for study in studies})
     columns = {
         name: place for place, name in enumerate(sorted({label for study in studies for label in study.labels or ("",)}), 1)
@@ -70,6 +67,17 @@ def draw_splits(studies: Sequence[Study], shares: Sequence[float], seed: int) ->
         if not sizes[split] and sizes.max() > 1:
             home[next(place for place in order[::-1] if home[place] == sizes.argmax())] = split  # the smallest patient there
     return {patient: SPLITS[home[row[patient]]] for patient in patients}
+
+
+def check_shares(shares: Sequence[float]) -> None:
+    """
+    Raises:
+        ImportingError: shares that are not three parts of 1.
+    """
+    if len(shares) != len(SPLITS) or not min(shares) >= 0 or not abs(sum(shares) - 1) <= 1e-6:
+        raise ImportingError(
+            f"splits {' '.join(map(str, shares))}: expected the shares of {', '.join(SPLITS)}, which sum up to 1"
+        )
 
 
 def check_patients(studies: Sequence[Study], remedy: str) -> None:

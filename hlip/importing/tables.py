@@ -4,25 +4,27 @@
     --labels CSV     KEY and label (several parted by ;), or KEY and a column of 0 and 1 for each class
     --metadata CSV   KEY and any columns (sex, age, vendor, field_strength, split, ...), which go into the manifest
 
-KEY is a column study_id (or patient_id, which then holds for all studies of the patient). Tables are comma- or, called *.tsv, tab-separated.
+KEY is a column study_id (or patient_id, which then holds for all studies of the patient). `hlip.importing.table_files` reads them.
 
 Notable choices:
 - The faults of all tables are told at once, each with its line; the same fault on many lines is told once, with their number.
-- A row longer than the header is a fault: a report whose commas are not in quotes would otherwise lose its end silently.
+- An empty cell, -1 or nan says nothing of its class. A row of nothing else leaves its study without labels; in any other row the class
+  counts as absent, since a manifest knows all classes of a study or none. How often is said.
 - Metadata is joined first, so that patients it states are those by which the other tables are joined.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hlip.importing.outcome import ImportingError, some
+from hlip.importing.outcome import SHOWN, ImportingError
 from hlip.importing.splits import SPLIT_NAMES
+from hlip.importing.table_files import Faults, Row, read_table, require_columns
 from hlip.study import Study
 
 if TYPE_CHECKING:
@@ -34,11 +36,9 @@ KEYS = ("study_id", "patient_id")
 _IDENTIFIERS = (*KEYS, "accession_number")  # columns that are never a class, nor told
 RESERVED = ("scans", "sentences", "labels", "imported", "report")
 """Fields of a manifest that a column of metadata would overwrite."""
-_SHOWN_COLUMNS = 30  # of a table that lacks one
-_YES, _NO, _UNKNOWN = {"1", "1.0", "true", "yes"}, {"0", "0.0", "false", "no"}, {"", "-1", "-1.0", "nan"}
+YES, NO, UNKNOWN = {"1", "1.0", "true", "yes"}, {"0", "0.0", "false", "no"}, {"", "-1", "-1.0", "nan"}
+"""What a cell under a class may say, in lower case."""
 
-Row = tuple[int, dict[str, str]]
-"""Line number (of the row's first line) and cells of a table's row."""
 KeyOf = Callable[[Study, str], "str | Sequence[str]"]
 """What a study is called under a key column; of several names the first that a row has counts."""
 
@@ -58,7 +58,12 @@ def add_tables(source: argparse.ArgumentParser) -> None:
     """Add the options of `Tables` to an import's command line."""
     group = source.add_argument_group("tables beside the scans, joined by a column study_id or patient_id")
     group.add_argument("--reports", type=Path, metavar="CSV", help="report, or its sections (findings, impression, ...)")
-    group.add_argument("--labels", type=Path, metavar="CSV", help="label (several parted by ;), or a column of 0 and 1 a class")
+    group.add_argument(
+        "--labels",
+        type=Path,
+        metavar="CSV",
+        help="label (several parted by ;), or a column of 0 and 1 a class; -1 or nothing under one class counts as absent, and is told",
+    )
     group.add_argument("--metadata", type=Path, metavar="CSV", help="sex, age, vendor, split, ...: go into the manifest")
     group.add_argument("--taxonomy", metavar="T", help="a disease tree: labels become its classes by name, synonym or code")
 
@@ -69,66 +74,6 @@ def tables_of(arguments: argparse.Namespace) -> Tables:
 
     tree = Taxonomy.load(arguments.taxonomy) if arguments.taxonomy else None
     return Tables(arguments.reports, arguments.labels, arguments.metadata, tree)
-
-
-class Faults:
-    """What is wrong with a table: texts with their lines; the same text on many lines is one fault."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self._lines: dict[str, list[int]] = {}
-
-    def add(self, line: int, text: str) -> None:
-        self._lines.setdefault(text, []).append(line)
-
-    def __bool__(self) -> bool:
-        return bool(self._lines)
-
-    def __str__(self) -> str:
-        told = [
-            f"line {lines[0]}{f' and {len(lines) - 1} more' if len(lines) > 1 else ''}: {text}"
-            for text, lines in self._lines.items()
-        ]
-        return f"{self.file}: {len(told)} problem(s){some(told)}"
-
-    def stop(self) -> None:
-        """
-        Raises:
-            ImportingError: there is any.
-        """
-        if self:
-            raise ImportingError(str(self))
-
-
-def read_table(file: str | Path, needed: Sequence[str] = ()) -> list[Row]:
-    """Rows of a CSV or TSV in UTF-8, cells stripped; empty lines are passed over.
-
-    Raises:
-        ImportingError: missing, no such table, no row, a column twice, a needed column that is not there, or a row that is longer than
-            the header.
-    """
-    file = Path(file)
-    if not file.is_file():
-        raise ImportingError(f"{file}: no such table")
-    faults, rows = Faults(file), []
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.reader(lines, dialect="excel-tab" if file.suffix.lower() == ".tsv" else "excel")
-            columns = [name.strip() for name in next(reader, [])]
-            line = reader.line_num + 1
-            for cells in reader:
-                if len(cells) > len(columns) and any(cell.strip() for cell in cells[len(columns) :]):
-                    faults.add(line, f"{len(cells)} cells under {len(columns)} columns; put text with commas into quotes")
-                elif any(cell.strip() for cell in cells):
-                    rows.append((line, _cells(columns, cells)))
-                line = reader.line_num + 1
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ImportingError(f"{file}: no table in UTF-8 ({error}); save it as such") from error
-    _check_columns(file, columns, needed)
-    faults.stop()
-    if not rows:
-        raise ImportingError(f"{file}: holds no row")
-    return rows
 
 
 def join(
@@ -159,6 +104,26 @@ def join(
     if problems:
         raise ImportingError("\n".join(problems))
     return done, notes
+
+
+def check_tables(tables: Tables, keys: Sequence[str] = KEYS) -> None:
+    """What can be known of tables without studies: that they are there, their columns, their keys. For imports that work for hours before
+    they join.
+
+    Raises:
+        ImportingError: as `join`; all of them at once.
+    """
+    problems: list[str] = []
+    for file, add in ((tables.metadata, _metadata), (tables.reports, _report), (tables.labels, _labels)):
+        try:
+            if file is not None:
+                rows, faults = read_table(file), Faults(file)
+                _unique(_key(file, list(rows[0][1]), add, keys), rows, faults)
+                faults.stop()
+        except ImportingError as error:
+            problems.append(str(error))
+    if problems:
+        raise ImportingError("\n".join(problems))
 
 
 def put_together(sections: Mapping[str, str]) -> str:
@@ -193,22 +158,23 @@ def split_of(cell: str) -> str | None:
     return SPLIT_NAMES.get(cell.lower())
 
 
-def _cells(columns: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
-    filled = [*cells, *[""] * (len(columns) - len(cells))]
-    return {name: text.strip() for name, text in zip(columns, filled, strict=False) if name}
+def unknown_note(file: Path, said: Mapping[str, int], empty: int = 0) -> list[str]:
+    """What to tell of cells that say neither yes nor no of a class, beside others of their row that do.
 
-
-def _check_columns(file: Path, columns: Sequence[str], needed: Sequence[str]) -> None:
-    if twice := sorted({name for name in columns if name and columns.count(name) > 1}):
-        raise ImportingError(f"{file}: the column {twice[0]} stands there twice")
-    if missing := [name for name in needed if name not in columns]:
-        shown = ", ".join(columns[:_SHOWN_COLUMNS])
-        other = "; its cells seem to be parted by semicolons or tabs: save it with commas" if _parted_otherwise(columns) else ""
-        raise ImportingError(f"{file}: no column {' and '.join(missing)}; its columns are {shown}{other}")
-
-
-def _parted_otherwise(columns: Sequence[str]) -> bool:
-    return len(columns) == 1 and any(mark in columns[0] for mark in ";\t,")
+    Args:
+        said: class -> cells that say -1 or nan.
+        empty: cells without a word.
+    """
+    if not said and not empty:
+        return []
+    most = Counter(said).most_common(SHOWN)
+    which = ", ".join(f"{name} {count}" for name, count in most) + (", ..." if len(said) > len(most) else "")
+    parts = [f"-1 or nan, uncertain, {sum(said.values())} ({which})"] if said else []
+    parts += [f"empty {empty}"] if empty else []
+    return [
+        f"{file.name}: cells that leave a class open: {'; '.join(parts)}. A manifest cannot hold a single class as unknown: it is not among "
+        "the study's labels and counts as absent. To prevent that, empty the study's whole row: it then has no labels at all"
+    ]
 
 
 _Add = Callable[[Study, dict[str, str], str, "Taxonomy | None"], Study]
@@ -220,11 +186,7 @@ def _joined(
     """One table's part of `join`."""
     rows = read_table(file)
     columns = list(rows[0][1])
-    key = next((name for name in keys if name in columns), None)
-    if key is None:
-        _check_columns(file, columns, [f"{' or '.join(keys)} to join by"])
-        raise AssertionError
-    _CHECKS[add](file, columns)
+    key = _key(file, columns, add, keys)
     faults = Faults(file)
     by_key = _unique(key, rows, faults)
     done, met, bare = [], set(), 0
@@ -248,12 +210,22 @@ def _joined(
         there = f"{key} '{next(iter(by_key))}' there, '{example}' here" if studies else "there are no studies"
         raise ImportingError(f"{file}: no row meets a study ({there})")
     faults.stop()
-    notes = []
+    notes = _unknown(file, columns, [by_key[name][1] for name in met]) if add is _labels else []
     if unmet := len(by_key) - len(met):
         notes.append(f"{file.name}: {unmet} of {len(by_key)} rows meet no study")
     if bare:
         notes.append(f"{file.name}: {bare} of {len(studies)} studies have no row")
     return done, notes
+
+
+def _key(file: Path, columns: Sequence[str], add: _Add, keys: Sequence[str]) -> str:
+    """The column a table is joined by; all its columns are checked."""
+    key = next((name for name in keys if name in columns), None)
+    if key is None:
+        require_columns(file, columns, [f"{' or '.join(keys)} to join by"])
+        raise AssertionError
+    _CHECKS[add](file, columns)
+    return key
 
 
 def _unique(key: str, rows: Sequence[Row], faults: Faults) -> dict[str, Row]:
@@ -277,13 +249,28 @@ def _labels(study: Study, row: dict[str, str], key: str, tree: Taxonomy | None) 
     if "label" in row:
         return replace(study, labels=labels_of(row["label"], tree))
     columns = {name: text.lower() for name, text in row.items() if name not in _IDENTIFIERS}
-    odd = [name for name, text in columns.items() if text not in _YES | _NO | _UNKNOWN]
+    odd = [name for name, text in columns.items() if text not in YES | NO | UNKNOWN]
     if odd:
         raise ValueError(f"'{row[odd[0]]}' under {odd[0]} is neither 0 nor 1")
-    names = [name for name, text in columns.items() if text in _YES]
-    if not any(text in _YES | _NO for text in columns.values()):
+    names = [name for name, text in columns.items() if text in YES]
+    if not any(text in YES | NO for text in columns.values()):
         return replace(study, labels=None)
     return replace(study, labels=tuple(dict.fromkeys(tree.meant_by(name) if tree else name for name in names)))
+
+
+def _unknown(file: Path, columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> list[str]:
+    """`unknown_note` of rows that were joined."""
+    classes = [name for name in columns if name not in _IDENTIFIERS]
+    if "label" in classes:
+        return []
+    said: Counter[str] = Counter()
+    empty = 0
+    for row in rows:
+        silent = [name for name in classes if row[name].lower() in UNKNOWN]
+        if len(silent) < len(classes):
+            said.update(name for name in silent if row[name])
+            empty += sum(not row[name] for name in silent)
+    return unknown_note(file, said, empty)
 
 
 def _metadata(study: Study, row: dict[str, str], key: str, tree: Taxonomy | None) -> Study:

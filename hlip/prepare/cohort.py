@@ -16,6 +16,7 @@ from hlip.prepare.sources import absolute, is_done
 from hlip.prepare.summary import PrepareSummary
 from hlip.quality.collect import rows_of, write_quality
 from hlip.reports.cleaning import clean
+from hlip.reports.foreign import foreign
 from hlip.reports.spec import ReportSpec, stored_digest, write_report_spec
 from hlip.store import StoreError, StudyRecord, read_metadata, read_spec, skipped_file, study_file, write_index, write_spec
 from hlip.study import Study, read_manifest
@@ -168,6 +169,7 @@ def _finish(
     return PrepareSummary(
         store, len(studies), len(records), reused, sum(not record.report for record in records), len(rows) - skipped, skipped,
         dict(reasons.most_common()), flags, time.perf_counter() - started, shard,
+        foreign(studies, reports.patterns).note,
     )  # fmt: skip
 
 

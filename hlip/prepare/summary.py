@@ -28,6 +28,8 @@ class PrepareSummary:
     """Usable scans by flag; see `hlip.quality.flags.FLAGS`."""
     seconds: float = 0.0
     shard: tuple[int, int] | None = None
+    note: str = ""
+    """Of reports that look as if they were in another language."""
 
     def __str__(self) -> str:
         part = f"shard {self.shard[0]} of {self.shard[1]}: " if self.shard else ""
@@ -40,6 +42,7 @@ class PrepareSummary:
             lines.append(f"{self.scans_skipped} scans skipped: {_counts(self.reasons)}{table}")
         if self.studies_without_report:
             lines.append(f"{self.studies_without_report} studies have no report: not usable for contrastive training")
+        lines += [self.note] if self.note else []
         if self.flags:
             lines.append(f"to be looked at: {_counts(self.flags)}")
         if self.shard:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from hlip.reports.sentences import sentences_of
 from hlip.reports.spec import ReportSpec
 
 _LONGEST = 500  # characters of a sentence in which boilerplate is looked for
+_LONGEST_LINE = 150  # characters of a line that may be boilerplate as a whole
+_ESCAPED = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Line:
     section: str
     """Its header, lower case; "" before the first, and where sentences were given."""
     sentence: str
-    """As it is written."""
+    """As it is written, or as unescaped."""
     text: str
     """As it is kept; "" where it is left out."""
     reason: str = ""
@@ -44,12 +47,14 @@ def clean(report: str, sentences: Sequence[str], spec: ReportSpec) -> tuple[str,
 
 def keeps_all(spec: ReportSpec) -> bool:
     """Whether a spec changes nothing of a report."""
-    return not (spec.sections or spec.boilerplate or spec.leave_out) and spec.tokens == "keep"
+    return not (spec.sections or spec.boilerplate or spec.leave_out or spec.unescape) and spec.tokens == "keep"
 
 
 def lines(report: str, sentences: Sequence[str], spec: ReportSpec) -> list[Line]:
     """Every sentence of a study, in order, with what became of it."""
     language = spec.patterns
+    if spec.unescape:
+        report, sentences = unescaped(report), [unescaped(sentence) for sentence in sentences]
     if sentences:
         return [_line("", sentence, spec) for sentence in sentences]
     found = sections(report, language)
@@ -59,11 +64,44 @@ def lines(report: str, sentences: Sequence[str], spec: ReportSpec) -> list[Line]
     chosen = {name for name, kind in kinds.items() if not spec.sections or set(kind) & set(spec.sections)}
     if not chosen and spec.otherwise == "whole":
         chosen = {name for name, kind in kinds.items() if not kind} or set(found)
-    return [
-        _line(name, sentence, spec) if name in chosen else Line(name, sentence, "", "section")
-        for name, text in found.items()
-        for sentence in sentences_of(text, language)
-    ]
+    told: list[Line] = []
+    for name, text in found.items():
+        if name not in chosen:
+            told += [Line(name, sentence, "", "section") for sentence in sentences_of(text, language)]
+            continue
+        for part, reason in _parts(text, spec):
+            if reason:
+                told.append(Line(name, part, "", reason))
+            else:
+                told += [_line(name, sentence, spec) for sentence in sentences_of(part, language)]
+    return told
+
+
+def unescaped(text: str) -> str:
+    """A text without the marks of HTML for characters, and without U+FFFD: what stood there is lost."""
+    text = _ESCAPED.sub(lambda match: html.unescape(match[0]), text) if "&" in text else text
+    if "\ufffd" not in text:
+        return text
+    return re.sub(r"\ufffd+", " ", re.sub(r"(?<=\w)\ufffd+(?=\w)", "", text))
+
+
+def _parts(text: str, spec: ReportSpec) -> Iterator[tuple[str, str]]:
+    """(text, why it is left out) of a section: lines that are boilerplate as a whole, and what stands between them.
+
+    A name under a report has no full stop before it; as a sentence it would be one with the last of the report.
+    """
+    groups = _whole_lines(spec)
+    between: list[str] = []
+    for line in text.split("\n") if groups else [text]:
+        short = len(line) <= _LONGEST_LINE
+        reason = next((group for group, pattern in groups if short and pattern.search(line.strip())), "")
+        if reason:
+            yield "\n".join(between), ""
+            yield line.strip(), reason
+            between = []
+        else:
+            between.append(line)
+    yield "\n".join(between), ""
 
 
 def _line(section: str, sentence: str, spec: ReportSpec) -> Line:
@@ -91,6 +129,16 @@ def _tidy(text: str) -> str:
 @lru_cache(maxsize=64)
 def _left_out(spec: ReportSpec) -> tuple[tuple[str, re.Pattern[str]], ...]:
     return tuple(_compiled(spec))
+
+
+@lru_cache(maxsize=64)
+def _whole_lines(spec: ReportSpec) -> tuple[tuple[str, re.Pattern[str]], ...]:
+    known = spec.patterns.boilerplate_lines
+    return tuple(
+        (f"boilerplate {group}", re.compile("|".join(f"(?:{each})" for each in known[group])))
+        for group in spec.boilerplate
+        if group in known
+    )
 
 
 def _compiled(spec: ReportSpec) -> Iterator[tuple[str, re.Pattern[str]]]:

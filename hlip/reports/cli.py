@@ -15,7 +15,8 @@ def add_reports(commands: Any) -> None:
         "reports",
         help="show which sentences of a cohort's reports are kept, and why others are not",
         description="Read every report of MANIFEST by a report spec (sections, boilerplate, anonymisation tokens) and say what is kept "
-        "and what is left out. Nothing is changed; hlip prepare --reports SPEC does the same to a store.",
+        "and what is left out. Nothing is changed; hlip prepare --reports SPEC does the same to a store. "
+        "Cleaning is not de-identification: names and dates within sentences stay.",
     )
     command.add_argument("manifest", type=Path, metavar="MANIFEST", help="JSON lines, one study a line")
     command.add_argument(
@@ -24,16 +25,28 @@ def add_reports(commands: Any) -> None:
         metavar="SPEC",
         help=f"a YAML file or one of {', '.join(names('reports'))} (default: clean)",
     )
+    add_language(command)
     command.add_argument("--out", type=Path, metavar="CSV", help="also write every sentence with what became of it")
     command.add_argument("--examples", type=int, default=5, metavar="N", help="sentences shown for each reason (default: 5)")
     command.set_defaults(run=_run_reports)
+
+
+def add_language(command: argparse.ArgumentParser) -> None:
+    """Add --language, which a command hands to `ReportSpec.load`."""
+    command.add_argument(
+        "--language",
+        metavar="LANGUAGE",
+        help=f"of the reports: a YAML file or one of {', '.join(names('language'))} (default: the spec's)",
+    )
 
 
 def _run_reports(arguments: argparse.Namespace) -> None:
     from hlip.reports.preview import preview
     from hlip.reports.spec import ReportSpec
 
-    print(preview(arguments.manifest, ReportSpec.load(arguments.reports), arguments.out, arguments.examples))
+    print(
+        preview(arguments.manifest, ReportSpec.load(arguments.reports, arguments.language), arguments.out, arguments.examples)
+    )
 
 
 def add_label(commands: Any) -> None:
@@ -43,7 +56,8 @@ def add_label(commands: Any) -> None:
         help="mine labels from reports by rule: a starting point for a cohort without labels",
         description="Find the classes of TAXONOMY (names, synonyms, prompts) in the reports of MANIFEST, judge each by cues of negation, "
         "uncertainty and history, and write OUT, the manifest with labels where it had none, beside OUT's .evidence.csv, one row a name found, "
-        "to be audited. Where labels were given they stay, and precision, recall, F1 and kappa against them are printed.",
+        "to be audited. Where labels were given they stay, and precision, recall, F1 and kappa against them are printed. "
+        "Names of classes are the taxonomy's alone: for reports in another language give --language and a TAXONOMY with synonyms in it.",
     )
     command.add_argument("manifest", type=Path, metavar="MANIFEST", help="JSON lines, one study a line")
     command.add_argument("taxonomy", metavar="TAXONOMY", help=f"a YAML file or one of {', '.join(names('taxonomy'))}")
@@ -60,6 +74,7 @@ def add_label(commands: Any) -> None:
         metavar="SPEC",
         help=f"sentences that are read: a YAML file or one of {', '.join(names('reports'))} (default: clean, findings and impression)",
     )
+    add_language(command)
     command.add_argument("--overwrite", action="store_true", help="mined labels replace given ones")
     command.set_defaults(run=_run_label)
 
@@ -69,7 +84,7 @@ def _run_label(arguments: argparse.Namespace) -> None:
     from hlip.reports.spec import ReportSpec
     from hlip.taxonomy import Taxonomy
 
-    spec = ReportSpec.load(arguments.reports)
+    spec = ReportSpec.load(arguments.reports, arguments.language)
     tree = Taxonomy.load(arguments.taxonomy)
     print(
         label(arguments.manifest, tree, arguments.out, spec=spec, uncertain=arguments.uncertain, overwrite=arguments.overwrite)

@@ -97,9 +97,16 @@ class Reading:
                 continue
             if self._stopped(end, cue.start, "terminator", "verb"):
                 return None
+            if self._looks_ahead(cue) and self._stopped(end, cue.start, "comma"):
+                continue
             if not (before is not None and self._stopped(end, cue.start, "comma")):
                 return cue
         return None
+
+    def _looks_ahead(self, cue: Cue) -> bool:
+        """Whether the same words are a cue for what follows as well: "metastasis, less likely glioma"."""
+        both = ("negated_before", "negated_until_comma", "uncertain_before")
+        return cue.end < len(self.words) and any((other.start, other.end) == (cue.start, cue.end) for other in self._of(*both))
 
     def _side_by_side(self, cue: Cue, start: int, end: int) -> bool:
         first, last = (cue.end, start) if cue.end <= start else (end, cue.start)

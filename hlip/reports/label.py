@@ -28,6 +28,7 @@ from tqdm import tqdm
 from hlip.folders import write_atomically
 from hlip.reports.agreement import Agreement, agreement, mean
 from hlip.reports.cues import NEGATED, PRESENT
+from hlip.reports.foreign import foreign
 from hlip.reports.mining import COUNT_AS, Mention, Miner, labels_of, states
 from hlip.reports.spec import ReportSpec
 from hlip.study import Study, read_manifest, write_manifest
@@ -62,6 +63,8 @@ class Labelled:
     compared: int
     """Studies with given labels and a report."""
     agreement: tuple[Agreement, ...] = ()
+    note: str = ""
+    """Of reports that look as if they were in another language."""
 
     def __str__(self) -> str:
         found = ", ".join(f"{state} {count}" for state, count in self.mentions.items()) or "none"
@@ -75,6 +78,7 @@ class Labelled:
                 f"agreement with the given labels of {self.compared} studies ({self.agreement_file}):",
                 *_table(self.agreement),
             ]
+        lines += [self.note] if self.note else []
         lines.append("mined labels are a starting point: read some of the evidence before you train on them")
         return "\n".join(lines)
 
@@ -131,6 +135,7 @@ def label(
         mentions=dict(Counter(mention.state for mentions in found for mention in mentions).most_common()),
         compared=len(compared),
         agreement=tuple(rows),
+        note=foreign(studies, miner.spec.patterns).note,
     )  # fmt: skip
 
 

@@ -22,10 +22,13 @@ CUES = (
     "none", "negated_before", "negated_until_comma", "negated_after", "uncertain_before", "uncertain_after", "uncertain_around",
     "probable_before", "probable_after", "history_before", "family_before", "open_before",
 )  # fmt: skip
-_TEXT = ("headers", "abbreviations", "months", "single_letters_after", "tokens", "token_leads", "boilerplate")
+_TEXT = (
+    "headers", "abbreviations", "months", "after_ordinals", "openers", "single_letters_after", "tokens", "token_leads", "boilerplate",
+    "boilerplate_lines",
+)  # fmt: skip
 _WORDS = (
-    "spellings", "same", "articles", "gap", "neutral", "breaks", "too_general", "normal", "cues", "terminators", "clause_openers",
-    "history_ends", "verbs",
+    "spellings", "same", "same_names", "articles", "gap", "neutral", "breaks", "qualifiers", "too_general", "normal", "cues",
+    "terminators", "clause_openers", "history_ends", "verbs",
 )  # fmt: skip
 
 
@@ -42,19 +45,31 @@ class Language:
     """Kind of section -> the headers that open it."""
     abbreviations: dict[str, tuple[str, ...]]
     """`always`, `before_number`, `as_written`."""
+    function_words: tuple[str, ...] = ()
+    """By which reports in another language are told; see `hlip.reports.foreign`."""
     months: tuple[str, ...] = ()
+    after_ordinals: tuple[str, ...] = ()
+    """Words before which a number with a full stop is an ordinal, as before months: "3. Ventrikel"."""
+    openers: tuple[str, ...] = ()
+    """Words that begin a sentence even behind an abbreviation, where they begin with a capital."""
     single_letters_after: tuple[str, ...] = ()
     tokens: tuple[str, ...] = ()
     """Regular expressions of anonymisation tokens."""
     token_leads: tuple[str, ...] = ()
     boilerplate: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Group -> regular expressions."""
+    """Group -> regular expressions, found anywhere in a sentence, in any letters."""
+    boilerplate_lines: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Group -> regular expressions of whole lines, in letters as they are written: names have capitals."""
     spellings: dict[str, str] = field(default_factory=dict)
     same: dict[str, str] = field(default_factory=dict)
+    same_names: dict[str, str] = field(default_factory=dict)
+    """A name of a disease -> the name, as a taxonomy may have it, that means the same."""
     articles: tuple[str, ...] = ()
     gap: int = 0
     neutral: tuple[str, ...] = ()
     breaks: tuple[str, ...] = ()
+    qualifiers: tuple[str, ...] = ()
+    """First words of a name that may stand behind it, after a comma."""
     too_general: tuple[str, ...] = ()
     normal: tuple[str, ...] = ()
     cues: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -65,7 +80,7 @@ class Language:
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Language:
-        """A built-in language (`english`) or a YAML file like it.
+        """A built-in language (`english`, `german`) or a YAML file like it.
 
         Raises:
             ResourceError: no such name or file.
@@ -79,7 +94,7 @@ class Language:
         """The language of a parsed file; `source` is what errors name."""
         if not isinstance(content, Mapping):
             raise LanguageError(f"{source}: expected a mapping, not {type(content).__name__}")
-        known = {"name", *_TEXT, *_WORDS}
+        known = {"name", "function_words", *_TEXT, *_WORDS}
         if unknown := sorted(map(str, set(content) - known)):
             raise LanguageError(f"{source}: unknown entry {', '.join(unknown)} (known: {', '.join(sorted(known))})")
         if missing := [key for key in ("name", "headers", "abbreviations") if key not in content]:
@@ -126,11 +141,11 @@ def _plain(key: str, value: Any) -> Any:
         if type(value) is not int or value < 0:
             raise LanguageError(f"gap: {value!r} is no count of words")
         return value
-    if key in ("spellings", "same"):
+    if key in ("spellings", "same", "same_names"):
         if not isinstance(value, Mapping):
             raise LanguageError(f"{key}: expected word: word")
         return {str(old).lower(): str(new).lower() for old, new in value.items()}
-    if key in ("headers", "abbreviations", "boilerplate", "cues"):
+    if key in ("headers", "abbreviations", "boilerplate", "boilerplate_lines", "cues"):
         if not isinstance(value, Mapping):
             raise LanguageError(f"{key}: expected a mapping of lists")
         return {str(kind): _list(f"{key}.{kind}", items, _is_regex(key), kind == "as_written") for kind, items in value.items()}
@@ -138,7 +153,7 @@ def _plain(key: str, value: Any) -> Any:
 
 
 def _is_regex(key: str) -> bool:
-    return key in ("tokens", "boilerplate", "normal")
+    return key in ("tokens", "boilerplate", "boilerplate_lines", "normal")
 
 
 def _list(key: str, items: Any, regex: bool, as_written: bool = False) -> tuple[str, ...]:

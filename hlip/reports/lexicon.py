@@ -2,11 +2,12 @@
 
 Words may stand between the words of a name ("acute [left middle cerebral artery territory] infarct"), if they are no words of another name
 and no word that joins or parts (configs/language: gap, neutral, breaks). Of names that overlap the one with more words counts, of equals
-that of the deeper class.
+that of the deeper class. A word such as `acute` may stand behind the name as well, after a comma ("hematoma, subacute"; qualifiers).
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 
@@ -54,7 +55,24 @@ class Lexicon:
                 seen.add((key, item.name))
                 self._by_first.setdefault(key[0], []).append((key, item.name, term))
                 vocabulary |= set(key)
+        self._add_same_names()
+        qualifiers = {words(word, language)[0].normal for word in language.qualifiers}
+        self._behind: dict[str, list[tuple[tuple[str, ...], str, str]]] = {}
+        for key, name, term in itertools.chain.from_iterable(self._by_first.values()):
+            if len(key) > 1 and key[0] in qualifiers:
+                self._behind.setdefault(key[1], []).append((key, name, term))
         self._no_gap = (vocabulary - {words(word, language)[0].normal for word in language.neutral}) | set(language.breaks)
+
+    def _add_same_names(self) -> None:
+        """Names that the language knows for what the tree calls otherwise, where no class has them of its own."""
+        known: dict[tuple[str, ...], list[tuple[str, str]]] = {}
+        for keys in self._by_first.values():
+            for key, name, term in keys:
+                known.setdefault(key, []).append((name, term))
+        for other, meant in self._language.same_names.items():
+            key, target = (tuple(w.normal for w in words(text, self._language)) for text in (other, meant))
+            if key not in known:
+                self._by_first.setdefault(key[0], []).extend((key, name, term) for name, term in known.get(target, ()))
 
     def find(self, sentence: str, among: list[Word]) -> list[Found]:
         """The names in a sentence, in order; a statement that all is normal is one of the normal class, with no place."""
@@ -63,6 +81,12 @@ class Lexicon:
             for start, word in enumerate(among)
             for key, name, term in self._by_first.get(word.normal, ())
             if (places := self._match(key, among, start))
+        ]
+        candidates += [
+            Found(name, term, places)
+            for start, word in enumerate(among)
+            for key, name, term in self._behind.get(word.normal, ())
+            if (places := self._match_behind(key, among, start))
         ]
         candidates.sort(key=lambda found: (-len(found.places), -self._level[found.name], found.places[-1] - found.places[0]))
         kept: list[Found] = []
@@ -76,6 +100,14 @@ class Lexicon:
                     kept.append(Found(self._normal, match[0].strip(), ()))
                     break
         return sorted(kept, key=lambda found: found.places)
+
+    def _match_behind(self, key: tuple[str, ...], among: list[Word], start: int) -> tuple[int, ...]:
+        """Places of a term whose first word stands behind it, alone between a comma and the next mark or the end; or nothing."""
+        places = self._match(key[1:], among, start)
+        comma, first = (places[-1] + 1, places[-1] + 2) if places else (0, len(among))
+        if first >= len(among) or among[comma].written != "," or among[first].normal != key[0]:
+            return ()
+        return (*places, first) if first + 1 == len(among) or among[first + 1].is_mark else ()
 
     def _match(self, key: tuple[str, ...], among: list[Word], start: int) -> tuple[int, ...]:
         """Places of a term's words from `start` on, or nothing."""

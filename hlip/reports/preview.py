@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hlip.reports.cleaning import lines
+from hlip.reports.foreign import foreign
 from hlip.reports.spec import ReportSpec
 from hlip.study import read_manifest
 
@@ -31,6 +32,8 @@ class Preview:
     """Header -> studies that have it."""
     examples: dict[str, tuple[str, ...]]
     """Reason -> the most frequent sentences, with their counts."""
+    note: str = ""
+    """Of reports that look as if they were in another language."""
 
     def __str__(self) -> str:
         headers = ", ".join(f"{name or '(before the first header)'} {count}" for name, count in self.sections.items()) or "none"
@@ -41,7 +44,7 @@ class Preview:
         ]
         for reason, count in self.left_out.items():
             text += [f"left out, {reason}: {count}", *(f"    {example}" for example in self.examples[reason])]
-        return "\n".join(text)
+        return "\n".join([*text, *filter(None, [self.note])])
 
 
 def preview(manifest: str | Path, spec: ReportSpec, table: str | Path | None = None, examples: int = 5) -> Preview:
@@ -82,4 +85,5 @@ def preview(manifest: str | Path, spec: ReportSpec, table: str | Path | None = N
         {reason: count.total() for reason, count in sorted(reasons.items())},
         dict(headers.most_common()),
         {reason: tuple(f"{n} x {text}" for text, n in count.most_common(examples)) for reason, count in reasons.items()},
+        foreign(studies, spec.patterns).note,
     )  # fmt: skip

@@ -19,9 +19,9 @@ from hlip.reports.language import Language, english
 from hlip.reports.sections import sections
 
 _ITEM = re.compile(r"^[ \t]*(?:\(?\d{1,2}[.)-][ \t]+|[-*\u2022\u2013][ \t]+|[a-z]\)[ \t]+)", re.MULTILINE)
-_INLINE_ITEM = re.compile(r"(?<=[.;:!?])[ \t]+\(?\d{1,2}[.)-][ \t]+(?=[A-Z])")
+_INLINE_ITEM = re.compile(r"(?<=[.;:!?])[ \t]+\(?\d{1,2}[.)-][ \t]+(?=[A-Z\u00c0-\u00d6\u00d8-\u00de])")
 _GLUED = re.compile(r"(?<=[a-z]{3}[.!?])(?=(?:No|The|There|Normal|Mild|[A-Z][a-z]{3,})\b(?!\.))")  # "mass.No shift"
-_STOP = re.compile(r"(?<![.!?])(?P<stop>[.!?]+)(?P<close>[\"')\]]*) (?=[\"'(\[<_]*[A-Z0-9_])")
+_STOP = re.compile(r"(?<![.!?])(?P<stop>[.!?]+)(?P<close>[\"')\]]*) (?=[\"'(\[<_]*[A-Z\u00c0-\u00d6\u00d8-\u00de0-9_])")
 _ANY_STOP = re.compile(r"(?<![.!?])(?P<stop>[.!?]+)(?P<close>[\"')\]]*) (?=[\"'(\[<_]*\w)")
 
 
@@ -44,7 +44,7 @@ def sentences_of(text: str, language: Language) -> list[str]:
 def _sentences(text: str, language: Language) -> list[str]:
     """One paragraph on one line -> its sentences."""
     text = _GLUED.sub(" ", text)
-    small = text[:1].islower() and not re.search(r"[.!?] [A-Z]", text)
+    small = text[:1].islower() and not re.search(r"[.!?] [A-Z\u00c0-\u00d6\u00d8-\u00de]", text)
     parts, start = [], 0
     for match in (_ANY_STOP if small else _STOP).finditer(text):
         last, word = _words_before(text, start, match.start())
@@ -70,6 +70,8 @@ def _no_end(word: str, last: str, follows: str, language: Language) -> bool:
     always, numbered, as_written = _abbreviations(language)
     word = word.lstrip("\"'([")
     bare = word.lower()
+    if follows[:1].isupper() and follows.rstrip(",;:").lower() in language.openers:
+        return False
     if bare in as_written:
         return word in as_written[bare] or (word.islower() and not last[-1:].isdigit())
     if bare in always:
@@ -79,7 +81,8 @@ def _no_end(word: str, last: str, follows: str, language: Language) -> bool:
     if re.fullmatch(r"[A-Z]", word):
         return not (last[-1:].isdigit() or last in language.single_letters_after)
     if re.fullmatch(r"\d{1,2}", word):  # "3. Mai 2020", and the number of a list
-        return not last or follows.lower() in language.months
+        behind = follows.rstrip(".,;:)").lower()
+        return not last or follows.lower() in language.months or behind in language.after_ordinals
     return False
 
 

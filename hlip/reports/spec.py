@@ -1,12 +1,15 @@
 """`ReportSpec`: how a report becomes the sentences that a model is trained on, from YAML, with a digest.
 
-    language: english                      # configs/language, or a file like it
+    language: english                      # configs/language (english, german), or a file like it
     sections: [findings, impression]       # kinds of section that are kept ([both]: these two); default: all
     otherwise: whole                       # a report that has none of them: the whole of it, or nothing
     boilerplate: [signature, dictation]    # groups of the language file whose sentences are left out; default: none
     leave_out: ["^MRI of"]                 # further sentences, as regular expressions
     tokens: keep                           # anonymisation tokens: keep, remove (the token and its preposition) or leave_out (the sentence)
+    unescape: false                        # &amp; and the like become characters, characters lost in decoding (U+FFFD) go
 
+Cleaning is not de-identification: it leaves out lines and sentences that are signatures, greetings and the like, and anonymisation tokens;
+names and dates within other sentences stay as they are.
 Text before the first header counts as findings where no header says findings. A store says in report_spec.json how its text was made.
 """
 
@@ -53,6 +56,8 @@ class ReportSpec:
     """Regular expressions, searched in a sentence in any letters: sentences that are left out as well."""
     tokens: str = "keep"
     """Anonymisation tokens: `keep`, `remove` (the token alone), `leave_out` (its whole sentence)."""
+    unescape: bool = False
+    """Whether characters that HTML writes as `&amp;` are read as such, and U+FFFD is taken away."""
 
     def __post_init__(self) -> None:
         for name in ("sections", "boilerplate", "leave_out"):
@@ -79,6 +84,8 @@ class ReportSpec:
                 faults.append(f"leave_out: {pattern!r} is no regular expression ({error})")
         if self.otherwise not in ("whole", "nothing"):
             faults.append(f"otherwise: '{self.otherwise}' is neither whole nor nothing")
+        if not isinstance(self.unescape, bool):
+            faults.append(f"unescape: '{self.unescape}' is neither true nor false")
         if self.tokens not in _TOKENS:
             faults.append(f"tokens: '{self.tokens}' is none of {', '.join(_TOKENS)}")
         return faults
@@ -89,15 +96,21 @@ class ReportSpec:
         return Language.load(self.language)
 
     @classmethod
-    def load(cls, name_or_path: str | Path) -> ReportSpec:
+    def load(cls, name_or_path: str | Path, language: str | None = None) -> ReportSpec:
         """A built-in spec (as_written, clean, impression) or a YAML file of one's own.
+
+        Args:
+            language: name or path of a language file that is taken instead of the spec's.
 
         Raises:
             ResourceError: no such name or file. ReportSpecError, LanguageError: unknown or impossible setting.
         """
         path = resources.find("reports", name_or_path)
         try:
-            return cls.from_dict(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+            settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            if language and isinstance(settings, Mapping):
+                settings = {**settings, "language": language}
+            return cls.from_dict(settings)
         except (ReportSpecError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise ReportSpecError(f"{path}: {error}") from error
 
@@ -114,6 +127,8 @@ class ReportSpec:
     def digest(self) -> str:
         """Same digest = same sentences of the same report. 16 hex digits; the language's patterns count, not its name."""
         content = asdict(self) | {"language": self.patterns.digest(), "revision": _REVISION}
+        if not self.unescape:
+            del content["unescape"]  # so that specs from before keep their digest
         content |= {name: sorted(content[name]) for name in ("sections", "boilerplate", "leave_out")}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,6 +10,7 @@ from functools import lru_cache
 from hlip.reports.language import Language
 
 _WORD = re.compile(r"\d+(?:[.,]\d+)+|\w+(?:['\u2019]\w+)?|[^\w\s]")
+_CHOICE = re.compile(r"\(([^()]*)\)")
 _INSIDE = re.compile(r"(?<=\w)[-/](?=\w)")  # "extra-axial" and "extra axial" are the same words, h/o is h and o
 
 
@@ -54,18 +56,25 @@ def _normal(word: str, language: Language) -> str:
     return language.same.get(word, word)
 
 
+def expanded(phrase: str) -> list[str]:
+    """The phrases that one with choices stands for: "no (new |)mass" is "no new mass" and "no mass"."""
+    parts = [part.split("|") if place % 2 else [part] for place, part in enumerate(_CHOICE.split(phrase))]
+    return [" ".join("".join(chosen).split()) for chosen in itertools.product(*parts)]
+
+
 class Phrases:
     """Phrases found in words from left to right, the longest first; a word belongs to one phrase."""
 
     def __init__(self, phrases: dict[str, tuple[str, ...]], language: Language) -> None:
         """
         Args:
-            phrases: kind -> phrases. One phrase may be of several kinds.
+            phrases: kind -> phrases, which may have choices. One phrase may be of several kinds.
         """
         self._kinds: dict[tuple[str, ...], list[str]] = {}
         for kind, items in phrases.items():
-            for item in items:
-                self._kinds.setdefault(tuple(word.written for word in words(item, language)), []).append(kind)
+            for item in itertools.chain.from_iterable(map(expanded, items)):
+                kinds = self._kinds.setdefault(tuple(word.written for word in words(item, language)), [])
+                kinds += [kind] if kind not in kinds else []
         self._longest: dict[str, int] = {}
         for key in self._kinds:
             self._longest[key[0]] = max(self._longest.get(key[0], 0), len(key))

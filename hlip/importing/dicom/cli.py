@@ -17,7 +17,8 @@ def add_dicom(sources: Any) -> None:
         description="Group every DICOM file below FOLDER by study and series, leave out what is no scan (localizers, derived maps, secondary "
         "captures, reports), name the sequences, convert to NIfTI. Ids are salted hashes; no name, date or UID is written. Free text is "
         "not de-identified. Tables are keyed by the hospital's StudyInstanceUID (study_id), PatientID (patient_id) or accession_number, and "
-        "joined before hashing. Intermediate files lie in the system's temporary folder (TMPDIR). Started again it converts only studies "
+        "joined before hashing; they are checked before any file is read. "
+        "Intermediate files lie in the system's temporary folder (TMPDIR). Started again it converts only studies "
         "whose files changed.",
     )
     source.add_argument("folder", type=Path, metavar="FOLDER", help="any tree; file names do not matter")
@@ -25,7 +26,10 @@ def add_dicom(sources: Any) -> None:
         "out", type=Path, metavar="OUT", help="folder to write: manifest.jsonl, studies/, series.csv, left_out.csv"
     )
     source.add_argument(
-        "--salt", type=Path, metavar="FILE", help="secret of the hashed ids, drawn if there is none (default: OUT/salt.key)"
+        "--salt",
+        type=Path,
+        metavar="FILE",
+        help="secret of the hashed ids, drawn if there is none (default: OUT.salt.key, beside OUT; never pass it on with OUT)",
     )
     source.add_argument("--keep-ids", action="store_true", help="StudyInstanceUID and PatientID as they are, for public data")
     add_options(source)

@@ -79,6 +79,12 @@ class Converted:
         return Converted(self.data[..., number], self.affine, self.slope, self.inter)
 
 
+def turned(values: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Bright for dark, between the lowest and the highest value; the type stays."""
+    wide = np.dtype(np.int64 if np.issubdtype(values.dtype, np.integer) else np.float64)
+    return (values.min().astype(wide) + values.max().astype(wide) - values).astype(values.dtype)
+
+
 def program() -> str:
     """The converter's place.
 

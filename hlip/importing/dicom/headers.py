@@ -2,14 +2,14 @@
 
 Notable choices:
 - A file is DICOM by its mark, or, where an export cut the first 132 bytes off, by beginning with a tag of group 0002 or 0008.
-- Of an enhanced multi-frame object the shared functional groups and the first frame speak for all; its converter reads the rest.
+- Of an enhanced multi-frame object every frame is a slice of its own, see `hlip.importing.dicom.frames`.
+- Of a zip archive that cannot be opened as a whole, what remains readable is read, see `hlip.importing.dicom.archives`.
 - An uncompressed file shorter than its pixels is marked as damaged here: it costs nothing, and no converter would tell which it was.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,8 +26,11 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, Implic
 from tqdm import tqdm
 
 from hlip.importing.dicom.bvalues import PRIVATE_TAGS, b_value_of
+from hlip.importing.dicom.frames import frames_of
+from hlip.importing.dicom.kinds import IMAGES
 from hlip.importing.dicom.people import age_of, model_of, sex_of, vendor_of
 from hlip.importing.dicom.tags import Slice, Stack, Unread
+from hlip.importing.dicom.values import first_of, number_of, numbers_of, one_of, rounded, tesla_of, text_of, texts_of, whole_of
 from hlip.importing.dicom.walk import Found
 from hlip.importing.outcome import ImportingError
 
@@ -123,100 +126,104 @@ def quiet_pydicom() -> Iterator[None]:
 
 
 def read_chunk(files: Iterable[Found]) -> list[Slice | Unread]:
-    """One record a file; what is no image file at all (DICOMDIR) is passed over."""
+    """One record a file, or a frame; what is no image file at all (DICOMDIR) is passed over."""
     read: list[Slice | Unread] = []
     with ExitStack() as stack:
         stack.enter_context(quiet_pydicom())
         archives: dict[str, zipfile.ZipFile] = {}
         for file in files:
             try:
-                if file.member and file.path not in archives:
+                whole = bool(file.member) and file.header_at is None
+                if whole and file.path not in archives:
                     archives[file.path] = stack.enter_context(zipfile.ZipFile(file.path))
-                with archives[file.path].open(file.member) if file.member else file.open() as stream:
-                    found = read_one(file, cast(BinaryIO, stream))
+                with archives[file.path].open(file.member) if whole else file.open() as stream:
+                    found: Sequence[Slice | Unread] = read_one(file, cast(BinaryIO, stream))
             except PermissionError:
-                found = Unread(file, "no_permission", _kind(file))
+                found = [Unread(file, "no_permission", _kind(file))]
             except Exception:  # a hostile header: any error of any library
-                found = Unread(file, "damaged", _kind(file))
-            if found is not None:
-                read.append(found)
+                found = [Unread(file, "damaged", _kind(file))]
+            read += found
     return read
 
 
-def read_one(file: Found, stream: BinaryIO) -> Slice | Unread | None:
-    """The record of one open file; `None` of a DICOMDIR."""
+def read_one(file: Found, stream: BinaryIO) -> Sequence[Slice | Unread]:
+    """The record of one open file, one a frame of an enhanced object; none of a DICOMDIR."""
     start = stream.read(132)
     if start[128:] != b"DICM" and start[:4] not in (b"\x08\0\0\0", b"\x08\0\x05\0", b"\x08\0\x08\0", b"\x02\0\0\0"):
-        return Unread(file, "not_dicom", _kind(file))
+        # of an archive that opens only its members are listed
+        reason = "damaged_archive" if _kind(file) == ".zip" and start[:4] == b"PK\3\4" and not file.member else "not_dicom"
+        return [Unread(file, reason, _kind(file))]
     stream.seek(0)
     data = pydicom.dcmread(stream, stop_before_pixels=True, force=True, specific_tags=_TAGS)
     sop_class = UID(str(data.get("SOPClassUID", "")))
     if sop_class.name == "Media Storage Directory Storage" or "DirectoryRecordSequence" in data:
-        return None
+        return []
     if data.file_meta.get("MediaStorageSOPClassUID", "") == "1.2.840.10008.1.3.10":
-        return None
+        return []
     if not (data.get("StudyInstanceUID") and data.get("SeriesInstanceUID")):
-        return Unread(file, "no_uid" if sop_class else "damaged", _kind(file))
-    return _slice(file, data, stream.tell())
+        return [Unread(file, "no_uid" if sop_class else "damaged", _kind(file))]
+    return _slices(file, data, stream.tell())
 
 
-def _slice(file: Found, data: Dataset, pixels_at: int) -> Slice:
-    frames = max(1, int(_number(data, "NumberOfFrames") or 1))
+def _slices(file: Found, data: Dataset, pixels_at: int) -> list[Slice]:
+    frames = max(1, int(number_of(data, "NumberOfFrames") or 1))
     groups = _groups(data)
     stack = _stack(data, groups)
-    bits = int(_number(data, "BitsAllocated") or 0)
-    samples = int(_number(data, "SamplesPerPixel") or 1)
+    bits = int(number_of(data, "BitsAllocated") or 0)
+    samples = int(number_of(data, "SamplesPerPixel") or 1)
     syntax = data.file_meta.get("TransferSyntaxUID")
     plain = syntax is None or UID(str(syntax)) in _PLAIN
     deflated = syntax is not None and UID(str(syntax)).is_deflated  # its place of the pixels is none of the file
     needed = stack.rows * stack.columns * bits * samples * frames // 8 if plain else 1
-    position = _numbers(_first(groups, "PlanePositionSequence", "ImagePositionPatient") or data.get("ImagePositionPatient"))
-    return Slice(
-        stack, file, _text(data, "SOPInstanceUID"), position if len(position) == 3 else None,
-        int(_number(data, "InstanceNumber") or 0), _number(data, "TemporalPositionIdentifier"),
-        _number(data, "AcquisitionNumber"), _number(data, "TriggerTime"), frames, _b_values(data, stack),
-        deflated or file.size - pixels_at >= needed,
+    position = numbers_of(first_of(groups, "PlanePositionSequence", "ImagePositionPatient") or data.get("ImagePositionPatient"))
+    piece = Slice(
+        stack, file, text_of(data, "SOPInstanceUID"), position if len(position) == 3 else None,
+        int(number_of(data, "InstanceNumber") or 0), number_of(data, "TemporalPositionIdentifier"),
+        number_of(data, "AcquisitionNumber"), number_of(data, "TriggerTime"), frames,
+        () if stack.b_value is None else (stack.b_value,), deflated or file.size - pixels_at >= needed,
     )  # fmt: skip
+    return frames_of(piece, data) if stack.enhanced and stack.sop_class in IMAGES else [piece]
 
 
 def _stack(data: Dataset, groups: list[Dataset]) -> Stack:
-    vendor = vendor_of(_text(data, "Manufacturer"))
-    echo = _first(groups, "MREchoSequence", "EffectiveEchoTime") or data.get("EchoTime")
-    repetition = _first(groups, "MRTimingAndRelatedParametersSequence", "RepetitionTime") or data.get("RepetitionTime")
-    inversion = _first(groups, "MRModifierSequence", "InversionTimes") or data.get("InversionTime")
-    b_value = _first(groups, "MRDiffusionSequence", "DiffusionBValue")
-    spacing = _numbers(_first(groups, "PixelMeasuresSequence", "PixelSpacing") or data.get("PixelSpacing"))
-    orientation = _numbers(
-        _first(groups, "PlaneOrientationSequence", "ImageOrientationPatient") or data.get("ImageOrientationPatient")
+    vendor = vendor_of(text_of(data, "Manufacturer"))
+    echo = first_of(groups, "MREchoSequence", "EffectiveEchoTime") or data.get("EchoTime")
+    repetition = first_of(groups, "MRTimingAndRelatedParametersSequence", "RepetitionTime") or data.get("RepetitionTime")
+    inversion = first_of(groups, "MRModifierSequence", "InversionTimes") or data.get("InversionTime")
+    b_value = first_of(groups, "MRDiffusionSequence", "DiffusionBValue")
+    spacing = numbers_of(first_of(groups, "PixelMeasuresSequence", "PixelSpacing") or data.get("PixelSpacing"))
+    orientation = numbers_of(
+        first_of(groups, "PlaneOrientationSequence", "ImageOrientationPatient") or data.get("ImageOrientationPatient")
     )
     agents = data.get("ContrastBolusAgentSequence") or ()
     return Stack(
-        _text(data, "StudyInstanceUID"), _text(data, "SeriesInstanceUID"), _text(data, "PatientID"),
-        _text(data, "AccessionNumber"), _whole(_number(data, "SeriesNumber")), _text(data, "SOPClassUID"),
-        _text(data, "Modality").upper(), tuple(word.upper() for word in _texts(data, "ImageType")),
-        _text(data, "SeriesDescription"), _text(data, "ProtocolName"),
-        _text(data, "SequenceName") or _text(data, "PulseSequenceName"), _scanning(data), _texts(data, "SequenceVariant"),
-        _rounded(_one(echo), 1), _rounded(_one(repetition), 0), _rounded(_one(inversion), 0),
-        _rounded(_number(data, "FlipAngle"), 0), _one(b_value) if b_value is not None else b_value_of(data, vendor),
-        _text(data, "ContrastBolusAgent") or ("agent" if len(agents) else ""),
-        _text(data, "AngioFlag").upper() == "Y" or _text(data, "TimeOfFlightContrast").upper() == "YES",
-        "\\".join(_texts(data, "ConvolutionKernel")), vendor, model_of(_text(data, "ManufacturerModelName")),
-        _tesla(_number(data, "MagneticFieldStrength")), sex_of(_text(data, "PatientSex")), age_of(data),
-        _text(data, "FrameOfReferenceUID"), int(_number(data, "Rows") or 0), int(_number(data, "Columns") or 0),
+        text_of(data, "StudyInstanceUID"), text_of(data, "SeriesInstanceUID"), text_of(data, "PatientID"),
+        text_of(data, "AccessionNumber"), whole_of(number_of(data, "SeriesNumber")), text_of(data, "SOPClassUID"),
+        text_of(data, "Modality").upper(), tuple(word.upper() for word in texts_of(data, "ImageType")),
+        text_of(data, "SeriesDescription"), text_of(data, "ProtocolName"),
+        text_of(data, "SequenceName") or text_of(data, "PulseSequenceName"), _scanning(data), texts_of(data, "SequenceVariant"),
+        rounded(one_of(echo), 1), rounded(one_of(repetition), 0), rounded(one_of(inversion), 0),
+        rounded(number_of(data, "FlipAngle"), 0), one_of(b_value) if b_value is not None else b_value_of(data, vendor),
+        text_of(data, "ContrastBolusAgent") or ("agent" if len(agents) else ""),
+        text_of(data, "AngioFlag").upper() == "Y" or text_of(data, "TimeOfFlightContrast").upper() == "YES",
+        "\\".join(texts_of(data, "ConvolutionKernel")) or str(first_of(groups, "CTReconstructionSequence", "ConvolutionKernel") or ""),
+        vendor, model_of(text_of(data, "ManufacturerModelName")),
+        tesla_of(number_of(data, "MagneticFieldStrength")), sex_of(text_of(data, "PatientSex")), age_of(data),
+        text_of(data, "FrameOfReferenceUID"), int(number_of(data, "Rows") or 0), int(number_of(data, "Columns") or 0),
         cast("tuple[float, float]", tuple(round(step, 6) for step in spacing)) if len(spacing) == 2 else (0.0, 0.0),
         tuple(round(way, 6) + 0.0 for way in orientation) if len(orientation) == 6 else (),
-        _text(data, "PhotometricInterpretation").upper() in ("", "MONOCHROME1", "MONOCHROME2")
-        and int(_number(data, "SamplesPerPixel") or 1) == 1,
-        _text(data, "BurnedInAnnotation").upper() == "YES",
-        bool(groups),
+        text_of(data, "PhotometricInterpretation").upper() in ("", "MONOCHROME1", "MONOCHROME2")
+        and int(number_of(data, "SamplesPerPixel") or 1) == 1,
+        text_of(data, "BurnedInAnnotation").upper() == "YES",
+        bool(groups), text_of(data, "PhotometricInterpretation").upper() == "MONOCHROME1",
     )  # fmt: skip
 
 
 def _scanning(data: Dataset) -> tuple[str, ...]:
     """ScanningSequence, or the same of an enhanced object's own tags."""
-    words = {"SPIN": ("SE",), "GRADIENT": ("GR",), "BOTH": ("SE", "GR")}.get(_text(data, "EchoPulseSequence").upper(), ())
-    inverted = ("IR",) if _text(data, "InversionRecovery").upper() == "YES" else ()
-    return tuple(word.upper() for word in _texts(data, "ScanningSequence")) or words + inverted
+    words = {"SPIN": ("SE",), "GRADIENT": ("GR",), "BOTH": ("SE", "GR")}.get(text_of(data, "EchoPulseSequence").upper(), ())
+    inverted = ("IR",) if text_of(data, "InversionRecovery").upper() == "YES" else ()
+    return tuple(word.upper() for word in texts_of(data, "ScanningSequence")) or words + inverted
 
 
 def _groups(data: Dataset) -> list[Dataset]:
@@ -228,72 +235,6 @@ def _groups(data: Dataset) -> list[Dataset]:
     ]
 
 
-def _first(groups: list[Dataset], macro: str, name: str) -> Any:
-    for group in groups:
-        items = group.get(macro)
-        if items and items[0].get(name) is not None:
-            return items[0].get(name)
-    return None
-
-
-def _b_values(data: Dataset, stack: Stack) -> tuple[float, ...]:
-    """Of all frames, ascending."""
-    own = {stack.b_value}
-    for frame in data.get("PerFrameFunctionalGroupsSequence") or ():
-        own.add(_one(_first([frame], "MRDiffusionSequence", "DiffusionBValue")))
-    return tuple(sorted(b_value for b_value in own if b_value is not None))
-
-
 def _kind(file: Found) -> str:
     suffix = PurePath(file.member or file.path).suffix.lower().lstrip(".")
     return f".{suffix}" if suffix in _SUFFIXES else "others"
-
-
-def _text(data: Dataset, name: str) -> str:
-    value = data.get(name)
-    return "" if value is None else str(value).strip(" \0")
-
-
-def _texts(data: Dataset, name: str) -> tuple[str, ...]:
-    value = data.get(name)
-    if value is None or value == "":
-        return ()
-    return tuple(str(item).strip() for item in ([value] if isinstance(value, str) else value))
-
-
-def _numbers(value: Any) -> tuple[float, ...]:
-    try:
-        numbers = tuple(float(item) for item in value)
-    except (TypeError, ValueError):
-        return ()
-    return numbers if all(map(math.isfinite, numbers)) else ()
-
-
-def _one(value: Any) -> float | None:
-    """A number, or the first of several."""
-    if value is not None and not isinstance(value, (str, int, float)):
-        value = next(iter(value), None)
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _number(data: Dataset, name: str) -> float | None:
-    return _one(data.get(name))
-
-
-def _rounded(number: float | None, digits: int) -> float | None:
-    return None if number is None else round(number, digits)
-
-
-def _whole(number: float | None) -> int | None:
-    return None if number is None else int(number)
-
-
-def _tesla(number: float | None) -> float | None:
-    """Some scanners write gauss."""
-    if number is None or number <= 0:
-        return None
-    return round(number / 10_000 if number > 100 else number, 1)

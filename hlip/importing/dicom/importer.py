@@ -4,7 +4,7 @@
     OUT/studies/STUDY/      their scans
     OUT/series.csv          every series, kept or not: sequence, confidence, rule, counts
     OUT/left_out.csv        what is not in the manifest, and why
-    OUT/salt.key            the secret of the hashes (or where --salt says)
+    OUT.salt.key            the secret of the hashes (or where --salt says): beside OUT, which may be passed on
 
 Notable choices:
 - Identifiers stay in memory: they group files and join tables, and are gone. Paths and texts of errors, which hold names, are shown on the
@@ -36,8 +36,9 @@ from hlip.importing.dicom.tags import Slice, Unread
 from hlip.importing.dicom.walk import find_files
 from hlip.importing.identity import hashed, read_salt
 from hlip.importing.outcome import Imported, ImportingError, LeftOut, check_place, manifest_file, write_import
-from hlip.importing.splits import split_studies
-from hlip.importing.tables import Tables, join
+from hlip.importing.splits import check_shares, split_studies
+from hlip.importing.table_files import read_table
+from hlip.importing.tables import Tables, check_tables, join
 from hlip.study import Study
 
 SOURCE = "dicom"
@@ -49,6 +50,7 @@ _SHOWN = 3  # files named on the terminal
 _UNREAD = {
     "not_dicom": "files that are not DICOM",
     "damaged": "DICOM files whose header cannot be read; copy them again",
+    "damaged_archive": "zip archives that are damaged or cut short; copy them again (what was whole in them is read)",
     "no_permission": "files that may not be read; correct their permissions",
     "no_uid": "DICOM files without a study or series UID",
 }
@@ -69,10 +71,12 @@ def import_dicom(
     """Import every study below a folder.
 
     Args:
-        salt: file of the secret; default OUT/salt.key, drawn where there is none.
+        salt: file of the secret, drawn where there is none; default OUT.salt.key beside OUT, or OUT/salt.key where an earlier import
+            left one.
         keep_ids: StudyInstanceUID and PatientID as they are, instead of their hashes.
         tables: keyed by StudyInstanceUID (study_id), PatientID (patient_id) or AccessionNumber (accession_number).
-        shares, seed: of the splits that are drawn where no table states them, see `hlip.importing.splits`.
+        shares, seed: of the splits that are drawn where no table states them, see `hlip.importing.splits`. Shares and tables are
+            looked at before any file is read.
         workers: processes for headers, threads for conversion; `None` takes one for each core.
 
     Raises:
@@ -83,31 +87,51 @@ def import_dicom(
     if not folder.is_dir():
         raise ImportingError(f"{folder}: no such folder")
     check_place(manifest, SOURCE)
+    tables = tables or Tables()
+    _check(tables, shares)
     program()
-    key_file = Path(salt) if salt else out / "salt.key"
+    key_file = Path(salt) if salt else default_salt(out)
     new_key = not key_file.exists()
     workers = workers or _cores()
     try:
         key = read_salt(key_file)
-        slices, unread = _read(folder, out, workers, progress)
+        slices, unread = _read(folder, out, key_file, workers, progress)
         studies = _studies(slices)
         names = {uid: _names(found, key, keep_ids) for uid, found in studies.items()}
         studies = {uid: studies[uid] for uid in sorted(studies, key=lambda uid: names[uid].study_id)}  # UIDs go by date
         with quiet_pydicom():
             done = _convert(studies, names, out, key, workers, progress)
         usable = [item.study() for item in done.values() if item.scans]
-        usable, notes = _joined(usable, tables or Tables(), {names[uid].study_id: found for uid, found in studies.items()})
+        usable, notes = _joined(usable, tables, {names[uid].study_id: found for uid, found in studies.items()})
         usable, said = split_studies(usable, shares, seed) if usable else (usable, [])
         _write_series(list(done.values()), out / "series.csv")
         left_out = [row for item in done.values() for row in item.left_out()] + _left_files(unread)
-        notes = [*_on_names(key_file, new_key, keep_ids), *_on_runs(done, out), *_on_files(unread), *notes, *said]
+        notes = [*_on_names(key_file, out, new_key, keep_ids), *_on_runs(done, out), *_on_files(unread), *notes, *said]
         return write_import(SOURCE, usable, manifest, left_out, notes)
     except OSError as error:
         raise ImportingError(f"{out}: cannot be written ({error}); finished studies are kept, run it again") from error
 
 
-def _read(folder: Path, out: Path, workers: int, progress: bool) -> tuple[list[Slice], list[Unread]]:
-    files = list(tqdm(find_files(folder, without=out), unit="file", desc="files", disable=not progress))
+def default_salt(out: str | Path) -> Path:
+    """Where the secret of an import into the folder `out` lies, unless its user names another place."""
+    out = Path(os.path.abspath(out))
+    earlier = out / "salt.key"
+    return earlier if earlier.exists() else out.with_name(f"{out.name}.salt.key")
+
+
+def _check(tables: Tables, shares: Sequence[float] | None) -> None:
+    """What is wrong with tables and shares, before hours of conversion."""
+    check_tables(tables, KEYS)
+    if shares is None:
+        return
+    check_shares(shares)
+    if tables.metadata is not None and any(row.get("split") for _, row in read_table(tables.metadata)):
+        raise ImportingError(f"{tables.metadata}: states splits itself; leave --splits out")
+
+
+def _read(folder: Path, out: Path, key_file: Path, workers: int, progress: bool) -> tuple[list[Slice], list[Unread]]:
+    walk = tqdm(find_files(folder, without=out), unit="file", desc="files", disable=not progress)
+    files = [file for file in walk if file.path != os.path.abspath(key_file)]
     slices, unread = read_headers(files, workers, progress)
     if not slices:
         found = ", ".join(f"{reason} {count}" for reason, count in Counter(item.reason for item in unread).items())
@@ -213,11 +237,14 @@ def _left_files(unread: Sequence[Unread]) -> list[LeftOut]:
     ]
 
 
-def _on_names(key_file: Path, new: bool, keep_ids: bool) -> list[str]:
+def _on_names(key_file: Path, out: Path, new: bool, keep_ids: bool) -> list[str]:
     if keep_ids:
         return ["--keep-ids: study and patient ids are the hospital's own; this manifest is not de-identified"]
     salt = f"a new salt, {key_file}" if new else f"the salt {key_file}"
-    return [f"ids are hashes under {salt}: keep it to know these patients again, secret and apart from what you share"]
+    notes = [f"ids are hashes under {salt}: keep it to know these patients again, secret and apart from what you share"]
+    if out.resolve() in key_file.resolve().parents:
+        notes.append(f"{key_file} lies in the folder that you may share: move it to {out.with_name(f'{out.name}.salt.key')}")
+    return notes
 
 
 def _on_runs(done: dict[str, Done], out: Path) -> list[str]:
@@ -238,8 +265,10 @@ def _on_runs(done: dict[str, Done], out: Path) -> list[str]:
 def _on_files(unread: Sequence[Unread]) -> list[str]:
     """Damaged files by name; this goes to the terminal and nowhere else."""
     broken = [str(item.file) for item in unread if item.reason in ("damaged", "no_permission")]
+    archives = [str(item.file) for item in unread if item.reason == "damaged_archive"]  # all: each may be a patient
+    notes = [f"damaged archive, copy it again: {path}" for path in archives]
     more = f" and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
-    return [f"unreadable: {', '.join(broken[:_SHOWN])}{more}"] if broken else []
+    return notes + ([f"unreadable: {', '.join(broken[:_SHOWN])}{more}"] if broken else [])
 
 
 def _cores() -> int:

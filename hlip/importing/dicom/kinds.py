@@ -14,14 +14,15 @@ from pydicom.uid import UID
 
 from hlip.importing.dicom.tags import Stack
 
-_IMAGES = {
+IMAGES = {
     "1.2.840.10008.5.1.4.1.1.2": "CT",
     "1.2.840.10008.5.1.4.1.1.2.1": "CT",
     "1.2.840.10008.5.1.4.1.1.2.2": "CT",
     "1.2.840.10008.5.1.4.1.1.4": "MR",
     "1.2.840.10008.5.1.4.1.1.4.1": "MR",
     "1.2.840.10008.5.1.4.1.1.4.4": "MR",
-}  # storage classes: CT and MR; plain, enhanced, and enhanced from plain
+}
+"""Storage classes of CT and MR: plain, enhanced, and enhanced from plain."""
 _OBJECTS = (  # words of the standard's name of a storage class: what it is
     (r"radiation dose", "dose_report"),
     (r"key object", "key_objects"),
@@ -83,7 +84,7 @@ def is_adc(stack: Stack) -> bool:
 def reason_against(stack: Stack) -> str:
     """Why a stack is no scan to keep; empty where it is one."""
     name = UID(stack.sop_class).name
-    if stack.sop_class not in _IMAGES:
+    if stack.sop_class not in IMAGES:
         found = next((reason for pattern, reason in _OBJECTS if re.search(pattern, name, re.IGNORECASE)), "")
         return found or ("other_modality" if "Image" in name else "not_an_image")
     if stack.burned_in:

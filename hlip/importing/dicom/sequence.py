@@ -5,20 +5,26 @@
     b-value         0.95         DWI from 50 s/mm^2 on, DWI b0 below it where the scan is echo planar or called diffusion
     image type      0.95         ADC; 0.9 DWI (DIFFUSION, TRACEW), SWI
     angio           0.9          MRA: AngioFlag, or a time-of-flight contrast
-    inversion       0.85         FLAIR: inversion after 1400 ms or later, echo at 60 ms or later
+    inversion       0.85         FLAIR: inversion after 1400 ms or later, echo at 60 ms or later, no gradient echo
+    short inversion 0.75         T2: inversion before 300 ms, repetition from 1500 ms on (STIR, which is read as a T2 without fat)
                     0.8          T1: inversion before 1400 ms, echo before 60 ms (MPRAGE; T1 FLAIR)
     spin echo       0.85         T1: TR up to 1200 ms, TE up to 35 ms; T2: TR from 1500 ms, TE from 60 ms on
                     0.7          PD: TR from 1500 ms, TE up to 45 ms
     gradient echo   0.6          SWI: TE from 12 ms on (what is called T2* is counted with it); T1: TE below 12 ms
+    frame type      0.75         T1, T2, T2_STAR (SWI), STIR (T2), PROTON_DENSITY (PD), FLUID_ATTENUATED (FLAIR), TOF (MRA) among the words of
+                                 the image type of what is not derived, where no timing tells
     none            0            nothing is known
 
 A description is worth 0.8. Where both name one sequence the doubt of each is multiplied (0.85 and 0.8: 0.97). Where they differ, a tag of
 0.9 and more wins, else the description does; either way the confidence is 0.5, so that such scans can be looked at. A contrast agent
 makes a T1 to T1 contrast: by description (0.8, as is its denial), else by ContrastBolusAgent (0.75).
 
+Some names are no dispute, since one sequence is a kind of the other: a T2 with the inversion of a FLAIR is a FLAIR; a FLAIR (TIRM) with that
+of a STIR is a T2; what is called MRA and has the timing of a gradient echo is one, at the confidence of the description.
+
 Notable choices:
 - CT angiography is told by words alone: an agent in the tag may mean any CT with contrast.
-- MRA against T1 of short gradient echoes is decided by the description, since their timing is the same.
+- MRA and T1 of short gradient echoes are told apart by the description, since their timing is the same.
 """
 
 from __future__ import annotations
@@ -44,11 +50,16 @@ _DESCRIPTIONS = (  # first match wins
     ("SWI", "MR", r"swi\w*|swan|susc\w*|ven ?bold|t2 ?(\*|star|gre|fl2d|ffe|fe)|hemo\w*|haemo\w*|t2w? ?(gre|ffe)|swip"),
     ("MRA", "MR", r"mra|tof|angio\w*|mrv|pca|inhance"),
     ("T1", "MR", r"t1 ?w?( \w+)* ?(flair|tirm)|(flair|tirm) ?t1"),
-    ("FLAIR", "MR", r"flair\w*|tirm|dark ?fluid|t2 ?dark"),
+    ("FLAIR", "MR", r"flair\w*|tirm|dark ?fluid|t2 ?dark|da ?fl|spc\w* ?ir"),
     ("PD", "MR", r"pdw?|proton( density)?|pd ?t2"),
-    ("T1", "MR", r"3?d?t1\w*|mp ?rage\w*|mp2rage|mpr|spgr|f?spgr|bravo|3d ?tfe|vibe|thrive|lava"),
-    ("T2", "MR", r"3?d?t2\w*|ciss|fiesta\w*|drive|haste|ssfse|blade|propeller"),
+    ("T1", "MR", r"(3d|[esdv])?t1\w*|mp ?rage\w*|mp2rage|mpr|spgr|f?spgr|bravo|3d ?tfe|vibe|thrive|lava"),
+    ("T2", "MR", r"(3d|[esdv])?t2\w*|t?stir\w*|ciss|fiesta\w*|drive|haste|ssfse|blade|propeller"),
 )
+_KINDS_OF = {("inversion", "FLAIR", "T2"), ("short inversion", "T2", "FLAIR")}
+_FRAME_TYPES = {
+    "T1": "T1", "T2": "T2", "T2_STAR": "SWI", "STIR": "T2", "PROTON_DENSITY": "PD", "FLUID_ATTENUATED": "FLAIR", "TOF": "MRA",
+}  # fmt: skip
+_FRAME_TYPE = 0.75
 _DENIED = r"pre|non?|without|w/?o|nativ\w*|plain|unenhanced"
 _GIVEN = (
     r"(?<![a-z])(post|gad\w*|gd|ce|mdc|km|enhanced|t1w?c|t1ce)(?![a-z])|\+ ?(c|gd|gad)\b|(?<![a-z])c ?\+|contrast"
@@ -80,6 +91,10 @@ def _together(tags: Guess, words: Guess) -> Guess:
     if not words.sequence or not tags.sequence:
         return tags if tags.sequence else words
     rule = f"{tags.rule} + {words.rule}"
+    if (tags.rule, tags.sequence, words.sequence) in _KINDS_OF:
+        return Guess(tags.sequence, tags.confidence, f"{tags.rule}, of what is called {words.sequence}")
+    if (tags.rule, words.sequence) == ("gradient echo", "MRA"):
+        return Guess("MRA", words.confidence, rule)
     if tags.sequence == words.sequence or (tags.sequence, words.sequence) == ("CT", "CT angiography"):
         doubt = (1 - tags.confidence) * (1 - words.confidence)
         return Guess(words.sequence, round(1 - doubt, 2), rule)
@@ -90,6 +105,14 @@ def _together(tags: Guess, words: Guess) -> Guess:
 
 
 def _by_tags(stack: Stack) -> Guess:
+    found = _by_rules(stack)
+    if found.sequence or found.rule != "none" or "DERIVED" in stack.image_type or is_adc(stack):
+        return found
+    word = next((word for word in stack.image_type if word in _FRAME_TYPES), None)
+    return Guess(_FRAME_TYPES[word], _FRAME_TYPE, "frame type") if word else found
+
+
+def _by_rules(stack: Stack) -> Guess:
     if stack.modality == "CT":
         return Guess("CT", 0.95, "modality")
     types, scanning = set(stack.image_type), set(stack.scanning)
@@ -108,9 +131,11 @@ def _by_tags(stack: Stack) -> Guess:
         return Guess("MRA", 0.9, "angio")
     if echo is None or repetition is None:
         return Guess("", 0, "none")
+    if inversion and inversion >= 1400 and echo >= 60 and "GR" not in scanning:
+        return Guess("FLAIR", 0.85, "inversion")
     if inversion and ("IR" in scanning or "MP" in stack.variant or not scanning):
-        if inversion >= 1400 and echo >= 60:
-            return Guess("FLAIR", 0.85, "inversion")
+        if 80 <= inversion < 300 and repetition >= 1500 and "GR" not in scanning:
+            return Guess("T2", 0.75, "short inversion")
         if 300 <= inversion < 1400 and echo < 60:
             return Guess("T1", 0.8, "inversion")
     if "EP" in scanning:

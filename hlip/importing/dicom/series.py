@@ -1,6 +1,7 @@
 """The slices of a study -> parts: each one scan, one diffusion series, or left out with the reason.
 
-A series may hold several stacks: orientations, echoes, sizes, magnitude and phase, time points. Each becomes a part of its own.
+A series may hold several stacks: orientations, echoes, sizes, magnitude and phase, time points. Each becomes a part of its own. Frames of
+an enhanced object are slices like any others.
 
 Notable choices:
 - Copies of an image (one SOPInstanceUID) count once, damaged files not at all; what then lacks is filled in or named by
@@ -45,8 +46,8 @@ class Part:
     reason: str = ""
     """Why it is left out; empty where it is kept."""
     layouts: tuple[tuple[float, Layout], ...] = ()
-    """b-value and slices of each volume: one, or those of a diffusion series. Empty where the converter has to find the volumes: enhanced
-    multi-frame objects and mosaics."""
+    """b-value and slices of each volume: one, or those of a diffusion series. Empty where the converter has to find the volumes:
+    mosaics."""
     diffusion: bool = False
     damaged: int = 0
     duplicates: int = 0
@@ -68,21 +69,32 @@ def plan_study(slices: Sequence[Slice]) -> list[Part]:
 
 
 def _plan_series(slices: Sequence[Slice]) -> list[Part]:
-    unique = list({(piece.uid, piece.position, piece.instance) if piece.uid else id(piece): piece for piece in slices}.values())
+    unique = _unique(slices)
     whole = [piece for piece in unique if piece.whole or reason_against(piece.stack)]
-    duplicates, damaged = len(slices) - len(unique), len(unique) - len(whole)
+    files, once, good = ({piece.file for piece in found} for found in (slices, unique, whole))  # of many frames one file
+    duplicates, damaged = len(files - once), len(once - good)
     if not whole:
         return [Part("", unique[0].stack, (), guess(unique[0].stack), "damaged", duplicates=duplicates, damaged=damaged)]
     plane = _planes(whole)
     groups = list(_grouped(whole, lambda piece: (_kind_of(piece.stack), plane[piece.stack.orientation])).values())
     usable = [found for found in groups if not reason_against(found[0].stack)]
-    several = len({plane[found[0].stack.orientation] for found in usable if not found[0].stack.enhanced}) > 1
+    several = len({plane[found[0].stack.orientation] for found in usable}) > 1
     localizer = several and all(len(found) < _FEW for found in usable)
     parts = [part for found in groups for part in _plan_group(found, "localizer" if localizer else "")]
     parts[0] = replace(parts[0], damaged=damaged, duplicates=duplicates + parts[0].duplicates)
     if damaged:
         parts[0] = replace(parts[0], notes=(*parts[0].notes, f"{damaged} damaged files"))
     return parts
+
+
+def _unique(slices: Sequence[Slice]) -> list[Slice]:
+    """Of copies of an image one, whole if any is."""
+    found: dict[Hashable, Slice] = {}
+    for piece in slices:
+        key = (piece.uid, piece.position, piece.instance) if piece.uid else id(piece)
+        if key not in found or piece.whole:
+            found[key] = piece
+    return list(found.values())
 
 
 def _planes(slices: Sequence[Slice]) -> dict[tuple[float, ...], int]:
@@ -105,7 +117,7 @@ def _kind_of(stack: Stack) -> Hashable:
     """What tells stacks of one plane apart; the b-value does not."""
     return (
         stack.sop_class, reason_against(stack), is_adc(stack), "TRACEW" in stack.image_type, stack.rows, stack.columns,
-        stack.spacing, stack.kernel, None if stack.b_value else stack.inversion_time,
+        stack.spacing, stack.kernel, stack.inverted, stack.stack_id, None if stack.b_value else stack.inversion_time,
         None if stack.b_value is not None else stack.echo_time, *sorted(set(stack.image_type) & _DIXON),
     )  # fmt: skip
 
@@ -118,7 +130,7 @@ def _plan_group(slices: Sequence[Slice], reason: str) -> list[Part]:
         return [replace(part, reason=found)]
     if first.rows * first.columns * sum(piece.frames for piece in slices) > _MOST_VOXELS:
         return [replace(part, reason="too_large")]
-    if first.enhanced or "MOSAIC" in first.image_type:
+    if "MOSAIC" in first.image_type and not first.enhanced:
         return [part]
     if not first.orientation or min(first.spacing) <= 0 or any(piece.position is None for piece in slices):
         return [replace(part, reason="no_geometry")]

@@ -23,18 +23,20 @@ import nibabel as nib
 import numpy as np
 
 from hlip.folders import write_atomically
-from hlip.importing.dicom.convert import ConversionError, Converted, DamagedError, convert_files, convert_layout
+from hlip.importing.dicom.convert import ConversionError, Converted, DamagedError, convert_files, convert_layout, turned
 from hlip.importing.dicom.geometry import Layout, lay_out
+from hlip.importing.dicom.kinds import is_adc
 from hlip.importing.dicom.people import told
 from hlip.importing.dicom.sequence import Guess, guess
 from hlip.importing.dicom.series import TIME_POINTS, Part, plan_study
 from hlip.importing.dicom.tags import Slice, Stack
+from hlip.importing.dicom.unpack import unpacked
 from hlip.importing.diffusion import split_diffusion
 from hlip.importing.outcome import LeftOut
 from hlip.scans.scan import MIN_SLICES
 from hlip.study import Scan, Study
 
-_REVISION = 1
+_REVISION = 2
 """Part of every hash. Raise it when the same files begin to give other scans."""
 _RECORD = "import.json"
 _AGAIN = ("converter_timeout", "unexpected")  # another run may fare better: such a study is tried again
@@ -138,7 +140,13 @@ def _convert(part: Part, names: Names, folder: Path, stated_adc: bool) -> list[d
     if part.reason:
         return [row]
     try:
-        made, notes = _made(part, stated_adc)
+        with unpacked(part.slices) as files:
+            made, notes = _made(_of_files(part, files), stated_adc)
+        if part.stack.inverted:
+            told_so = "turned around" if _upside_down(part.stack) else "kept, they are a measure"
+            notes = (*notes, f"MONOCHROME1: values {told_so}")
+        if any(piece.file.header_at is not None for piece in part.slices):
+            notes = (*notes, "from a damaged archive: slices may be missing at the end")
     except ConversionError as error:
         return [row | {"decision": "left_out", "reason": error.reason, "notes": str(error)}]
     except MemoryError:
@@ -184,7 +192,8 @@ def _row(part: Part, names: Names) -> dict[str, Any]:
         "study_id": names.study_id, "series": part.name, "series_number": number, "description": told(stack.description),
         "modality": stack.modality if stack.modality.isalpha() and len(stack.modality) <= 8 else "",
         "decision": "left_out" if part.reason else "kept", "reason": part.reason, "sequence": part.guess.sequence,
-        "confidence": part.guess.confidence, "rule": part.guess.rule, "files": len(part.slices), "duplicates": part.duplicates,
+        "confidence": part.guess.confidence, "rule": part.guess.rule, "files": len({piece.file for piece in part.slices}),
+        "duplicates": part.duplicates,
         "damaged": part.damaged, "b_values": " ".join(map(str, b_values)), "echo_time_ms": stack.echo_time,
         "repetition_time_ms": stack.repetition_time, "inversion_time_ms": stack.inversion_time, "flip_angle": stack.flip_angle,
         "shape": "", "path": "", "notes": "; ".join(part.notes),
@@ -194,6 +203,12 @@ def _row(part: Part, names: Names) -> dict[str, Any]:
 Made = tuple[Guess, nib.Nifti1Image]
 
 
+def _of_files(part: Part, files: dict[Slice, Slice]) -> Part:
+    """The part with these files for its slices."""
+    layouts = tuple((b, replace(layout, slices=tuple(files[piece] for piece in layout.slices))) for b, layout in part.layouts)
+    return replace(part, slices=tuple(files[piece] for piece in part.slices), layouts=layouts)
+
+
 def _made(part: Part, stated_adc: bool) -> tuple[list[Made], tuple[str, ...]]:
     """The scans of a part with their sequences, and notes."""
     if not part.layouts:
@@ -201,6 +216,7 @@ def _made(part: Part, stated_adc: bool) -> tuple[list[Made], tuple[str, ...]]:
     if part.diffusion:
         volumes = [(b_value, convert_layout(layout)) for b_value, layout in part.layouts]
         data = np.stack([_scaled(volume) for _, volume in volumes], axis=-1)
+        data = turned(data) if _upside_down(part.stack) else data
         return _split(data, volumes[0][1].affine, [b for b, _ in volumes], stated_adc), part.notes
     (_, layout) = part.layouts[0]
     notes = part.notes
@@ -212,7 +228,14 @@ def _made(part: Part, stated_adc: bool) -> tuple[list[Made], tuple[str, ...]]:
             raise ConversionError("damaged", f"{len(layout.slices) - len(error.whole)} files cannot be decoded") from error
         volume, notes = convert_layout(again), again.notes
         notes = (*notes, f"{len(layout.slices) - len(error.whole)} files cannot be decoded")
+    if _upside_down(part.stack):
+        volume = replace(volume, data=turned(volume.data))
     return [(part.guess, volume.image())], notes
+
+
+def _upside_down(stack: Stack) -> bool:
+    """Bright for dark. Hounsfield units and diffusion coefficients mean the same however they are to be shown."""
+    return stack.inverted and stack.modality != "CT" and not is_adc(stack)
 
 
 def _scaled(volume: Converted) -> np.ndarray:
@@ -233,10 +256,14 @@ def _split(data: np.ndarray, affine: np.ndarray, b_values: list[float], stated_a
 
 
 def _found_by_converter(part: Part, stated_adc: bool) -> tuple[list[Made], tuple[str, ...]]:
-    """Of enhanced multi-frame objects and mosaics."""
+    """Of mosaics: one volume a file."""
     made: list[Made] = []
     notes: list[str] = list(part.notes)
-    for found in convert_files(part.slices):
+    volumes = convert_files(part.slices)
+    count = sum(found.data.shape[3] if found.data.ndim == 4 else 1 for found in volumes)
+    if count != len(part.slices):
+        raise ConversionError("geometry_mismatch", f"the converter made {count} volumes of {len(part.slices)} mosaics")
+    for found in volumes:
         if {"ph", "real", "imaginary"} & set(found.name.lower().split("_")):
             notes.append("phase images passed over")
             continue
@@ -261,7 +288,7 @@ def _found_by_converter(part: Part, stated_adc: bool) -> tuple[list[Made], tuple
 
 
 def _agreed(found: Sequence[float], slices: Sequence[Slice]) -> list[float]:
-    """The converter's b-values, one a volume, put right by those of the headers: of enhanced objects it was seen to double them.
+    """The converter's b-values, one a volume, put right by those of the headers.
 
     Raises:
         ConversionError: b_values_unclear, they are of another number.

@@ -61,16 +61,20 @@ class Stack:
     """Text is drawn into the image."""
     enhanced: bool
     """A multi-frame object."""
+    inverted: bool = False
+    """MONOCHROME1: the lowest value is shown white."""
+    stack_id: str = ""
+    """Of an enhanced object that holds several stacks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """One DICOM file."""
+    """One DICOM file, or one frame of an enhanced multi-frame object."""
 
     stack: Stack
     file: Found
     uid: str
-    """SOPInstanceUID."""
+    """SOPInstanceUID; of a frame with its number."""
     position: Vector | None
     """Centre of the first voxel."""
     instance: int
@@ -80,14 +84,16 @@ class Slice:
     trigger: float | None
     frames: int
     b_values: tuple[float, ...]
-    """Different ones of its frames, or its own; s/mm^2."""
+    """s/mm^2; none, or its own."""
     whole: bool
     """As long as its header says; compressed files are taken at their word."""
+    frame: int = 0
+    """From 1 on; 0: the file itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """A file that is no slice: `reason` not_dicom, damaged, no_permission or no_uid; `kind` a harmless word for counting."""
+    """A file that is no slice: `reason` not_dicom, damaged, damaged_archive, no_permission or no_uid; `kind` a harmless word for counting."""
 
     file: Found
     reason: str

@@ -1,4 +1,7 @@
-"""Every file below a folder, members of zip archives included, whatever they are called."""
+"""Every file below a folder, members of zip archives included, whatever they are called.
+
+Of an archive that does not open, its file and what members are whole are found; `hlip.importing.dicom.headers` names the file.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
+
+from hlip.importing.dicom.archives import members_before_damage, open_member
 
 _LARGEST_MEMBER = 4 << 30  # bytes; a larger one is no DICOM file but a trap
 
@@ -23,12 +28,16 @@ class Found:
     """Bytes, uncompressed."""
     changed: int
     """Time of change, ns; of the archive for its members."""
+    header_at: int | None = None
+    """Of a member of a damaged archive: where its own header begins."""
 
     def __str__(self) -> str:
         return f"{self.path}!{self.member}" if self.member else self.path
 
     def open(self) -> BinaryIO:
         """The bytes. Members of an archive open the archive each time; `hlip.importing.dicom.headers` does so once a chunk."""
+        if self.header_at is not None:
+            return open_member(self.path, self.header_at, self.size)
         if not self.member:
             return Path(self.path).open("rb")
         with zipfile.ZipFile(self.path) as archive:  # the member's stream keeps the file open
@@ -62,7 +71,7 @@ def find_files(folder: Path, without: Path | None = None) -> Iterator[Found]:
 
 
 def _of_file(path: str, status: os.stat_result) -> Iterator[Found]:
-    if not path.lower().endswith(".zip") or not zipfile.is_zipfile(path):
+    if not path.lower().endswith(".zip"):
         yield Found(path, "", status.st_size, status.st_mtime_ns)
         return
     try:
@@ -71,4 +80,6 @@ def _of_file(path: str, status: os.stat_result) -> Iterator[Found]:
                 if not member.is_dir() and member.file_size <= _LARGEST_MEMBER:
                     yield Found(path, member.filename, member.file_size, status.st_mtime_ns)
     except (zipfile.BadZipFile, NotImplementedError):
-        yield Found(path, "", status.st_size, status.st_mtime_ns)  # becomes a file that is no DICOM
+        yield Found(path, "", status.st_size, status.st_mtime_ns)  # becomes a damaged archive, or a file that is no DICOM
+        for whole in members_before_damage(path, _LARGEST_MEMBER):
+            yield Found(path, whole.name, whole.size, status.st_mtime_ns, whole.header_at)

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 
 from hlip.importing.outcome import Imported, ImportingError, LeftOut, check_place, manifest_file, write_import
 from hlip.importing.public.listing import Labels, bar, existing, for_evaluation, tables_below
-from hlip.importing.tables import read_table
+from hlip.importing.table_files import read_table
 from hlip.scans.filekind import is_dicom
 from hlip.scans.scan import MIN_SLICES
 from hlip.study import Scan, Study

@@ -28,7 +28,8 @@ from hlip.importing.outcome import Imported, ImportingError, LeftOut, check_plac
 from hlip.importing.public.hounsfield import Stated, in_hounsfield
 from hlip.importing.public.listing import Labels, bar, existing, read_list, tables_below
 from hlip.importing.splits import draw_splits
-from hlip.importing.tables import put_together, read_table
+from hlip.importing.table_files import read_table
+from hlip.importing.tables import put_together
 from hlip.scans.scan import VolumeError
 from hlip.study import Scan, Study
 
@@ -66,8 +67,9 @@ def import_ct_rate(folder: str | Path, out: str | Path, *, val: float = VAL, see
     metadata = {row["VolumeName"]: row for row in _rows(folder, "VolumeName", "RescaleSlope", "RescaleIntercept")}
     reports = {row["VolumeName"]: row for row in _rows(folder, "VolumeName", "Findings_EN")}
     labels: dict[str, Labels] = {}
+    said: list[str] = []  # of the labels
     for table in tables_below(folder, "VolumeName", "Emphysema"):
-        labels |= read_list(table, "VolumeName")
+        labels |= read_list(table, "VolumeName", notes=said)
     done: Counter[str] = Counter()
     volumes: defaultdict[str, list[str]] = defaultdict(list)
     scans: dict[str, Scan] = {}
@@ -85,6 +87,7 @@ def import_ct_rate(folder: str | Path, out: str | Path, *, val: float = VAL, see
     notes = [
         f"headers corrected: {done['rescale']} rescales to HU, {done['spacing']} spacings; {done['none']} files were right as they are",
         "valid, on which the set is published to be measured, is called test here",
+        *said,
     ]
     if absent := sum(name not in metadata for name in scans):
         notes.append(f"{absent} volumes have no metadata: they are taken as HU, which their air agrees with")

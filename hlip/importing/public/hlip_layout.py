@@ -67,7 +67,8 @@ def import_hlip(
     check_place(manifest, SOURCE)
     listed = _listed(studies) if studies else _found(folder)
     sentences = _sentences(reports) if reports else {}
-    known: dict[str, Labels] = read_list(labels, "uid") if labels else {}
+    notes: list[str] = []
+    known: dict[str, Labels] = read_list(labels, "uid", notes=notes) if labels else {}
     left_out: list[LeftOut] = []
     done: list[Study] = []
     for uid in bar(list(listed), "study", progress):
@@ -78,7 +79,7 @@ def import_hlip(
     if done:
         drawn = draw_splits(done, SHARES if splits is None else splits, seed)
         done = [replace(study, split=drawn[study.patient_id]) for study in done]
-    notes = [
+    notes += [
         "tensors have no millimetres: prepare with a spec of fit square, such as mri",
         "each uid counts as a patient of its own: where it is one of several studies of a patient, splits leak",
     ]

@@ -22,10 +22,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from hlip.importing.outcome import Imported, ImportingError, LeftOut, check_place, manifest_file, write_import
-from hlip.importing.public.listing import Labels, bar, columns, existing, read_list
+from hlip.importing.public.listing import Labels, bar, existing, read_list
 from hlip.importing.public.mr_rate_region import IN_BRAIN, Region, region_of
 from hlip.importing.splits import SPLIT_NAMES, check_patients
-from hlip.importing.tables import SECTIONS, put_together, read_table
+from hlip.importing.table_files import read_columns, read_table
+from hlip.importing.tables import SECTIONS, put_together
 from hlip.study import Scan, Study
 from hlip.taxonomy import Taxonomy
 
@@ -46,6 +47,7 @@ class _Known:
     reports: dict[str, Row]
     labels: dict[str, Labels]
     splits: dict[str, Row]
+    notes: tuple[str, ...] = ()
 
 
 def import_mr_rate(folder: str | Path, out: str | Path, *, brain: bool = False, progress: bool = True) -> Imported:
@@ -88,7 +90,7 @@ def import_mr_rate(folder: str | Path, out: str | Path, *, brain: bool = False, 
     if brain:
         names = frozenset(Taxonomy.load("mr_rate_brain").levels[-1])
         studies = [_brain_only(study, names) for study in _in_brain(studies, left_out)]
-    return write_import(SOURCE, studies, manifest, left_out, [*notes, *_notes(studies)])
+    return write_import(SOURCE, studies, manifest, left_out, [*notes, *known.notes, *_notes(studies)])
 
 
 def label_names(names: Sequence[str], tree: Taxonomy) -> dict[str, str]:
@@ -118,17 +120,18 @@ def _read_known(folder: Path) -> _Known:
     for file in sorted((folder / "reports").glob("batch*_reports.csv")):
         reports |= {row["study_uid"]: row for _, row in read_table(file, ["study_uid"])}
     labels: dict[str, Labels] = {}
+    notes: list[str] = []
     file = folder / "pathology_labels" / "mrrate_labels.csv"
     if file.is_file():
-        found = read_list(file, "study_uid", other=_NO_LABELS)
-        classes = [name for name in columns(file) if name not in ("study_uid", *_NO_LABELS)]
+        found = read_list(file, "study_uid", other=_NO_LABELS, notes=notes)
+        classes = [name for name in read_columns(file) if name not in ("study_uid", *_NO_LABELS)]
         names = label_names(classes, Taxonomy.load("mr_rate"))
         labels = {uid: None if given is None else tuple(names[name] for name in given) for uid, given in found.items()}
     file = folder / "splits.csv"
     rows = read_table(file, ["patient_uid", "study_uid", "split"]) if file.is_file() else []
     if strange := sorted({row["split"] for _, row in rows if row["split"].lower() not in SPLIT_NAMES}):
         raise ImportingError(f"{file}: split '{strange[0]}' is none of {', '.join(SPLIT_NAMES)}")
-    return _Known(reports, labels, {row["study_uid"]: row for _, row in rows})
+    return _Known(reports, labels, {row["study_uid"]: row for _, row in rows}, tuple(notes))
 
 
 def _study(folder: Path, batch: str, uid: str, rows: list[Row], known: _Known, left_out: list[LeftOut]) -> Study | None:

@@ -4,8 +4,8 @@
     --list CSV                    study, Normal, Stroke, Glioma, Meningioma, Metastasis; default: such a CSV in FOLDER
 
 Notable choices:
-- A study's id is its path with __ for /; its source, the first folder, stands in the field `source`, and the import says which classes
-  come from one source only: there, a model may know the hospital and not the disease.
+- A study's id is its path with __ for /; its source, the first folder of that path, stands in the field `source` (a name without a folder
+  has none), and the import says which classes come from one source only: there, a model may know the hospital and not the disease.
 - Masks and segmentations, known by name, are no scans.
 - The patient follows from the name where its form is known (NYU_Mets_<patient>_<study>, BraTS-GLI-<patient>-<visit>, sub-<patient>), else
   it is the study.
@@ -65,12 +65,13 @@ def import_pub_brain_5(
         listed = max(lists, key=lambda file: file.stat().st_size)
     left_out: list[LeftOut] = []
     studies = []
-    for name, labels in bar(list(read_list(listed, "study").items()), "study", progress):
+    notes: list[str] = []
+    for name, labels in bar(list(read_list(listed, "study", notes=notes).items()), "study", progress):
         scans = tuple(_scans(folder / name, name, manifest.parent / "scans" / folder_name(name), left_out))
         if scans:
-            extra = {"source": name.split("/")[0] if "/" in name else folder.name}
+            extra = {"source": name.split("/")[0]} if "/" in name else {}
             studies.append(Study(folder_name(name), _patient(name), scans, labels=labels, extra=extra))
-    return write_import(SOURCE, for_evaluation(studies, splits, seed), manifest, left_out, _sources(studies))
+    return write_import(SOURCE, for_evaluation(studies, splits, seed), manifest, left_out, [*notes, *_sources(studies)])
 
 
 def _scans(study: Path, name: str, made: Path, left_out: list[LeftOut]) -> Iterator[Scan]:
@@ -104,14 +105,17 @@ def _patient(name: str) -> str:
 
 
 def _sources(studies: list[Study]) -> list[str]:
-    """What to beware of: classes that one source has alone."""
-    homes: defaultdict[str, set[str]] = defaultdict(set)
+    """What to beware of: classes that one source has alone, and studies whose source is not known."""
+    homes: defaultdict[str, set[str | None]] = defaultdict(set)
     for study in studies:
         for label in study.labels or ():
-            homes[label].add(study.extra["source"])
-    alone = [f"{label} ({next(iter(found))})" for label, found in homes.items() if len(found) == 1]
-    if not alone:
-        return []
-    return [
-        f"from one source only: {', '.join(alone)}. Class and source are confounded: a model may know the scanner, not the disease"
-    ]
+            homes[label].add(study.extra.get("source"))
+    notes = []
+    alone = [f"{label} ({next(iter(found))})" for label, found in homes.items() if len(found) == 1 and None not in found]
+    if alone:
+        notes.append(
+            f"from one source only: {', '.join(alone)}. Class and source are confounded: a model may know the scanner, not the disease"
+        )
+    if bare := sum("source" not in study.extra for study in studies):
+        notes.append(f"the source of {bare} of {len(studies)} studies is not known: the list names them without a folder")
+    return notes

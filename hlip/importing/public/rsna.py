@@ -53,8 +53,9 @@ def import_rsna(
     headers = read_headers(folder, names, manifest.parent / "headers.csv", workers, progress)
     left_out = [LeftOut(header.name, "truncated", "no DICOM header") for header in headers if not header.study]
     headers = [header for header in headers if header.study]
+    notes: list[str] = []
     if listed is not None:
-        labels = read_list(listed, "study")
+        labels = read_list(listed, "study", notes=notes)
         headers = [header for header in headers if header.study in labels]
         there = {header.study for header in headers}
         left_out += [LeftOut(study, "missing", "listed, but no file has it") for study in labels if study not in there]
@@ -65,7 +66,7 @@ def import_rsna(
         Study(folder_name(study), patients[study], tuple(Scan(series, "CT") for series in homes), labels=labels.get(study))
         for study, homes in link_series(folder, headers, manifest.parent / "scans").items()
     ]
-    return write_import(SOURCE, for_evaluation(studies, splits, seed), manifest, left_out, ())
+    return write_import(SOURCE, for_evaluation(studies, splits, seed), manifest, left_out, notes)
 
 
 def _of_slices(file: Path, headers: Sequence[Header]) -> dict[str, Labels]:

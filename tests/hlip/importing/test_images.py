@@ -15,6 +15,7 @@ from PIL import Image
 from hlip.importing.cli import add_import
 from hlip.importing.images import LEAK, ImportingError, draw_splits, import_images
 from hlip.prepare import prepare
+from hlip.resources import ResourceError
 from hlip.store import Store
 from hlip.study import Scan, Study, read_manifest
 from hlip.taxonomy import Taxonomy
@@ -308,6 +309,18 @@ def test_from_the_command_line_to_a_store(tmp_path: Path, capsys: pytest.Capture
     assert sorted(str(record.split) for record in store.records).count("train") == 3
     with pytest.raises(SystemExit):
         parsed("import")
+
+
+def test_at_once_to_a_store(tmp_path: Path) -> None:
+    path = tmp_path / "images" / "normal" / "p1" / "a.png"
+    path.parent.mkdir(parents=True)
+    Image.linear_gradient("L").convert("RGB").save(path)
+    words = ["import", "images", str(tmp_path / "images"), str(tmp_path / "out/manifest.jsonl"), "--prepare"]
+    with pytest.raises(ResourceError, match="nosuch"):
+        (arguments := parsed(*words, "nosuch")).run(arguments)
+    assert not (tmp_path / "out").exists()
+    (arguments := parsed(*words, "image", "--workers", "1")).run(arguments)
+    assert Store(tmp_path / "out/store").volumes("normal__p1__a").shape[:3] == (3, 1, 1)
 
 
 def test_a_class_that_a_split_lacks_is_named(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from hlip.importing.outcome import ImportingError
-from hlip.importing.tables import Tables, add_tables, join, put_together, read_table, tables_of
+from hlip.importing.table_files import read_columns, read_table
+from hlip.importing.tables import Tables, add_tables, join, put_together, tables_of
 from hlip.study import Scan, Study
 from hlip.taxonomy import Taxonomy
 
@@ -43,6 +44,30 @@ def test_tabs_in_a_tsv(tmp_path: Path) -> None:
     assert read_table(table(tmp_path / "t.TSV", "a\tb", "1,5\t2")) == [(2, {"a": "1,5", "b": "2"})]
 
 
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv"])
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_what_parts_the_cells_is_read_from_the_header(tmp_path: Path, mark: str, name: str) -> None:
+    """As German spreadsheets write them: the comma is theirs for decimals, and stands in free text."""
+    text = '"a; b, c\td"'
+    file = table(
+        tmp_path / name,
+        mark.join(["\ufeffstudy_id", "report", "Alter, Jahre" if mark == ";" else "age"]),
+        mark.join(["s0", text, "61"]),
+    )
+    ((line, row),) = read_table(file, ["study_id"])
+    assert (line, list(row.values())) == (2, ["s0", "a; b, c\td", "61"])
+    assert read_columns(file) == list(row)
+
+
+def test_needed_columns_decide_what_parts_the_cells(tmp_path: Path) -> None:
+    file = table(tmp_path / "t.csv", "path,label (a;b;c;d)", "x.png,a")
+    assert read_table(file, ["path"]) == [(2, {"path": "x.png", "label (a;b;c;d)": "a"})]
+
+
+def test_a_table_of_one_column_is_one(tmp_path: Path) -> None:
+    assert read_table(table(tmp_path / "t.csv", "study_id", "s;0")) == [(2, {"study_id": "s;0"})]
+
+
 def test_rows_longer_than_the_header_are_all_named(tmp_path: Path) -> None:
     file = table(tmp_path / "t.csv", "study_id,report", "s0,No bleed, no mass.", "s1,Normal.", "s2,a,b,c", "s3,x, ,")
     with pytest.raises(ImportingError) as error:
@@ -59,8 +84,14 @@ def test_rows_longer_than_the_header_are_all_named(tmp_path: Path) -> None:
         (b"study_id,a\n", "holds no row"),
         (b"study_id,a,a\n1,2,3\n", "column a stands there twice"),
         (b"a,b\n1,2\n", "no column study_id; its columns are a, b"),
-        (b"study_id;a\n1;2\n", "parted by semicolons"),
-        ("study_id,a\n1,Ödem\n".encode("latin-1"), "UTF-8"),
+        (b"study_id;a\n1;2;3\n", "3 cells under 2 columns; put text with semicolons into quotes"),
+        (
+            "study_id,a\n1,x\n2,Ödem\n".encode("cp1252"),
+            "Windows-1252 .cp1252,.* from line 3 on, not UTF-8; save it as .* iconv -f CP1252",
+        ),
+        ("study_id,a\n1,Ödem\n".encode("utf-16"), "UTF-16, not UTF-8; save it as"),
+        ("study_id,a\n1,Ödem\n".encode("utf-16-le"), "UTF-16, not UTF-8; save it as"),
+        (b"study_id,a\n1,\x81\n", "line 2 is in another encoding than UTF-8"),
     ],
 )
 def test_what_is_no_table(tmp_path: Path, content: bytes, word: str) -> None:
@@ -102,6 +133,19 @@ def test_a_column_a_class(tmp_path: Path) -> None:
     lines = ["study_id,patient_id,a,b,c", "s0,x,1,0,1.0", "s1,x,0,No,", "s2,x,,,", "s3,x,TRUE,-1,nan"]
     done, _ = joined(tmp_path, labels=lines)
     assert [study.labels for study in done] == [("a", "c"), (), None, ("a",)]
+
+
+def test_classes_that_a_table_leaves_open_are_counted(tmp_path: Path) -> None:
+    """A manifest cannot hold one class as unknown: it counts as absent, and that is said; a row of nothing else has no labels."""
+    lines = ["study_id,oedema,mass", "s0,-1,1", "s1,0,", "s2,-1,", "s3,nan,-1.0", "elsewhere,-1,1"]
+    done, notes = joined(tmp_path, labels=lines)
+    assert [study.labels for study in done] == [("mass",), (), None, None]
+    assert notes[0].startswith(
+        "labels.csv: cells that leave a class open: -1 or nan, uncertain, 1 (oedema 1); empty 1. A manifest"
+    )
+    assert "counts as absent" in notes[0]
+    _, notes = joined(tmp_path, labels=["study_id,a,b", "s0,1,0", "s1,0,0", "s2,,", "s3,0,1"])
+    assert notes == []
 
 
 def test_labels_become_classes_of_the_tree(tmp_path: Path) -> None:

@@ -97,6 +97,56 @@ def test_boilerplate(group: str, sentence: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "under",
+    [
+        "John Smith MD\nRadiologist",
+        "Jane A. Doe, M.D., Ph.D.",
+        "Dr. John Smith, Consultant Neuroradiologist",
+        "Dictated but not read.",
+        "Dictated by Jane Doe",
+        "Resident: John Smith, MD\nAttending Radiologist: Jane Doe",
+        "Electronically signed 3/4/2020 10:22",
+        "Patient: John Smith  DOB: 03/04/1950",
+    ],
+)
+@pytest.mark.parametrize("stop", [".", ""])
+def test_names_under_a_report_go(under: str, stop: str) -> None:
+    found = clean(f"IMPRESSION\nNormal brain{stop}\n{under}", (), ReportSpec.load("clean"))
+    assert found == (f"Normal brain{stop}", (f"Normal brain{stop}",))
+
+
+@pytest.mark.parametrize(
+    "sentence", ["Attending: Jane Doe.", "Jane Doe, MD.", "Seen by Dr. Smith at St. Mary's on Jan. 5, 2021."]
+)
+def test_names_behind_a_sentence_go(sentence: str) -> None:
+    assert kept(ReportSpec.load("clean"), f"IMPRESSION: Glioma. {sentence}") == ["Glioma."]
+    assert kept(ReportSpec(), f"IMPRESSION: Glioma. {sentence}") == ["Glioma.", sentence]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Radiologist review is advised.",
+        "MASS IN THE LEFT LOBE.",
+        "Dandy Walker",
+        "Attending to the left lobe, a mass.",
+        "T1 dark MS plaques",
+    ],
+)
+def test_lines_that_only_look_like_names(line: str) -> None:
+    assert kept(ReportSpec.load("clean"), f"IMPRESSION\nA mass.\n\n{line}") == ["A mass.", line]
+
+
+def test_characters_of_html_and_lost_ones() -> None:
+    report = "FINDINGS:&nbsp;Meningioma &amp; edema &lt;5 mm.\nThe patient\ufffds mass \ufffd 3&#160;cm. R&D; T1&not known."
+    told = ["Meningioma & edema <5 mm.", "The patients mass 3 cm.", "R&D; T1&not known."]
+    assert kept(ReportSpec.load("clean"), report) == told
+    assert kept(ReportSpec.load("clean"), "FINDINGS: Name &foo; mass.") == ["Name &foo; mass."]
+    assert "&amp;" in clean(report, (), ReportSpec())[0]
+    assert clean("", ("A &amp; b mass.",), ReportSpec.load("clean"))[1] == ("A & b mass.",)
+
+
+@pytest.mark.parametrize(
     "sentence", ["No mass.", "The mass is signed by restricted diffusion.", "Normal study.", "None of the lesions enhances."]
 )
 def test_findings_are_no_boilerplate(sentence: str) -> None:
@@ -117,6 +167,7 @@ def test_sentences_of_ones_own_are_left_out() -> None:
         ({"tokens": "drop"}, "remove"),
         ({"otherwise": "all"}, "whole"),
         ({"leave_out": ["("]}, "regular expression"),
+        ({"unescape": "yes please"}, "unescape"),
     ],
 )
 def test_faulty_specs(tmp_path: Path, settings: dict, named: str) -> None:

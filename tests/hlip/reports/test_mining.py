@@ -32,6 +32,12 @@ def found(miner: Miner, sentence: str) -> dict[str, str]:
         ("Extra axial mass consistent with meningioma.", ["meningioma"]),
         ("Acute infarct and chronic hemorrhage.", ["acute infarction", "chronic hemorrhage"]),
         ("Acute infarct, hemorrhage.", ["acute infarction", "hemorrhage"]),  # words are not borrowed over a comma
+        ("Hemorrhage, acute infarct.", ["hemorrhage", "acute infarction"]),
+        ("Evolving subdural hematoma, subacute.", ["subacute hemorrhage"]),  # but a word alone behind one belongs to the name
+        ("Infarct, chronic, in the left occipital lobe.", ["chronic infarction"]),
+        ("Hemorrhage, acute or chronic infarct.", ["hemorrhage", "chronic infarction"]),
+        ("White matter lesions (Fazekas 2).", ["white matter hyperintensity"]),
+        ("Lesions of the white matter.", []),
         ("Hemorrhage and infarct.", ["hemorrhage", "infarction"]),
         ("Findings of Alzheimer\u2019s disease.", ["Alzheimer's disease"]),
         ("Middle cerebral artery, a vascular territory, is patent.", []),  # too general a name
@@ -53,6 +59,14 @@ def test_normal_is_stated(miner: Miner, sentence: str) -> None:
 @pytest.mark.parametrize("sentence", ["The ventricles are normal in size.", "No hydrocephalus.", "Not a word of it."])
 def test_normal_is_not_stated(miner: Miner, sentence: str) -> None:
     assert labels_of(found(miner, sentence), TREE) is None
+
+
+def test_a_name_of_the_tree_goes_before_what_the_language_takes_it_for() -> None:
+    names = ("white matter hyperintensity", "white matter lesion")
+    own = Miner(Taxonomy.from_dict({"name": "t", "classes": [{"name": name} for name in names]}))
+    assert found(own, "White matter lesions.") == {"white matter lesion": "present"}
+    without = Miner(Taxonomy.from_dict({"name": "t", "classes": [{"name": "glioma"}]}))
+    assert found(without, "White matter lesions.") == {}
 
 
 def test_sections_that_are_not_read(miner: Miner) -> None:

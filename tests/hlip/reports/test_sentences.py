@@ -68,10 +68,18 @@ def test_lists(text: str, expected: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", ["a", ".", "_", "[**", "from ", "1. ", " ", "\n", "#", "FINDINGS (", "A. ", ".) ", "no prior "]
+    "piece",
+    [
+        *("a", ".", "_", "[**", "from ", "1. ", " ", "\n", "#", "FINDINGS (", "A. ", ".) ", "no prior ", "A"),
+        *("Dr. ", "Dr. A", "Prof. Dr. med. ", "Ab \n", "&", "\ufffd "),
+    ],
 )
-def test_no_text_takes_long(piece: str) -> None:
+@pytest.mark.parametrize("language", ["english", "german"])
+def test_no_text_takes_long(piece: str, language: str) -> None:
     """Long runs are what patterns go back over; each took minutes or is like one that did."""
+    spec = ReportSpec.load("clean", language)
     started = time.process_time()
-    clean(piece * (60_000 // len(piece)), (), ReportSpec.load("clean"))
+    clean(piece * (60_000 // len(piece)), (), spec)
+    clean("\n".join([(piece * 150)[:149]] * 20), (), spec)  # lines short enough to be a signature
+    clean("\n".join(["Dr. " + (piece * 150)[:140]] * 20), (), spec)
     assert time.process_time() - started < 3

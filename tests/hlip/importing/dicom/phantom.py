@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
@@ -131,3 +133,65 @@ def put_pixels(data: Dataset, image: NDArray[Any]) -> None:
     data.BitsAllocated = data.BitsStored = 16
     data.HighBit, data.PixelRepresentation = 15, signed
     data.PixelData = np.ascontiguousarray(image).astype(np.int16 if signed else np.uint16).tobytes()
+
+
+def macro(**tags) -> pydicom.Sequence:
+    item = Dataset()
+    for name, value in tags.items():
+        setattr(item, name, value)
+    return pydicom.Sequence([item])
+
+
+def enhanced(
+    folder: Path,
+    b_values: list[float],
+    *,
+    vendor: str = "Philips",
+    interleaved: bool = False,
+    diffuse: bool | None = None,
+    weights: list[float] | None = None,
+    each: Callable[[int, int, Dataset], None] | None = None,
+    parts: int = 24,
+) -> Path:
+    """One file of 24 frames for each b-value; with one alone it is a T2.
+
+    Args:
+        interleaved: all b-values of a place follow each other, instead of all places of a b-value.
+        diffuse: whether the frames state their b-values; default: if there are several.
+        weights: what the values of each set are multiplied by.
+        each: changes the groups of a frame, given the numbers of its set and of its slice.
+    """
+    source = [pydicom.dcmread(file) for file in series(folder / "parts", slices=parts)]
+    diffuse = len(b_values) > 1 if diffuse is None else diffuse
+    data = header("MR", "1.2.3.4", "P1", "DWI" if diffuse else "T2 TSE", 3, generate_uid(), "1.2.840.10008.5.1.4.1.1.4.1")
+    data.ImageType = ["ORIGINAL", "PRIMARY", "DIFFUSION" if diffuse else "T2", "NONE"]
+    data.EchoPulseSequence, data.InstanceNumber = "SPIN", 1
+    data.Manufacturer = vendor
+    pixels = np.stack([np.frombuffer(part.PixelData, np.uint16).reshape(40, 40) for part in source])
+    weights = weights or [10 * np.exp(-b * 1e-3) if diffuse else 1 for b in b_values]
+    order = [(shell, n) for shell in range(len(b_values)) for n in range(len(source))]
+    if interleaved:
+        order.sort(key=lambda place: place[1])
+    put_pixels(data, np.stack([np.rint(pixels[n] * weights[shell]) for shell, n in order]))
+    data.NumberOfFrames = len(order)
+    shared, frames = Dataset(), []
+    shared.PixelMeasuresSequence = macro(PixelSpacing=[4.0, 4.0], SliceThickness=6.0, SpacingBetweenSlices=6.0)
+    shared.PlaneOrientationSequence = macro(ImageOrientationPatient=source[0].ImageOrientationPatient)
+    shared.MREchoSequence = macro(EffectiveEchoTime=95.0)
+    shared.MRTimingAndRelatedParametersSequence = macro(RepetitionTime=4500.0, FlipAngle=90.0)
+    for shell, n in order:
+        frame = Dataset()
+        frame.PlanePositionSequence = macro(ImagePositionPatient=source[n].ImagePositionPatient)
+        index = [1, n + 1, shell + 1]
+        frame.FrameContentSequence = macro(DimensionIndexValues=index, StackID="1", InStackPositionNumber=n + 1)
+        if diffuse:
+            way = "ISOTROPIC" if b_values[shell] else "NONE"
+            frame.MRDiffusionSequence = macro(DiffusionBValue=b_values[shell], DiffusionDirectionality=way)
+        if each is not None:
+            each(shell, n, frame)
+        frames.append(frame)
+    data.SharedFunctionalGroupsSequence = pydicom.Sequence([shared])
+    data.PerFrameFunctionalGroupsSequence = pydicom.Sequence(frames)
+    shutil.rmtree(folder / "parts")
+    data.save_as(folder / "multiframe", enforce_file_format=True)
+    return folder / "multiframe"

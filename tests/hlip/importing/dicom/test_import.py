@@ -20,7 +20,7 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
 from hlip.cli import main
-from hlip.importing.dicom import importer
+from hlip.importing.dicom import convert, importer, study
 from hlip.importing.dicom.importer import import_dicom
 from hlip.importing.outcome import ImportingError
 from hlip.importing.tables import Tables
@@ -299,7 +299,7 @@ def test_three_planes_of_few_slices_are_a_localizer_whatever_they_are_called(tmp
 def test_kernels_and_reformats(tmp_path: Path) -> None:
     """The soft kernel and the original are taken; where they are all there is, the others are."""
     derived = {"ImageType": ["DERIVED", "SECONDARY", "MPR"]}
-    for number, (study, tags) in enumerate(
+    for number, (uid, tags) in enumerate(
         [
             ("1.1", {"ConvolutionKernel": "H30s"}),
             ("1.1", {"ConvolutionKernel": "H70h"}),
@@ -310,7 +310,7 @@ def test_kernels_and_reformats(tmp_path: Path) -> None:
         1,
     ):
         phantom.series(
-            tmp_path / "in", study=study, patient=study, number=number, modality="CT", description="HEAD", slices=8, **tags
+            tmp_path / "in", study=uid, patient=uid, number=number, modality="CT", description="HEAD", slices=8, **tags
         )
     run(tmp_path / "in", tmp_path / "out", keep_ids=True)
     assert [(row["study_id"], row["reason"]) for row in rows(tmp_path / "out")] == [
@@ -451,7 +451,7 @@ def test_a_damaged_compressed_file_costs_one_slice(tmp_path: Path) -> None:
 
 
 def test_enhanced_multi_frame(tmp_path: Path) -> None:
-    enhanced(tmp_path / "in", [0.0])
+    phantom.enhanced(tmp_path / "in", [0.0])
     run(tmp_path / "in", tmp_path / "out")
     (row,) = rows(tmp_path / "out")
     assert (row["sequence"], row["echo_time_ms"]) == ("T2", "95.0")
@@ -459,52 +459,12 @@ def test_enhanced_multi_frame(tmp_path: Path) -> None:
 
 
 def test_enhanced_diffusion(tmp_path: Path) -> None:
-    enhanced(tmp_path / "in", [0.0, 1000.0])
+    phantom.enhanced(tmp_path / "in", [0.0, 1000.0])
     run(tmp_path / "in", tmp_path / "out")
     found = {row["sequence"]: nib.load(tmp_path / "out" / row["path"]) for row in rows(tmp_path / "out")}
     assert list(found) == ["DWI b0", "DWI", "ADC"]
     assert value_at(found["DWI b0"], (30, 0, 0)) == pytest.approx(9000, rel=1e-3)
     assert value_at(found["ADC"], (30, 0, 0)) == pytest.approx(1000, rel=2e-2)
-
-
-def macro(**tags) -> pydicom.Sequence:
-    item = pydicom.Dataset()
-    for name, value in tags.items():
-        setattr(item, name, value)
-    return pydicom.Sequence([item])
-
-
-def enhanced(folder: Path, b_values: list[float]) -> None:
-    """One file, 24 frames for each b-value; with one alone it is a T2."""
-    source = [pydicom.dcmread(file) for file in phantom.series(folder / "parts")]
-    diffuse = len(b_values) > 1
-    data = phantom.header(
-        "MR", "1.2.3.4", "P1", "DWI" if diffuse else "T2 TSE", 3, generate_uid(), "1.2.840.10008.5.1.4.1.1.4.1"
-    )
-    data.ImageType = ["ORIGINAL", "PRIMARY", "DIFFUSION" if diffuse else "T2", "NONE"]
-    data.EchoPulseSequence, data.InstanceNumber = "SPIN", 1
-    data.Manufacturer = "Philips"
-    pixels = np.stack([np.frombuffer(part.PixelData, np.uint16).reshape(40, 40) for part in source])
-    weights = [10 * np.exp(-b * 1e-3) if diffuse else 1 for b in b_values]
-    phantom.put_pixels(data, np.concatenate([np.rint(pixels * weight) for weight in weights]))
-    shared, frames = pydicom.Dataset(), []
-    shared.PixelMeasuresSequence = macro(PixelSpacing=[4.0, 4.0], SliceThickness=6.0, SpacingBetweenSlices=6.0)
-    shared.PlaneOrientationSequence = macro(ImageOrientationPatient=source[0].ImageOrientationPatient)
-    shared.MREchoSequence = macro(EffectiveEchoTime=95.0)
-    shared.MRTimingAndRelatedParametersSequence = macro(RepetitionTime=4500.0, FlipAngle=90.0)
-    for shell, b_value in enumerate(b_values, 1):
-        for n, part in enumerate(source, 1):
-            frame = pydicom.Dataset()
-            frame.PlanePositionSequence = macro(ImagePositionPatient=part.ImagePositionPatient)
-            frame.FrameContentSequence = macro(DimensionIndexValues=[1, n, shell], StackID="1", InStackPositionNumber=n)
-            if diffuse:
-                way = "ISOTROPIC" if b_value else "NONE"
-                frame.MRDiffusionSequence = macro(DiffusionBValue=b_value, DiffusionDirectionality=way)
-            frames.append(frame)
-    data.SharedFunctionalGroupsSequence = pydicom.Sequence([shared])
-    data.PerFrameFunctionalGroupsSequence = pydicom.Sequence(frames)
-    shutil.rmtree(folder / "parts")
-    data.save_as(folder / "multiframe", enforce_file_format=True)
 
 
 # --- trees -------------------------------------------------------------------------------------------------------------------------
@@ -532,27 +492,27 @@ def test_a_tree_of_everything(tmp_path: Path) -> None:
     left = sorted((item.path, item.reason) for item in done.left_out)
     assert left == [
         ("(.txt files)", "not_dicom"),
-        ("(.zip files)", "not_dicom"),
+        ("(.zip files)", "damaged_archive"),
         ("(others files)", "damaged"),
         ("(others files)", "not_dicom"),
     ]
     assert any(str(tree / "damaged") in note for note in done.notes), "the terminal names what the tables may not"
-    for study in done.studies:
-        read_scan(study.scans[0].path)
+    for imported in done.studies:
+        read_scan(imported.scans[0].path)
 
 
 def test_mutated_files_stop_nothing_and_every_file_is_accounted_for(tmp_path: Path) -> None:
     """Bit flips in headers and pixels, and files cut short, beside whole ones."""
     generator = np.random.default_rng(0)
-    for study in range(20):
-        tags = {"study": f"1.{study}", "patient": str(study)}
-        files = phantom.series(tmp_path / "in" / str(study), slices=8, size=24, spacing=6, step=10, **tags)
-        for file in files[:6] if study % 2 else files[:1]:
+    for nth in range(20):
+        tags = {"study": f"1.{nth}", "patient": str(nth)}
+        files = phantom.series(tmp_path / "in" / str(nth), slices=8, size=24, spacing=6, step=10, **tags)
+        for file in files[:6] if nth % 2 else files[:1]:
             content = bytearray(file.read_bytes())
-            if study % 4 == 3:
+            if nth % 4 == 3:
                 content = content[: generator.integers(1, len(content))]
             else:
-                for place in generator.integers(0, 1200 if study % 3 else len(content), generator.choice([1, 5, 50])):
+                for place in generator.integers(0, 1200 if nth % 3 else len(content), generator.choice([1, 5, 50])):
                     content[place] = generator.integers(256)
             file.write_bytes(bytes(content))
     done = run(tmp_path / "in", tmp_path / "out")
@@ -724,7 +684,7 @@ def test_no_identifier_reaches_any_file(tmp_path: Path, encoding: str) -> None:
     study, uid = "1.2.777.4711.1", "1.2.777.4711.2"
     tree = tmp_path / "ZZMARKX" / "20190817"
     if encoding == "enhanced":
-        enhanced(tree, [0.0])
+        phantom.enhanced(tree, [0.0])
     elif encoding == "diffusion":
         for place, b_value in enumerate((0, 1000)):
             diffusion(tree, b_value, uid, standard, first=100 * place)
@@ -792,8 +752,103 @@ def test_the_same_salt_gives_the_same_names_and_another_gives_others(tmp_path: P
         (study,) = run(tmp_path / "in", tmp_path / out, salt=salt).studies
         names.append((study.study_id, study.patient_id))
     assert names[0] == names[1] != names[2]
-    assert (tmp_path / "c" / "salt.key").is_file()
-    assert not (tmp_path / "a" / "salt.key").exists()
+    assert (tmp_path / "c.salt.key").stat().st_mode & 0o777 == 0o600
+    assert not list((tmp_path / "c").rglob("*salt*")), "the folder that is passed on holds no secret"
+    assert not (tmp_path / "a.salt.key").exists()
+    assert run(tmp_path / "in", tmp_path / "c").studies[0].study_id == names[2][0]
+
+
+def test_a_salt_that_an_earlier_import_left_in_its_folder_is_used(tmp_path: Path) -> None:
+    phantom.series(tmp_path / "in", slices=6)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "salt.key").write_text("cd" * 32)
+    done = run(tmp_path / "in", tmp_path / "out")
+    (tmp_path / "same").write_text("cd" * 32)
+    assert done.studies[0].study_id == run(tmp_path / "in", tmp_path / "b", salt=tmp_path / "same").studies[0].study_id
+    assert not (tmp_path / "out.salt.key").exists()
+    assert any("lies in the folder that you may share" in note for note in done.notes)
+
+
+def test_a_salt_beside_a_folder_within_the_tree_is_no_file_of_the_tree(tmp_path: Path) -> None:
+    phantom.series(tmp_path / "in", slices=6)
+    assert run(tmp_path / "in", tmp_path / "in" / "out").left_out == ()
+    assert run(tmp_path / "in", tmp_path / "in" / "out").left_out == ()
+
+
+@pytest.mark.parametrize(
+    ("tables", "shares", "text"),
+    [
+        ({"reports": "absent"}, None, "absent.csv: no such table"),
+        ({"reports": "study_id,note\n1,x\n"}, None, "no column report"),
+        ({"labels": "id,label\n1,x\n"}, None, "no column study_id or patient_id or accession_number"),
+        ({"metadata": "study_id,scans\n1,x\n"}, None, "would overwrite"),
+        ({"metadata": "study_id,age\n1,5\n1,6\n"}, None, "stands already on line 2"),
+        ({}, (0.5, 0.1, 0.1), "sum up to 1"),
+        ({"metadata": "study_id,split\n1,train\n"}, (0.7, 0.1, 0.2), "leave --splits out"),
+    ],
+)
+def test_tables_and_shares_are_checked_before_any_file_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tables: dict[str, str], shares: tuple[float, ...] | None, text: str
+) -> None:
+    phantom.series(tmp_path / "in", slices=6)
+    monkeypatch.setattr(importer, "find_files", lambda *_, **__: pytest.fail("files were read"))
+    files = {}
+    for name, content in tables.items():
+        files[name] = tmp_path / ("absent.csv" if content == "absent" else f"{name}.csv")
+        if content != "absent":
+            files[name].write_text(content)
+    with pytest.raises(ImportingError, match=text):
+        run(tmp_path / "in", tmp_path / "out", tables=Tables(**files), shares=shares)
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out.salt.key").exists()
+
+
+def test_a_truncated_archive_is_named_and_what_is_whole_in_it_is_read(tmp_path: Path) -> None:
+    for patient in ("A", "B"):
+        phantom.series(tmp_path / patient, slices=8, patient=patient, study=f"1.{ord(patient)}")
+    packed = tmp_path / "in" / "export.zip"
+    packed.parent.mkdir()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted((tmp_path / "A").iterdir()) + sorted((tmp_path / "B").iterdir()):
+            archive.write(file, f"{file.parent.name}/{file.name}")
+        end_of_a = archive.infolist()[8].header_offset
+        in_b = archive.infolist()[14].header_offset
+    content = packed.read_bytes()
+    for cut, studies, noted in ((end_of_a + 50, [8], [True]), (in_b + 200, [8, 6], [True, True]), (90, [], [])):
+        packed.write_bytes(content[:cut])
+        phantom.series(tmp_path / "in" / "c", slices=7, patient="C", study="1.9")
+        done = run(tmp_path / "in", tmp_path / "out")
+        assert [(item.path, item.reason) for item in done.left_out] == [("(.zip files)", "damaged_archive")]
+        assert any(f"damaged archive, copy it again: {packed}" in note for note in done.notes)
+        found = {int(row["files"]): "damaged archive" in row["notes"] for row in rows(tmp_path / "out")}
+        assert found == dict(zip([*studies, 7], [*noted, False], strict=True))
+
+
+@pytest.mark.parametrize("modality", ["MR", "CT"])
+def test_monochrome1_is_turned_around_and_said_but_not_hounsfield_units(tmp_path: Path, modality: str) -> None:
+    def upside_down(_: int, data: pydicom.Dataset) -> None:
+        data.PhotometricInterpretation = "MONOCHROME1"
+        if modality == "MR":
+            data.PixelData = (900 - np.frombuffer(data.PixelData, np.uint16)).astype(np.uint16).tobytes()
+
+    description = "T1" if modality == "MR" else "Head"
+    phantom.series(tmp_path / "in", modality=modality, description=description, each=upside_down)
+    run(tmp_path / "in", tmp_path / "out")
+    image = one_scan(tmp_path / "out")
+    assert_marks(image, shift=-1000 if modality == "CT" else 0)
+    (row,) = rows(tmp_path / "out")
+    assert row["notes"] == "MONOCHROME1: values " + ("turned around" if modality == "MR" else "kept, they are a measure")
+
+
+def test_a_converter_that_makes_other_volumes_than_mosaics_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phantom.series(tmp_path / "in", slices=2, ImageType=["ORIGINAL", "PRIMARY", "M", "MOSAIC"])
+    volume = convert.Converted(np.zeros((8, 8, 8), np.int16), np.eye(4), 1.0, 0.0)
+    monkeypatch.setattr(study, "convert_files", lambda _: [volume])
+    with pytest.raises(ImportingError):
+        run(tmp_path / "in", tmp_path / "out")
+    assert reasons(tmp_path / "out") == ["geometry_mismatch"]
 
 
 @pytest.mark.parametrize(("key", "name"), [("study_id", "1.2.3.4"), ("patient_id", "P1"), ("accession_number", "A77")])

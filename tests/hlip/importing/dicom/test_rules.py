@@ -55,6 +55,11 @@ def timing(scanning: str, repetition: float, echo: float, inversion: float | Non
         ({"image_type": ("ORIGINAL", "PRIMARY", "M", "SWI")}, "SWI", "image type"),
         ({"modality": "CT"}, "CT", "modality"),
         (timing("EP", 4000, 80), "", "none"),
+        (timing("SE", 5000, 390, 1800.0), "FLAIR", "inversion"),  # 3-D, its inversion stated by the time alone
+        (timing("SE IR", 4000, 60, 160), "T2", "short inversion"),  # STIR
+        ({"image_type": ("ORIGINAL", "PRIMARY", "T2", "NONE")}, "T2", "frame type"),
+        ({"image_type": ("ORIGINAL", "PRIMARY", "FLUID_ATTENUATED", "NONE")}, "FLAIR", "frame type"),
+        ({"image_type": ("DERIVED", "PRIMARY", "T2", "NONE")}, "", "none"),
         ({}, "", "none"),
         ({"modality": "PT"}, "", "none"),
     ],
@@ -89,6 +94,12 @@ def test_sequences_by_tags(tags: dict, sequence: str, rule: str) -> None:
         ("Apparent Diffusion Coefficient (mm2/s)", "ADC"),
         ("TOF 3D multi-slab", "MRA"),
         ("PD TSE FS", "PD"),
+        ("t2_spc_da-fl_sag", "FLAIR"),
+        ("t2_spc_ir_sag_fs", "FLAIR"),
+        ("eT2W_TSE", "T2"),
+        ("sT1W_3D_TFE", "T1"),
+        ("STIR cor", "T2"),
+        ("t2_stir_sag", "T2"),
         ("protocol of the day", ""),
         ("Contact Dr Gretel", ""),
     ],
@@ -115,6 +126,23 @@ def test_two_witnesses_are_surer_than_one_and_a_dispute_is_marked() -> None:
     assert disputed.rule == "spin echo (T1) against description (T2)"
     strong = guess(stack("T2 AX", b_value=1000.0))
     assert (strong.sequence, strong.confidence) == ("DWI", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("description", "tags", "sequence", "confidence"),
+    [
+        ("t2_spc_sag_iso", timing("SE IR", 5000, 390, 1800), "FLAIR", 0.85),
+        ("t2_spc_da-fl_sag", timing("", 5000, 390, 1800), "FLAIR", 0.97),
+        ("t2_tirm_cor", timing("SE IR", 4000, 60, 160), "T2", 0.75),
+        ("STIR cor", timing("SE IR", 4000, 60, 160), "T2", 0.95),
+        ("TOF 3D multi-slab", timing("GR", 22, 3.6), "MRA", 0.8),
+        ("eT2W_TSE", {"image_type": ("ORIGINAL", "PRIMARY", "T2", "NONE")}, "T2", 0.95),
+        ("t2_tse_tra", timing("SE", 4500, 95), "T2", 0.97),
+    ],
+)
+def test_one_sequence_may_be_a_kind_of_the_other(description: str, tags: dict, sequence: str, confidence: float) -> None:
+    found = guess(stack(description, **tags))
+    assert (found.sequence, found.confidence) == (sequence, confidence)
 
 
 def test_contrast_by_agent_unless_the_description_denies_it() -> None:

@@ -17,6 +17,7 @@ from hlip.importing.public.rad_chestct import import_rad_chestct
 from hlip.prepare import prepare
 from hlip.scans.reading import read_scan
 from hlip.scans.scan import VolumeError
+from hlip.store import Store
 from hlip.study import Study, read_manifest
 from hlip.volume import VolumeSpec
 
@@ -231,3 +232,53 @@ def test_rad_chestct_axes(rad: Path, tmp_path: Path) -> None:
     assert (scan.codes, scan.spacing) == ("LPS", (1, 1, 2))
     with pytest.raises(ImportingError, match="expected three letters"):
         import_rad_chestct(rad, tmp_path / "other", axes="SIL", progress=False)
+
+
+def test_rad_chestct_tables_are_known_by_their_key_in_any_letters(
+    rad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The set's own files: one a split, in lower case; one of metadata; one of something else; and what a run of ours left there."""
+    (rad / "labels.csv").unlink()
+    (rad / "imgtrain_labels.csv").write_text("noteacc_deid,emphysema,lung_nodule,mass\ntrn00001,0,1,1\n")
+    (rad / "imgtest_labels.csv").write_text("NOTEACC_DEID;emphysema;lung_nodule;mass\nTST00003;1;-1;0\n")
+    (rad / "metadata.csv").write_text("NoteAcc_DEID,vendor\ntrn00001,Scanners Ltd\n")
+    (rad / "other.csv").write_text("a,b\n1,2\n")
+    main(["import", "rad-chestct", str(rad), str(rad / "out")])
+    studies = manifest(rad / "out")
+    assert {name: study.labels for name, study in studies.items()} == {
+        "trn00001": ("Lung nodule", "mass"), "val00002": None, "tst00003": ("Emphysema",),
+    }  # fmt: skip
+    said = capsys.readouterr().out
+    assert "tables of labels: imgtest_labels.csv (1 rows), imgtrain_labels.csv (1 rows)" in said
+    assert (
+        "tables not taken: metadata.csv (line 2: 'Scanners Ltd' under vendor is neither 0 nor 1), other.csv (no column NoteAcc_DEID)"
+        in said
+    )
+    assert "imgtest_labels.csv: cells that leave a class open: -1 or nan, uncertain, 1 (lung_nodule 1)." in said
+
+
+def test_rad_chestct_several_tables_by_name_or_none(rad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (rad / "labels.csv").unlink()
+    main(["import", "rad-chestct", str(rad), str(tmp_path / "bare")])
+    assert "note: no volume has labels: name CSV files with the column NoteAcc_DEID by --labels" in capsys.readouterr().out
+    first, second = tmp_path / "1.csv", tmp_path / "2.csv"
+    first.write_text("NoteAcc_DEID,Emphysema\ntrn00001,1\n")
+    second.write_text("NoteAcc_DEID,Consolidation\ntrn00001,1\nval00002,0\n")
+    main(["import", "rad-chestct", str(rad), str(tmp_path / "out"), "--labels", str(first), str(second)])
+    studies = manifest(tmp_path / "out")
+    assert [studies[name].labels for name in ("trn00001", "val00002")] == [("Emphysema", "Consolidation"), ()]
+    first.write_text("id,Emphysema\ntrn00001,1\n")
+    with pytest.raises(ImportingError, match="no column NoteAcc_DEID"):
+        import_rad_chestct(rad, tmp_path / "no", labels=[first], progress=False)
+    with pytest.raises(ImportingError, match="no such table"):
+        import_rad_chestct(rad, tmp_path / "no", labels=[tmp_path / "gone.csv"], progress=False)
+
+
+@pytest.mark.parametrize("name", ["ct-rate", "rad-chestct"])
+def test_from_the_set_to_a_store(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    import yaml
+
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(CHEST.as_dict()))
+    folder = request.getfixturevalue(name.replace("rad-chestct", "rad").replace("-", "_"))
+    main(["import", name, str(folder), str(tmp_path / "out"), "--prepare", str(tmp_path / "small.yaml"), "--workers", "1"])
+    assert len(Store(tmp_path / "out/store").records) == len(manifest(tmp_path / "out")) > 2

@@ -204,6 +204,23 @@ def test_pub_brain_5_draws_splits_by_patient(brains: Path, tmp_path: Path) -> No
     assert len({study.split for study in studies.values()}) == 3
 
 
+def test_a_study_without_a_folder_has_no_source(tmp_path: Path) -> None:
+    """The folder that holds the set is no source, and a class of such studies alone is not said to have one."""
+    save(tmp_path / "my_copy/NYU_Mets_1_2/T1/img.pt", tensor())
+    save(tmp_path / "my_copy/stroke/sub-1/T1/img.pt", tensor())
+    header = LIST.splitlines()[0]
+    listed = _write(tmp_path / "list.csv", f"{header}\nNYU_Mets_1_2,0,0,0,0,1\nstroke/sub-1,0,1,0,0,-1\n")
+    made = import_pub_brain_5(tmp_path / "my_copy", tmp_path / "out", listed=listed, progress=False)
+    studies = manifest(tmp_path / "out")
+    assert "source" not in studies["NYU_Mets_1_2"].extra
+    assert studies["stroke__sub-1"].extra["source"] == "stroke"
+    assert [note.split(".")[0] for note in made.notes[1:]] == [
+        "from one source only: Stroke (stroke)",
+        "the source of 1 of 2 studies is not known: the list names them without a folder",
+    ]
+    assert made.notes[0].startswith("list.csv: cells that leave a class open: -1 or nan, uncertain, 1 (Metastasis 1).")
+
+
 def test_the_public_list_is_read(shared: Path, tmp_path: Path) -> None:
     listed = shared / "datasets" / "pub_brain_5.csv"
     name = listed.read_text().splitlines()[1].split(",")[0]
