@@ -36,12 +36,12 @@ from rich.table import Table
 from scipy.ndimage import affine_transform, distance_transform_edt
 from tqdm import tqdm
 
-from hlip.embed import checkpoint_digest
-from hlip.explain import REFERENCES, explain, scan_evidence
-from hlip.inputs import check_spec
+from hlip.inference.embed import checkpoint_digest
+from hlip.inference.explain import REFERENCES, explain, scan_evidence
+from hlip.inference.inputs import check_spec
+from hlip.inference.overlay import ScanEvidence, all_scans, tissue_of
 from hlip.metrics import interval, patient_bootstrap, roc_auc
 from hlip.model import HLIP, load
-from hlip.overlay import ScanEvidence, all_scans, tissue_of
 from hlip.store import Store, write_atomically
 from hlip.study import Study, read_manifest
 from hlip.zeroshot import PromptSet

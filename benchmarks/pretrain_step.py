@@ -40,12 +40,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from hlip.batches import GlobalBatches
 from hlip.config import parse_config
 from hlip.data import Batch, Chunks, StudyDataset
-from hlip.engine import make_accelerator
-from hlip.optimizer import learning_rate, make_optimizer, set_learning_rate
 from hlip.store import Store, StudyRecord, write_index, write_spec, write_study
+from hlip.training.batches import GlobalBatches
+from hlip.training.engine import make_accelerator
+from hlip.training.optimizer import learning_rate, make_optimizer, set_learning_rate
 from hlip.volume import VolumeSpec
 from pretrain.settings import PretrainConfig
 from pretrain.start import build_model

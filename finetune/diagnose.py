@@ -22,9 +22,9 @@ from rich.table import Table
 from torch import Tensor
 
 from finetune.looked import chosen_prototypes, draw_image, draw_levels, prompt_maps
-from hlip.explain import originals
-from hlip.inputs import SIMULATED, expected_spec, find_study, folder_notes, pick_device, scan_notes, skipped_scans
-from hlip.overlay import ScanEvidence, montage, write_nifti
+from hlip.inference.explain import originals
+from hlip.inference.inputs import SIMULATED, expected_spec, find_study, folder_notes, pick_device, scan_notes, skipped_scans
+from hlip.inference.overlay import ScanEvidence, montage, write_nifti
 from hlip.store import Store, StudyRecord
 from hlip.taxonomy import Taxonomy
 from hp2l.diagnoser import Diagnoser, load

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from finetune.tuning import Tuned, TuningConfig
-from hlip.augment import AugmentConfig, augment
-from hlip.batches import GlobalBatches, Place
 from hlip.data import Batch, Sample, collate, deaf_to_signals, evaluation_batches
-from hlip.engine import whole_weights
 from hlip.store import Store, StudyRecord
+from hlip.training.augment import AugmentConfig, augment
+from hlip.training.batches import GlobalBatches, Place
+from hlip.training.engine import whole_weights
 from hp2l.diagnoser import Diagnoser
 from hp2l.encoders import ScanReader
 from hp2l.head import HP2LOutput

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hlip.figure import Rows, draw_series, finish, points, read_log, save_figure
+from hlip.training.figure import Rows, draw_series, finish, points, read_log, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,14 +10,14 @@ from accelerate import Accelerator
 
 from finetune.cohort import CohortConfig
 from finetune.tuning import TuningConfig
-from hlip.augment import AugmentConfig
 from hlip.config import plain
-from hlip.engine import Precision
-from hlip.folders import recover
+from hlip.files.folders import recover
 from hlip.model import CheckpointError
-from hlip.optimizer import OptimizerConfig
-from hlip.runs import changed_settings
 from hlip.taxonomy import Taxonomy
+from hlip.training.augment import AugmentConfig
+from hlip.training.engine import Precision
+from hlip.training.optimizer import OptimizerConfig
+from hlip.training.runs import changed_settings
 from hp2l.encoders import CNNConfig, ImageConfig
 from hp2l.heads import HeadConfig
 from hp2l.loss import LossConfig

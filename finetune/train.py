@@ -31,14 +31,14 @@ from finetune.settings import FinetuneConfig, check_same_encoder, check_same_set
 from finetune.several import expand, summarise
 from finetune.tokens import encode_once, weights_digest
 from finetune.tuning import merged
-from hlip.batches import GlobalBatches
 from hlip.config import parse_config, plain, plain_errors
-from hlip.engine import full_state, make_accelerator, share_cores, whole_weights
 from hlip.metrics import class_aucs, macro
-from hlip.optimizer import learning_rate, make_optimizer, set_learning_rate
-from hlip.runs import Checkpoints, RunLog, StopSignal
 from hlip.store import Store
 from hlip.taxonomy import Taxonomy
+from hlip.training.batches import GlobalBatches
+from hlip.training.engine import full_state, make_accelerator, share_cores, whole_weights
+from hlip.training.optimizer import learning_rate, make_optimizer, set_learning_rate
+from hlip.training.runs import Checkpoints, RunLog, StopSignal
 from hp2l.diagnoser import Diagnoser
 from hp2l.encoders import Encoder, make_encoder
 from hp2l.head import Head

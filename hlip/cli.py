@@ -117,8 +117,8 @@ def _run_simulate(arguments: argparse.Namespace) -> None:
 
 
 def _prepare(commands: Any) -> None:
+    from hlip.files.resources import names
     from hlip.reports.cli import add_language
-    from hlip.resources import names
 
     command = commands.add_parser(
         "prepare",
@@ -186,7 +186,7 @@ def _run_prepare(arguments: argparse.Namespace) -> None:
     elif arguments.montage and not summary.studies_ready:
         print("montage: none, there is no usable scan")
     elif arguments.montage:
-        from hlip.montage import montage
+        from hlip.prepare.montage import montage
         from hlip.store import Store
 
         print(f"montage: {montage(Store(arguments.store), arguments.montage)}")
@@ -218,7 +218,7 @@ def _ask(commands: Any) -> None:
 
 
 def _run_ask(arguments: argparse.Namespace) -> None:
-    from hlip.ask import ask, ask_cohort
+    from hlip.inference.ask import ask, ask_cohort
 
     if arguments.study is None:
         ask_cohort(arguments)
@@ -255,13 +255,13 @@ def _explain(commands: Any) -> None:
 
 
 def _run_explain(arguments: argparse.Namespace) -> None:
-    from hlip.explain import explain_command
+    from hlip.inference.explain import explain_command
 
     explain_command(arguments)
 
 
 def _evaluate(commands: Any) -> None:
-    from hlip.resources import names
+    from hlip.files.resources import names
 
     command = commands.add_parser(
         "evaluate",
@@ -290,7 +290,7 @@ def _evaluate(commands: Any) -> None:
 
 
 def _run_evaluate(arguments: argparse.Namespace) -> None:
-    from hlip.evaluate import evaluate
+    from hlip.inference.evaluate import evaluate
 
     evaluate(arguments)
 
@@ -313,7 +313,7 @@ def _embed(commands: Any) -> None:
 
 
 def _run_embed(arguments: argparse.Namespace) -> None:
-    from hlip.embed import embed_command
+    from hlip.inference.embed import embed_command
 
     embed_command(arguments)
 
@@ -333,7 +333,7 @@ def _export(commands: Any) -> None:
 
 def _run_export(arguments: argparse.Namespace) -> None:
     from hlip import official
-    from hlip.inputs import open_model
+    from hlip.inference.inputs import open_model
 
     official.export(open_model(arguments), arguments.out)
     print(f"written: {arguments.out}")

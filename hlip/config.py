@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
-from hlip.resources import find
+from hlip.files.resources import find
 
 T = TypeVar("T")
 

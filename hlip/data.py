@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from hlip.augment import AugmentConfig, augment
-from hlip.batches import Place
 from hlip.reports import split_sentences
 from hlip.store import Store, StoreError, StudyRecord
+from hlip.training.augment import AugmentConfig, augment
+from hlip.training.batches import Place
 from hlip.vision import VisionConfig, draw_study_patches
 
 REPLACEMENTS = 10  # other studies tried where one cannot be read

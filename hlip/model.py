@@ -23,9 +23,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hlip.card import model_card
-from hlip.folders import recover, whole_folder
-from hlip.hub import HubCheckpoint, local
+from hlip.files.folders import recover, whole_folder
+from hlip.hub.card import model_card
+from hlip.hub.conventions import HubCheckpoint, local
 from hlip.text import TextConfig, TextTower, Tokenizer
 from hlip.vision import StudyEncoder, VisionConfig
 from hlip.volume import VolumeSpec
@@ -33,7 +33,7 @@ from hlip.volume import VolumeSpec
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from hlip.features import StudyFeatures
+    from hlip.inference.features import StudyFeatures
 
 SENTENCE, REPORT = 0, 1  # which class token answers to which text
 INITIAL_SCALE = math.log(1 / 0.07)
@@ -151,11 +151,11 @@ class HLIP(nn.Module, HubCheckpoint):
     ) -> Tensor | StudyFeatures:
         """(S, 1, D, H, W) uint8 of all scans, B counts on the host -> (B, P, E), unit length.
 
-        With `return_tokens`: study, scan and patch features (`hlip.features.StudyFeatures`), and where each patch lies in RAS mm if
+        With `return_tokens`: study, scan and patch features (`hlip.inference.features.StudyFeatures`), and where each patch lies in RAS mm if
         `affines` (S, 4, 4) of the prepared volumes are given.
         """
         if return_tokens:
-            from hlip.features import study_features
+            from hlip.inference.features import study_features
 
             return study_features(self, volumes, affines, scans_per_study)
         return F.normalize(self.visual_proj(self.visual(volumes, scans_per_study)), dim=-1)
@@ -213,7 +213,7 @@ class HLIP(nn.Module, HubCheckpoint):
         }
 
     def card(self) -> str:
-        """The model card (`hlip.card`)."""
+        """The model card (`hlip.hub.card`)."""
         return model_card(self.describe() | {"parameters": sum(parameter.numel() for parameter in self.parameters())})
 
     @classmethod

@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from hlip.checksums import canonical, study_digest, write_checksums
-from hlip.folders import write_atomically
+from hlip.files.checksums import canonical, study_digest, write_checksums
+from hlip.files.folders import write_atomically
 from hlip.quality.duplicates import voxel_hash
 from hlip.quality.table import read_table
 from hlip.volume import VolumeSpec

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from hlip import resources
+from hlip.files import resources
 from hlip.model import HLIP, HLIPConfig
 from hlip.taxonomy import Taxonomy
 from hlip.text import grow_text_source

@@ -22,8 +22,8 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from hlip.data import evaluation_batches
+from hlip.files.resources import find
 from hlip.model import HLIP, SENTENCE
-from hlip.resources import find
 from hlip.store import Store, StudyRecord
 from hlip.taxonomy import Taxonomy
 

@@ -1,6 +1,6 @@
 """The model card of a fine-tuned model: README.md of its folder, from the content of its config.json alone.
 
-As in `hlip.card`, whose parts it is made of: what is not recorded is named, and no fact of another kind keeps a checkpoint from being
+As in `hlip.hub.card`, whose parts it is made of: what is not recorded is named, and no fact of another kind keeps a checkpoint from being
 written.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from hlip.card import (
+from hlip.hub.card import (
     NO_DEVICE,
     UNKNOWN,
     eval_results,

@@ -19,8 +19,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hlip.folders import whole_folder
-from hlip.hub import HubCheckpoint, local
+from hlip.files.folders import whole_folder
+from hlip.hub.conventions import HubCheckpoint, local
 from hlip.model import HLIP, CheckpointError, checkpoint_folder, load_weights
 from hlip.taxonomy import Taxonomy
 from hp2l.baselines import Cascade

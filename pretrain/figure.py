@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hlip.figure import draw_series, finish, read_log, save_figure
+from hlip.training.figure import draw_series, finish, read_log, save_figure
 
 PANELS = {
     "loss": ["loss", "loss_sentence", "loss_report"],

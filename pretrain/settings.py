@@ -9,14 +9,14 @@ from typing import Any
 
 import yaml
 
-from hlip.augment import AugmentConfig
 from hlip.config import plain
 from hlip.data import SamplingConfig
-from hlip.engine import Precision
 from hlip.loss import LossConfig
 from hlip.model import HLIPConfig
-from hlip.optimizer import OptimizerConfig
 from hlip.store import Store
+from hlip.training.augment import AugmentConfig
+from hlip.training.engine import Precision
+from hlip.training.optimizer import OptimizerConfig
 from pretrain.start import FREE
 from pretrain.validate import ValidationConfig
 

@@ -9,9 +9,9 @@ from accelerate import Accelerator
 
 from hlip.config import plain
 from hlip.data import StudyDataset
-from hlip.engine import whole_weights
 from hlip.model import HLIP, CheckpointError, HLIPConfig, load
 from hlip.text import grow_text_source, widen_word_embeddings
+from hlip.training.engine import whole_weights
 
 # how a model is trained or where it came from, not what it is
 FREE = {
@@ -52,7 +52,7 @@ def build_model(
             model = HLIP(config, text_source=grown(config, data, accelerator, out / "text"))
             widen_word_embeddings(model.text, config.text.embedding_std)
         if init_vision is not None:
-            from hlip.inflate import start_from
+            from hlip.vision.inflate import start_from
 
             start_from(model.visual, init_vision)
         if config.vision.patch_norm:

@@ -18,8 +18,8 @@ from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
 from hlip.data import Batch
-from hlip.engine import accumulating, clamp_temperatures
 from hlip.loss import LossConfig, Losses, dual_contrastive_loss
+from hlip.training.engine import accumulating, clamp_temperatures
 
 
 class Step(NamedTuple):

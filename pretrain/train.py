@@ -19,15 +19,15 @@ import torch
 import yaml
 from torch.utils.data import DataLoader
 
-from hlip.batches import GlobalBatches
 from hlip.config import parse_config, plain, plain_errors
 from hlip.data import Batch, Chunks, StudyDataset, deaf_to_signals
-from hlip.engine import full_state, make_accelerator, share_cores, whole_weights
-from hlip.folders import recover
+from hlip.files.folders import recover
 from hlip.model import HLIP
-from hlip.optimizer import WeightAverage, learning_rate, make_optimizer, set_learning_rate
-from hlip.runs import Checkpoints, StopSignal
 from hlip.store import Store
+from hlip.training.batches import GlobalBatches
+from hlip.training.engine import full_state, make_accelerator, share_cores, whole_weights
+from hlip.training.optimizer import WeightAverage, learning_rate, make_optimizer, set_learning_rate
+from hlip.training.runs import Checkpoints, StopSignal
 from pretrain.figure import draw_run
 from pretrain.settings import PretrainConfig, check_same_run, check_sizes, flat, total_steps
 from pretrain.start import build_model

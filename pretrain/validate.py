@@ -10,12 +10,12 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from numpy.typing import NDArray
 
-from hlip.engine import whole_weights
 from hlip.metrics import class_aucs, recall_at_k
 from hlip.model import HLIP, REPORT
 from hlip.reports import split_sentences
 from hlip.store import Store, StudyRecord, readable_study
 from hlip.taxonomy import Taxonomy
+from hlip.training.engine import whole_weights
 from hlip.zeroshot import PromptSet, ZeroShotSettings, embed_studies, score_taxonomy
 
 

@@ -20,8 +20,8 @@ from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from hlip.model import HLIP
-from hlip.runs import RunLog
 from hlip.store import Store, readable_study
+from hlip.training.runs import RunLog
 from pretrain.step import BadStepError, Step
 
 SHOWN = ("loss", "loss_sentence", "loss_report", "studies_per_second", "wait_share")

@@ -75,7 +75,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_wheel_finds_its_built_in_files_by_name(wheel):
     code = (
-        "import hlip, json; from hlip.resources import names; from hlip.taxonomy import Taxonomy; from hlip.volume import VolumeSpec;"
+        "import hlip, json; from hlip.files.resources import names; from hlip.taxonomy import Taxonomy; from hlip.volume import VolumeSpec;"
         "from hlip.zeroshot import PromptSet; import finetune.comparison.report;"
         "print(json.dumps([hlip.__file__, Taxonomy.load('brain_mri').counts, VolumeSpec.load('demo').size,"
         " len(PromptSet.load('hlip').templates), names('pretrain'), names('finetune')]))"

@@ -19,8 +19,8 @@ import yaml
 from sklearn.metrics import roc_auc_score
 from torch.utils.flop_counter import FlopCounterMode
 
+from hlip.inference.overlay import ScanEvidence
 from hlip.model import HLIP, HLIPConfig
-from hlip.overlay import ScanEvidence
 from hlip.store import Store
 from hlip.study import Scan, Study, write_manifest
 from hlip.text import TextConfig, TextTower, grow_text_source
@@ -120,7 +120,8 @@ def test_the_largest_difference_sees_attention_across_studies(encoder, monkeypat
     machine = encoder.Machine("tiny", "cpu", 1)
     assert encoder.largest_difference(machine) < 1e-5
     monkeypatch.setattr(
-        "hlip.attention.stretches_attention", lambda q, k, v, _: torch.nn.functional.scaled_dot_product_attention(q, k, v)
+        "hlip.vision.attention.stretches_attention",
+        lambda q, k, v, _: torch.nn.functional.scaled_dot_product_attention(q, k, v),
     )
     assert encoder.largest_difference(machine) > 1e-3
 

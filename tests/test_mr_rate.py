@@ -11,7 +11,7 @@ import yaml
 import finetune.train
 import pretrain.train
 from hlip.cli import main
-from hlip.resources import configs_folder
+from hlip.files.resources import configs_folder
 from hlip.store import Store
 from hp2l.diagnoser import load
 

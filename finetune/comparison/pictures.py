@@ -20,9 +20,9 @@ from scipy.ndimage import gaussian_filter
 
 from finetune.comparison.scoring import Method
 from finetune.diagnose import looks, read, read_scans
-from hlip.explain import explain
+from hlip.inference.explain import explain
+from hlip.inference.overlay import AIR, ScanEvidence, tissue_of
 from hlip.model import HLIP
-from hlip.overlay import AIR, ScanEvidence, tissue_of
 from hlip.store import Store, StudyRecord
 from hlip.taxonomy import Taxonomy
 from hlip.zeroshot import PromptSet

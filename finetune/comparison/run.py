@@ -25,7 +25,7 @@ from finetune.comparison.report import answer, choose_examples, format_table, wr
 from finetune.comparison.scoring import Cohort, Method, labelled, open_method, prevalence, score
 from finetune.comparison.sections import further
 from finetune.comparison.words import method_label
-from hlip.inputs import pick_device
+from hlip.inference.inputs import pick_device
 from hlip.model import CheckpointError, checkpoint_folder
 from hlip.store import Store, study_file
 from hlip.taxonomy import Taxonomy

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from finetune.comparison.scoring import labelled, level_aucs, open_method, score
-from hlip.inputs import check_spec, pick_device
+from hlip.inference.inputs import check_spec, pick_device
 from hlip.store import Store
 from hlip.taxonomy import Taxonomy
 from hp2l.comparison.scores import CompareError

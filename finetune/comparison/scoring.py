@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from finetune.tokens import encode
-from hlip.inputs import check_spec
+from hlip.inference.inputs import check_spec
 from hlip.metrics import class_aucs
 from hlip.model import HLIP, CheckpointError, checkpoint_folder
 from hlip.model import load as load_pretrained

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from finetune.comparison.refusals import trained_on
 from finetune.comparison.robustness import robustness
 from finetune.comparison.scoring import Cohort, Method, open_method, score
-from hlip.inputs import pick_device
+from hlip.inference.inputs import pick_device
 from hlip.taxonomy import Taxonomy
 from hp2l.comparison.efficiency import efficiency
 from hp2l.comparison.leaks import Finding, images_apart, metadata_alone, patients_apart, prompts_not_in_reports

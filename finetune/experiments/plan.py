@@ -31,8 +31,8 @@ from typing import Any
 import yaml
 
 from finetune.settings import FinetuneConfig
-from hlip import resources
 from hlip.config import parse_config, plain
+from hlip.files import resources
 from hlip.taxonomy import Taxonomy
 
 PUBLISHED = ("auc_1", "bacc_1", "auc_2", "bacc_2", "auc_3", "bacc_3", "drop_auc", "drop_bacc")

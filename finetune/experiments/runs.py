@@ -41,10 +41,10 @@ from finetune.experiments.plan import (
 from finetune.experiments.verdict import summarise
 from finetune.tokens import encode, encode_once
 from finetune.train import main as finetune
-from hlip.engine import share_cores
 from hlip.model import checkpoint_folder
 from hlip.store import Store
 from hlip.taxonomy import Taxonomy
+from hlip.training.engine import share_cores
 from hp2l.diagnoser import Diagnoser, load
 from hp2l.encoders import FRESH, make_encoder
 from hp2l.tokens import Tokens

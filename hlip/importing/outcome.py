@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hlip.folders import write_atomically
+from hlip.files.folders import write_atomically
 from hlip.study import Study, write_manifest
 
 SHOWN = 10

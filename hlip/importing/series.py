@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hlip.folders import write_atomically
+from hlip.files.folders import write_atomically
 from hlip.importing.outcome import LeftOut
 from hlip.study import Scan
 

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from hlip.prepare.one_study import Refused, prepare_study
 from hlip.prepare.sources import absolute, is_done
 from hlip.prepare.summary import PrepareSummary
+from hlip.prepare.workers import Lost, work_through
 from hlip.quality.collect import rows_of, write_quality
 from hlip.reports.cleaning import clean
 from hlip.reports.foreign import foreign
@@ -21,7 +22,6 @@ from hlip.reports.spec import ReportSpec, stored_digest, write_report_spec
 from hlip.store import StoreError, StudyRecord, read_metadata, read_spec, skipped_file, study_file, write_index, write_spec
 from hlip.study import Study, read_manifest
 from hlip.volume import VolumeSpec
-from hlip.workers import Lost, work_through
 
 Job = tuple[Path, Study, VolumeSpec, Path, Refused]
 _STALE = 24 * 3600.0  # seconds after which half a file was left by a dead process, not by a slow one

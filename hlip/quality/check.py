@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
-from hlip.checksums import read_checksums, sha256, study_digest
+from hlip.files.checksums import read_checksums, sha256, study_digest
 from hlip.quality.duplicates import voxel_hash
 from hlip.quality.table import read_table
 from hlip.store import BEFORE, Store, StoreError, read_metadata, skipped_file, study_file

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hlip.checksums import write_checksums
+from hlip.files.checksums import write_checksums
 from hlip.quality.duplicates import same_text
 from hlip.quality.flags import FLAGS, set_flags
 from hlip.quality.sheet import write_sheet

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from hlip.folders import write_atomically
+from hlip.files.folders import write_atomically
 from hlip.quality.flags import FLAGS, worst
 from hlip.quality.pictures import strip, thumbnail
 from hlip.store import StoreError, read_pictures, read_spec, read_volumes, study_file

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hlip.folders import write_atomically
+from hlip.files.folders import write_atomically
 
 NAME = "quality.parquet"
 OLD_NAME = "quality.csv"

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from hlip.resources import names
+from hlip.files.resources import names
 
 
 def add_reports(commands: Any) -> None:

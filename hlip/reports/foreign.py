@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
+from hlip.files.resources import names
 from hlip.reports.language import Language
-from hlip.resources import names
 from hlip.study import Study
 
 _WORD = re.compile(r"[^\W\d_]+")

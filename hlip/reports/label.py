@@ -25,7 +25,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from hlip.folders import write_atomically
+from hlip.files.folders import write_atomically
 from hlip.reports.agreement import Agreement, agreement, mean
 from hlip.reports.cues import NEGATED, PRESENT
 from hlip.reports.foreign import foreign

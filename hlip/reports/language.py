@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from hlip import resources
+from hlip.files import resources
 
 CUES = (
     "none", "negated_before", "negated_until_comma", "negated_after", "uncertain_before", "uncertain_after", "uncertain_around",

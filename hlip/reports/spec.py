@@ -26,8 +26,8 @@ from typing import Any
 
 import yaml
 
-from hlip import resources
-from hlip.folders import write_atomically
+from hlip.files import resources
+from hlip.files.folders import write_atomically
 from hlip.reports.language import Language
 
 FILE = "report_spec.json"

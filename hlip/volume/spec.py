@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from hlip import resources
+from hlip.files import resources
 from hlip.volume.skull_strip import TOOLS
 
 _REVISION = 1

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from hlip.jsonable import jsonable
+from hlip.files.jsonable import jsonable
 
 COLUMNS = ("study_id", "patient_id", "split", "level", "class", "score", "label")
 METADATA = b"hp2l"

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hlip.jsonable import jsonable
+from hlip.files.jsonable import jsonable
 from hlip.taxonomy import Taxonomy
 from hp2l.comparison import score_files
 from hp2l.comparison.score_files import CompareError

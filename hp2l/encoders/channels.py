@@ -13,7 +13,7 @@ from einops import rearrange
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hlip.folders import whole_folder
+from hlip.files.folders import whole_folder
 from hlip.model import CheckpointError, load_weights
 from hlip.volume import VolumeSpec
 from hp2l.encoders.base import Encoder

@@ -11,7 +11,7 @@ import yaml
 from finetune.settings import FinetuneConfig
 from finetune.train import main
 from hlip.config import parse_config
-from hlip.resources import configs_folder, names
+from hlip.files.resources import configs_folder, names
 from hp2l.diagnoser import load
 from hp2l.heads import KINDS
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 import hlip.cli
 from finetune.train import main
-from hlip.resources import configs_folder
+from hlip.files.resources import configs_folder
 from hlip.store import Store
 from hlip.taxonomy import Taxonomy
 from hp2l.diagnoser import load

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from hlip.batches import GlobalBatches, Place
 from hlip.data import Chunks, SamplingConfig, StudyDataset, collate, evaluation_batches, sentence_chances
 from hlip.store import Store, StoreError, StudyRecord, write_index, write_spec, write_study
+from hlip.training.batches import GlobalBatches, Place
 from hlip.vision import VisionConfig
 from hlip.volume import VolumeSpec
 

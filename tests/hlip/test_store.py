@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from hlip import folders
 from hlip import store as store_module
-from hlip.montage import montage
+from hlip.files import folders
+from hlip.prepare.montage import montage
 from hlip.quality.table import write_table
 from hlip.store import Store, StoreError, StudyRecord, study_file, write_index, write_spec, write_study
 from hlip.volume import PreparedVolume, VolumeSpec

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import hlip
-from hlip.official_names import name_of, scopes_of
-from hlip.resources import ResourceError
+from hlip.files.resources import ResourceError
+from hlip.official.names import name_of, scopes_of
 from hlip.text import grow_text_source
 from hlip.variants import Variant, VariantError
 from hlip.volume import VolumeSpec

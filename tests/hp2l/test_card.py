@@ -11,8 +11,8 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 
-from hlip.card import UNKNOWN
 from hlip.cli import build_parser
+from hlip.hub.card import UNKNOWN
 from hlip.model import HLIP, HLIPConfig
 from hlip.store import Store
 from hlip.taxonomy import Taxonomy

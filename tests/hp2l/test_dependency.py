@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from hlip.metrics import class_aucs
-from hlip.optimizer import OptimizerConfig, make_optimizer
 from hlip.taxonomy import Taxonomy
+from hlip.training.optimizer import OptimizerConfig, make_optimizer
 from hp2l.dependency import DependencyPrior, DependentHead, Relations, log_odds_ratios
 from hp2l.head import Head, HP2LOutput
 from hp2l.loss import HP2LLoss, LossConfig

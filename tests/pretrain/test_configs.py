@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 import hlip
 import pretrain.train
 from hlip.config import parse_config, plain
-from hlip.resources import configs_folder, names
+from hlip.files.resources import configs_folder, names
 from hlip.text import TextConfig, grow_text_source
 from hlip.variants import Variant
 from pretrain.settings import PretrainConfig

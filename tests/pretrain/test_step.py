@@ -9,11 +9,11 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from hlip.batches import GlobalBatches
 from hlip.config import parse_config
 from hlip.data import Chunks, StudyDataset
 from hlip.loss import LossConfig, dual_contrastive_loss
 from hlip.store import Store
+from hlip.training.batches import GlobalBatches
 from pretrain.settings import PretrainConfig
 from pretrain.start import build_model
 from pretrain.step import BadStepError, features_of, joined, train_step

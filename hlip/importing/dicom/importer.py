@@ -28,7 +28,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from hlip.folders import write_atomically
+from hlip.files.folders import write_atomically
 from hlip.importing.dicom.convert import program
 from hlip.importing.dicom.headers import quiet_pydicom, read_headers
 from hlip.importing.dicom.study import COLUMNS, Done, Names, import_study

@@ -22,7 +22,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from hlip.folders import write_atomically
+from hlip.files.folders import write_atomically
 from hlip.importing.dicom.convert import ConversionError, Converted, DamagedError, convert_files, convert_layout, turned
 from hlip.importing.dicom.geometry import Layout, lay_out
 from hlip.importing.dicom.kinds import is_adc

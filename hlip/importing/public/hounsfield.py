@@ -21,7 +21,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from hlip.folders import write_atomically
+from hlip.files.folders import write_atomically
 from hlip.scans.scan import VolumeError
 
 AIR = (-1100.0, -600.0)

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hlip import resources
+from hlip.files import resources
 from hlip.importing.outcome import Imported, ImportingError, LeftOut, check_place, manifest_file, write_import
 from hlip.importing.public.listing import Labels, bar, existing, read_list, tables_below
 from hlip.importing.public.volumes import is_made, write_volume

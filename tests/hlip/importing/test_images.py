@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hlip.files.resources import ResourceError
 from hlip.importing.cli import add_import
 from hlip.importing.images import LEAK, ImportingError, draw_splits, import_images
 from hlip.prepare import prepare
-from hlip.resources import ResourceError
 from hlip.store import Store
 from hlip.study import Scan, Study, read_manifest
 from hlip.taxonomy import Taxonomy

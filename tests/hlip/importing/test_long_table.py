@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from hlip.files.resources import ResourceError
 from hlip.importing.long_table import import_table
 from hlip.importing.options import Options
 from hlip.importing.outcome import Imported, ImportingError
 from hlip.importing.tables import Tables
-from hlip.resources import ResourceError
 from hlip.store import Store
 from hlip.study import read_manifest
 from hlip.taxonomy import Taxonomy

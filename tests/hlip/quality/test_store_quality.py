@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hlip.checksums import canonical
 from hlip.cli import main
+from hlip.files.checksums import canonical
 from hlip.prepare import prepare
 from hlip.quality.check import check_store, delete_damaged
 from hlip.quality.collect import renew_quality

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from hlip.cli import main
+from hlip.files.resources import ResourceError
 from hlip.importing.cli import add_import
-from hlip.resources import ResourceError
 from hlip.volume import VolumeSpec
 
 SPECS = {

@@ -12,8 +12,8 @@ from hlip.cli import main
 from hlip.importing.outcome import ImportingError
 from hlip.importing.public.mr_rate import import_mr_rate, label_names
 from hlip.importing.public.mr_rate_region import EITHER, region_of
+from hlip.inference.protocol import Protocol
 from hlip.prepare import prepare
-from hlip.protocol import Protocol
 from hlip.scans.reading import read_scan
 from hlip.store import Store
 from hlip.study import Study, read_manifest

@@ -1,0 +1,1 @@
+"""The Hugging Face hub's conventions, and model cards."""
