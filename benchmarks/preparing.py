@@ -3,8 +3,8 @@
 A few simulated scans are brought to the matrices of clinical ones (their size decides, so it must be right) and linked under many names.
 Both sides run in one process; the ratio, not the seconds, is what can be compared between machines.
 
-    python benchmarks/preparing.py                      # 24 studies of 4 scans
-    python benchmarks/preparing.py --studies 10000 --spec demo
+    python benchmarks/preparing.py                      # 24 studies of 4 scans with the matrices of a routine protocol
+    python benchmarks/preparing.py --studies 10000 --spec demo --workers 2 --cohort runs/demo/cohort/manifest.jsonl
 """
 
 from __future__ import annotations
@@ -75,12 +75,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--studies", type=int, default=24)
     parser.add_argument("--spec", nargs="+", default=["demo", "mri"], help="VolumeSpecs to prepare with (default: demo mri)")
     parser.add_argument("--workers", type=int, default=1, help="processes on both sides (default: 1)")
+    parser.add_argument(
+        "--cohort", type=Path, help="a manifest whose studies are taken, as often as needed, instead of made ones"
+    )
     parser.add_argument("--folder", type=Path, help="where files go, and stay (default: a temporary folder)")
     parser.add_argument("--json", type=Path, help="write the numbers here")
     given = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="hlip-") as scratch:
         folder = given.folder or Path(scratch)
-        manifest = write_studies(folder, given.studies)
+        manifest = repeat_studies(folder, given.studies, given.cohort) if given.cohort else write_studies(folder, given.studies)
         found = {}
         for spec in given.spec:
             found[spec] = measured = apart(
@@ -112,16 +115,37 @@ def write_studies(folder: Path, studies: int) -> Path:
         scans = []
         for (name, *_), files in zip(PROTOCOL, originals, strict=True):
             path = folder / "scans" / f"{number // 1000:03d}" / f"s{number}_{name.lower()}.nii.gz"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if not path.exists():
-                try:
-                    os.link(files[number % SEVERAL], path)
-                except OSError:  # too many links, or a disk without them
-                    shutil.copyfile(files[number % SEVERAL], path)
+            link(files[number % SEVERAL], path)
             scans.append(Scan(path, name))
         made.append(Study(f"s{number}", f"p{number}", tuple(scans), f"Study {number}. No abnormality."))
     write_manifest(made, folder / "manifest.jsonl")
     return folder / "manifest.jsonl"
+
+
+def repeat_studies(folder: Path, studies: int, cohort: Path) -> Path:
+    """A manifest of `studies` studies whose files are links to those of a cohort's studies, taken in turn."""
+    known, made = read_manifest(cohort), []
+    for number in range(studies):
+        study = known[number % len(known)]
+        scans = []
+        for place, scan in enumerate(study.scans):
+            path = folder / "scans" / f"{number // 1000:03d}" / f"s{number}_{place}.nii.gz"
+            link(scan.path, path)
+            scans.append(Scan(path, scan.sequence))
+        made.append(Study(f"s{number}", f"p{number}", tuple(scans), study.report))
+    write_manifest(made, folder / "manifest.jsonl")
+    return folder / "manifest.jsonl"
+
+
+def link(file: Path, path: Path) -> None:
+    """The file under another name; a copy where links end or do not exist."""
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(file, path)
+    except OSError:
+        shutil.copyfile(file, path)
 
 
 def head(path: Path, matrix: tuple[int, int, int], spacing: tuple[float, float, float], seed: int) -> Path:

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hlip.inference.overlay import ScanEvidence
 from hlip.model import HLIP, HLIPConfig
 from hlip.store import Store
-from hlip.study import Scan, Study, write_manifest
+from hlip.study import Scan, Study, read_manifest, write_manifest
 from hlip.text import TextConfig, TextTower, grow_text_source
 from hlip.vision import VisionConfig
 
@@ -340,3 +340,16 @@ def test_preparing_is_held_against_reading(tmp_path, monkeypatch, capsys):
     assert 0 < found["again_seconds"] < found["prepare_seconds"]
     assert f"{found['ratio']:.2f} x" in capsys.readouterr().out
     assert len(list((tmp_path / "files").glob("*.nii.gz"))) == 4, "two files of each sequence, linked"
+
+
+def test_a_cohort_is_taken_as_often_as_needed(tmp_path, monkeypatch):
+    preparing = script("preparing")
+    monkeypatch.setattr(preparing, "PROTOCOL", (("T1", (40, 44, 30), (5.0, 5.0, 6.0)),))
+    cohort = preparing.write_studies(tmp_path / "cohort", 2)
+    studies = read_manifest(preparing.repeat_studies(tmp_path / "many", 5, cohort))
+    assert [study.study_id for study in studies] == [f"s{number}" for number in range(5)]
+    known = read_manifest(cohort)
+    for number, study in enumerate(studies):
+        (scan,), (original,) = study.scans, known[number % 2].scans
+        assert scan.path.read_bytes() == original.path.read_bytes()
+        assert scan.sequence == original.sequence
