@@ -93,8 +93,8 @@ class Axes:
 
 def _square(data: NDArray[np.float32], axes: Axes, spec: VolumeSpec, span: Range) -> NDArray[np.uint8]:
     """The Pub-Brain-5 protocol. The scan is rounded to uint8 first, as published, and once more at the end."""
-    slices = axes.view(data)[resample.nearest_exact(axes.shape[0], spec.size[0])]
-    return _bytes(square_slices(np.rint(_spread(slices, span)), spec))
+    slices = _spread(axes.view(data)[resample.nearest_exact(axes.shape[0], spec.size[0])], span)
+    return _bytes(square_slices(np.rint(slices, out=slices), spec))
 
 
 def square_slices(slices: NDArray[np.float32], spec: VolumeSpec) -> NDArray[np.float32]:
@@ -202,13 +202,16 @@ def _across_axes(
 
 
 def _spread(data: NDArray[np.float32], span: Range) -> NDArray[np.float32]:
-    """The range -> 0..255, clipped."""
+    """The range -> 0..255, clipped, in a new array."""
     low, high = span
-    return np.clip((data - np.float32(low)) * np.float32(255 / (high - low)), 0, 255)
+    values = data - np.float32(low)
+    values *= np.float32(255 / (high - low))
+    return np.clip(values, 0, 255, out=values)
 
 
 def _bytes(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(np.rint(values).astype(np.uint8))
+    """Rounded; `values` is used up."""
+    return np.ascontiguousarray(np.rint(values, out=values).astype(np.uint8))
 
 
 def spans(mask: NDArray[np.bool_], tail: float) -> list[tuple[int, int]]:
