@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import importlib.util
 import shutil
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -18,12 +15,8 @@ from pydicom.uid import RLELossless
 from hlip.importing.dicom.importer import import_dicom
 from hlip.importing.outcome import ImportingError
 
-spec = importlib.util.spec_from_file_location("dicom_phantom_of_frames", Path(__file__).with_name("phantom.py"))
-assert spec is not None
-assert spec.loader is not None
-phantom = importlib.util.module_from_spec(spec)
-sys.modules["dicom_phantom_of_frames"] = phantom
-spec.loader.exec_module(phantom)
+from . import phantom
+from .made import rows
 
 VENDORS = ("SIEMENS", "GE MEDICAL SYSTEMS", "Philips", "CANON_MEC", "")
 MARKS = {(30, 0, 0): 900, (0, -38, 0): 100, (0, 0, 32): 600, (-30, 0, 0): 300}  # LPS mm -> value
@@ -32,11 +25,6 @@ MARKS = {(30, 0, 0): 900, (0, -38, 0): 100, (0, 0, 32): 600, (-30, 0, 0): 300}  
 def run(folder: Path, out: Path) -> list[dict[str, str]]:
     import_dicom(folder, out, workers=1, progress=False)
     return rows(out)
-
-
-def rows(out: Path) -> list[dict[str, str]]:
-    with (out / "series.csv").open(newline="") as lines:
-        return list(csv.DictReader(lines))
 
 
 def assert_marks(file: Path, weight: float = 1.0) -> None:

@@ -1,0 +1,199 @@
+"""Nobody is named: hashes under a salt, and tables joined before hashing."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import nibabel as nib
+import pydicom
+import pytest
+
+from hlip.importing.dicom import importer
+from hlip.importing.outcome import ImportingError
+from hlip.importing.tables import Tables
+
+from . import phantom
+from .made import diffusion, real_slices, run, standard
+
+SECRET = {
+    "PatientName": "ZZMARKA^ZZMARKB",
+    "PatientID": "ZZMARKC123",
+    "OtherPatientIDs": "ZZMARKD",
+    "PatientBirthDate": "19311231",
+    "PatientAddress": "ZZMARKE street",
+    "PatientComments": "ZZMARKF",
+    "StudyDate": "20190817",
+    "SeriesDate": "20190817",
+    "AcquisitionDate": "20190817",
+    "ContentDate": "20190817",
+    "StudyTime": "174539.125",
+    "AcquisitionTime": "174539.125",
+    "AccessionNumber": "ZZMARKG77",
+    "InstitutionName": "ZZMARKH hospital",
+    "InstitutionAddress": "ZZMARKI",
+    "ReferringPhysicianName": "ZZMARKJ^Doc",
+    "PerformingPhysicianName": "ZZMARKK",
+    "OperatorsName": "ZZMARKL",
+    "StationName": "ZZMARKM",
+    "DeviceSerialNumber": "ZZMARKN1",
+    "StudyID": "ZZMARKO",
+    "StudyDescription": "ZZMARKP brain",
+    "ImageComments": "ZZMARKQ",
+    "ProtocolName": "t1 ZZMARKR",
+    "SequenceName": "ZZMARKS",
+    "Manufacturer": "SIEMENS ZZMARKT",
+    "ManufacturerModelName": "Skyra ZZMARKU",
+    "ContrastBolusAgent": "ZZMARKV",
+    "PatientSex": "F",
+    "SoftwareVersions": "ZZMARKW",
+    "SeriesNumber": 20190817,
+}
+
+
+def all_text(out: Path) -> bytes:
+    """Every byte of every file, unpacked, and every name."""
+    found = []
+    for path in out.rglob("*"):
+        found.append(str(path.relative_to(out)).encode())
+        if path.is_file():
+            raw = path.read_bytes()
+            found += [raw, gzip.decompress(raw) if path.suffix == ".gz" else b""]
+    return b"\n".join(found)
+
+
+@pytest.mark.parametrize("encoding", ["plain", "enhanced", "diffusion", "compressed"])
+def test_no_identifier_reaches_any_file(tmp_path: Path, encoding: str) -> None:
+    study, uid = "1.2.777.4711.1", "1.2.777.4711.2"
+    tree = tmp_path / "ZZMARKX" / "20190817"
+    if encoding == "enhanced":
+        phantom.enhanced(tree, [0.0])
+    elif encoding == "diffusion":
+        for place, b_value in enumerate((0, 1000)):
+            diffusion(tree, b_value, uid, standard, first=100 * place)
+    elif encoding == "compressed":
+        tree.parent.mkdir()
+        real_slices(tree, "MR_small_jp2klossless.dcm")
+    else:
+        phantom.series(tree, slices=8)
+        phantom.series(tree, slices=8, number=2, modality="US", SOPClassUID="1.2.840.10008.5.1.4.1.1.6.1")
+    for file in sorted(tree.iterdir()):
+        data = pydicom.dcmread(file)
+        for name, value in SECRET.items():
+            setattr(data, name, value)
+        data.SeriesDescription = "T1 ZZMARKY AX POST 17.08.2019"
+        data.StudyInstanceUID, data.SeriesInstanceUID = study, uid + (".9" if data.Modality == "US" else "")
+        data.FrameOfReferenceUID = "1.2.777.4711.3"
+        data.save_as(file)
+    (tree / "ZZMARKZ.ZZMARKZ").write_text("no DICOM, but a name")
+    (tree / "ZZMARK0").write_bytes(bytes(128) + b"DICM" + b"\xff" * 300)
+    reports = tmp_path / "reports.csv"
+    reports.write_text("accession_number,report\nZZMARKG77,Normal brain.\n")
+    metadata = tmp_path / "metadata.csv"
+    metadata.write_text(
+        "study_id,patient_id,birth_date,accession_number,scanner\n" + f"{study},ZZMARKC123,19311231,ZZMARKG77,MR1\n"
+    )
+    out = tmp_path / "out"
+    done = run(tmp_path / "ZZMARKX", out, tables=Tables(reports=reports, metadata=metadata))
+    text = all_text(out)
+    for secret in (
+        b"ZZMARK",
+        b"zzmark",
+        b"20190817",
+        b"2019",
+        b"19311231",
+        b"1931",
+        b"174539",
+        b"17:45",
+        b"1.2.777",
+        b"4711",
+        b"1.2.840",
+    ):
+        assert secret not in text, secret
+    (line,) = (json.loads(text) for text in (out / "manifest.jsonl").read_text().splitlines())
+    assert (line["report"], line["sex"], line["age"], line["vendor"], line["scanner"]) == (
+        "Normal brain.",
+        "F",
+        87,
+        "Siemens",
+        "MR1",
+    )
+    assert line["patient_id"].startswith("patient-")
+    assert "free text is not de-identified" in str(done)
+    for path in out.rglob("*.nii.gz"):
+        header = nib.load(path).header
+        assert not any(header[name].tobytes().strip(b"\0") for name in ("descrip", "aux_file", "intent_name", "db_name"))
+        assert not header.extensions
+        assert path.read_bytes()[4:8] == b"\0\0\0\0", "gzip holds no time"
+
+
+def test_the_same_salt_gives_the_same_names_and_another_gives_others(tmp_path: Path) -> None:
+    phantom.series(tmp_path / "in", slices=6)
+    (tmp_path / "salt").write_text("cd" * 32)
+    names = []
+    for out, salt in (("a", tmp_path / "salt"), ("b", tmp_path / "salt"), ("c", None)):
+        (study,) = run(tmp_path / "in", tmp_path / out, salt=salt).studies
+        names.append((study.study_id, study.patient_id))
+    assert names[0] == names[1] != names[2]
+    assert (tmp_path / "c.salt.key").stat().st_mode & 0o777 == 0o600
+    assert not list((tmp_path / "c").rglob("*salt*")), "the folder that is passed on holds no secret"
+    assert not (tmp_path / "a.salt.key").exists()
+    assert run(tmp_path / "in", tmp_path / "c").studies[0].study_id == names[2][0]
+
+
+def test_a_salt_that_an_earlier_import_left_in_its_folder_is_used(tmp_path: Path) -> None:
+    phantom.series(tmp_path / "in", slices=6)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "salt.key").write_text("cd" * 32)
+    done = run(tmp_path / "in", tmp_path / "out")
+    (tmp_path / "same").write_text("cd" * 32)
+    assert done.studies[0].study_id == run(tmp_path / "in", tmp_path / "b", salt=tmp_path / "same").studies[0].study_id
+    assert not (tmp_path / "out.salt.key").exists()
+    assert any("lies in the folder that you may share" in note for note in done.notes)
+
+
+def test_a_salt_beside_a_folder_within_the_tree_is_no_file_of_the_tree(tmp_path: Path) -> None:
+    phantom.series(tmp_path / "in", slices=6)
+    assert run(tmp_path / "in", tmp_path / "in" / "out").left_out == ()
+    assert run(tmp_path / "in", tmp_path / "in" / "out").left_out == ()
+
+
+@pytest.mark.parametrize(
+    ("tables", "shares", "text"),
+    [
+        ({"reports": "absent"}, None, "absent.csv: no such table"),
+        ({"reports": "study_id,note\n1,x\n"}, None, "no column report"),
+        ({"labels": "id,label\n1,x\n"}, None, "no column study_id or patient_id or accession_number"),
+        ({"metadata": "study_id,scans\n1,x\n"}, None, "would overwrite"),
+        ({"metadata": "study_id,age\n1,5\n1,6\n"}, None, "stands already on line 2"),
+        ({}, (0.5, 0.1, 0.1), "sum up to 1"),
+        ({"metadata": "study_id,split\n1,train\n"}, (0.7, 0.1, 0.2), "leave --splits out"),
+    ],
+)
+def test_tables_and_shares_are_checked_before_any_file_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tables: dict[str, str], shares: tuple[float, ...] | None, text: str
+) -> None:
+    phantom.series(tmp_path / "in", slices=6)
+    monkeypatch.setattr(importer, "find_files", lambda *_, **__: pytest.fail("files were read"))
+    files = {}
+    for name, content in tables.items():
+        files[name] = tmp_path / ("absent.csv" if content == "absent" else f"{name}.csv")
+        if content != "absent":
+            files[name].write_text(content)
+    with pytest.raises(ImportingError, match=text):
+        run(tmp_path / "in", tmp_path / "out", tables=Tables(**files), shares=shares)
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out.salt.key").exists()
+
+
+@pytest.mark.parametrize(("key", "name"), [("study_id", "1.2.3.4"), ("patient_id", "P1"), ("accession_number", "A77")])
+def test_tables_are_joined_by_the_hospitals_ids(tmp_path: Path, key: str, name: str) -> None:
+    phantom.series(tmp_path / "in", slices=6, AccessionNumber="A77")
+    (tmp_path / "r.csv").write_text(f'{key},findings,impression\n{name},"No mass.",Normal.\nother,x,y\n')
+    (tmp_path / "l.csv").write_text(f"{key},glioma,normal\n{name},0,1\n")
+    (study,) = run(
+        tmp_path / "in", tmp_path / "out", tables=Tables(reports=tmp_path / "r.csv", labels=tmp_path / "l.csv")
+    ).studies
+    assert study.report == "FINDINGS: No mass.\nIMPRESSION: Normal."
+    assert study.labels == ("normal",)
