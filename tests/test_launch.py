@@ -114,7 +114,7 @@ def test_finetune_and_compare_from_a_pretrained_run(launch, tiny_store, tmp_path
     launch(["finetune", *more], **CPU)
     hlip_command = str(Path(sys.executable).with_name("hlip"))
     where = ["--store", str(tiny_store), "--out", str(out)]
-    command = [hlip_command, "compare", str(pretrained), str(tuned), *where, "--resamples", "50"]
+    command = [hlip_command, "compare", str(pretrained), str(tuned), *where, "--resamples", "100"]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     comparison = json.loads((out / "comparison.json").read_text())

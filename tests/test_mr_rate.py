@@ -59,7 +59,7 @@ def test_from_zips_to_the_comparison(tmp_path: Path, fresh_engine, capsys: pytes
     tables = [str(tmp_path / name) for name in ("zero_shot.parquet", "hp2l.parquet")]
     main(["score", str(hlip_run), str(store), tables[0], *tree])
     main(["score", str(hp2l_run), str(store), tables[1]])
-    main(["compare", *tables, "--store", str(store), "--out", str(tmp_path / "report"), "--resamples", "50"])
+    main(["compare", *tables, "--store", str(store), "--out", str(tmp_path / "report"), "--resamples", "100"])
     assert (tmp_path / "report" / "index.html").stat().st_size > 10_000
     comparison = json.loads((tmp_path / "report" / "comparison.json").read_text())
     assert "glioma" in json.dumps(comparison)

@@ -47,10 +47,8 @@ def class_forest(comparison: Mapping[str, Any], narrow: bool = False) -> Figure:
     if others:
         _differences(axes[1], comparison, names)
         reference = lower_label(reference_of(comparison))
-        minus = f"{lower_label(others[0])} minus {reference}" if len(others) == 1 else f"to {reference}"
-        axes[1].set_title(
-            "Difference in AUC" + ("" if narrow and len(others) == 1 else f", {minus}" if len(others) == 1 else f" {minus}")
-        )
+        minus = f", {lower_label(others[0])} minus {reference}" if len(others) == 1 else f" to {reference}"
+        axes[1].set_title("Difference in AUC" + ("" if narrow else minus))  # on a phone it would be cut
     name_methods(axes[0], methods)
     legend(figure, axes[0], narrow)
     return figure
