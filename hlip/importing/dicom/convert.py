@@ -9,7 +9,8 @@ Notable choices:
   uneven steps, and says so only in passing.
 - What it cannot read (a deflated file, a damaged compressed one) is decoded by pydicom, file by file, and given to it again; so one
   damaged file costs one slice.
-- It works in the system's folder for temporary files: its intermediate files hold names and times.
+- It works in the system's folder for temporary files: its intermediate files hold names and times. Where that is full, or where the
+  system kills it, that is no fault of the files, and is not recorded as one.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from hlip.importing.dicom.geometry import Layout, affine_of, straighten
 from hlip.importing.dicom.tags import Slice
+from hlip.importing.dicom.temporary import full_folder, is_full, temporary_folder
 from hlip.importing.outcome import ImportingError
 
 TIME_LIMIT = 900.0
@@ -40,6 +41,8 @@ _NAME = "volume"
 _OPTIONS = [  # no defaults file; sidecar without identifiers; plain NIfTI, neither cropped, rotated nor rescaled; all slices one volume
     *("-g", "i", "-b", "y", "-ba", "y", "-z", "n", "-x", "i", "-l", "o", "-m", "y", "-d", "0", "-w", "2", "-f", _NAME),
 ]
+_NO_ROOM = b"disk full"  # what it says of a file that it cannot write; it ends with a code that has other causes too
+_KILLED = -9  # SIGKILL
 _NEAR = 0.1  # mm; agreement of the converter's geometry with the headers'
 
 
@@ -106,7 +109,8 @@ def convert_layout(layout: Layout, limit: float = TIME_LIMIT) -> Converted:
     """One volume of slices whose places are known, tilt and gaps set right.
 
     Raises:
-        ConversionError: converter_failed, converter_timeout, geometry_mismatch, damaged.
+        ConversionError: converter_failed, converter_timeout, converter_killed, geometry_mismatch, damaged.
+        ImportingError: the temporary folder is full.
     """
     found = [item for item in convert_files(layout.slices, limit) if item.data.ndim == 3 or item.data.shape[3] == 1]
     if len(found) != 1:
@@ -149,10 +153,10 @@ def convert_files(slices: Sequence[Slice], limit: float = TIME_LIMIT) -> list[Co
     """Whatever volumes the converter finds in these files; decoded by pydicom first where it finds none.
 
     Raises:
-        ConversionError: converter_failed, converter_timeout, damaged.
+        ConversionError: converter_failed, converter_timeout, converter_killed, damaged.
+        ImportingError: the temporary folder is full.
     """
-    with tempfile.TemporaryDirectory(prefix="hlip-dicom-") as folder:
-        place = Path(folder)
+    with temporary_folder("hlip-dicom-") as place:
         _put(slices, place / "in")
         if found := _run(place / "in", place / "out", limit):
             return found
@@ -191,9 +195,13 @@ def _run(folder: Path, out: Path, limit: float) -> list[Converted]:
     out.mkdir()
     command = [program(), *_OPTIONS, "-o", str(out), str(folder)]
     try:  # a session of its own: Ctrl-C is for us, and would look like a bad study
-        subprocess.run(command, capture_output=True, timeout=limit, check=False, start_new_session=True)
+        ran = subprocess.run(command, capture_output=True, timeout=limit, check=False, start_new_session=True)
     except subprocess.TimeoutExpired as error:
         raise ConversionError("converter_timeout", f"the converter took over {limit:.0f} s") from error
+    if ran.returncode and _NO_ROOM in (ran.stdout + ran.stderr).lower():
+        raise full_folder(folder.parent.parent)
+    if ran.returncode == _KILLED:
+        raise ConversionError("converter_killed", "the system ended the converter, probably for want of memory")
     found = [_read(file) for file in sorted(out.glob("*.nii"))]
     return [item for item in found if not ("Tilt" in item.name or "Eq" in item.name)]  # corrected copies; we correct ourselves
 
@@ -232,6 +240,8 @@ def _decode(folder: Path, out: Path) -> int:
                 data.decompress()
             data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
             data.save_as(out / file.name, enforce_file_format=True, implicit_vr=False, little_endian=True)
-        except Exception:  # whatever a damaged file makes of the decoders
+        except Exception as error:  # whatever a damaged file makes of the decoders
+            if is_full(error):
+                raise full_folder(folder.parent.parent) from error
             (out / file.name).unlink(missing_ok=True)
     return len(list(out.iterdir()))

@@ -1,8 +1,10 @@
 """Where the slices of one stack lie: in order, at even steps, straight above each other; or what is the matter with them.
 
 Notable choices:
-- Steps within 5 % of the commonest one are even. Up to a tenth of the slices may be missing, three in a row at most, and are filled in
-  linearly between their neighbours; more are a series that is not whole.
+- Steps within 5 % of the commonest one are even, and so are slices within 0.15 mm of an even grid: some scanners write positions to
+  0.1 mm. The step is the mean one.
+- Up to a tenth of the slices may be missing, three in a row at most, and are filled in linearly between their neighbours; more are a series
+  that is not whole. Damaged slices that lay beyond either end are counted, and cannot be filled in.
 - Ranges of different steps (a skull base in thin and a vertex in thick slices, up to two and a half times) are resampled linearly to the
   commonest; steps that vary from slice to slice are no volume.
 - Slices that are shifted evenly against each other were taken with a tilted gantry: each is moved back within its plane.
@@ -19,13 +21,15 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from hlip.importing.dicom.tags import Slice
+from hlip.scans.scan import MIN_SLICES
 
 _EVEN = 0.05  # of a step
+_ROUNDED = 0.15  # mm off an even grid, by positions written to 0.1 mm
+_ROUNDED_SHARE = 0.3  # of a step; of thinner slices the grid would fit anything
 _MISSING = 0.1  # of the slices
 _IN_A_ROW = 3
 _RUN = 3  # steps; fewer of another length are a gap
 _VARYING = 2.5  # largest step by smallest
-_SAME = 0.01  # mm; positions this near are one place
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -67,36 +71,75 @@ def place_of(piece: Slice) -> float:
     return float(axes(piece)[2] @ np.array(piece.position))
 
 
-def lay_out(pieces: Sequence[Slice]) -> Layout | str:
+def lay_out_whole(pieces: Sequence[Slice], whole: Sequence[Slice]) -> Layout | str:
+    """The layout of the slices of a volume that are whole, or the reason why they are none: damaged where too many of the others lack."""
+    if len(whole) == len(pieces):
+        return lay_out(pieces)
+    if len(whole) < MIN_SLICES or len(pieces) - len(whole) > _MISSING * len(pieces):
+        return "damaged"
+    kept = [place_of(piece) for piece in whole]
+    beyond = sum(not min(kept) < place_of(piece) < max(kept) for piece in set(pieces) - set(whole))
+    layout = lay_out(whole, beyond)
+    return "damaged" if isinstance(layout, str) else layout
+
+
+def lay_out(pieces: Sequence[Slice], beyond: int = 0) -> Layout | str:
     """The layout of slices of one orientation at different places, or the reason why they are no volume: missing_slices, uneven_slices,
-    shifted_slices."""
+    shifted_slices.
+
+    Args:
+        beyond: slices that are lost at the ends.
+    """
     ways = axes(pieces[0])
     positions = np.array([piece.position for piece in pieces])
     places = positions @ ways[2]
     order = np.argsort(places, kind="stable")
     places, positions = places[order], positions[order]
-    steps = np.diff(places)
-    step = _commonest(steps)
-    notes: list[str] = []
-    times = steps / step
-    whole = np.abs(times - times.round()) <= _EVEN * np.maximum(times.round(), 1)
-    if (np.abs(times - 1) > _EVEN).any():
-        missing = int((times.round() - 1).sum())
-        few = missing <= _MISSING * (len(places) + missing) and times.max() < _IN_A_ROW + 1.5
-        if whole.all() and times.min() > 0.5 and few:
-            notes.append(f"{missing} missing slices filled in")
-        elif _in_runs(steps) and steps.max() <= _VARYING * steps.min():
-            notes.append("uneven steps resampled")
-        else:
-            return "missing_slices" if whole.all() and times.min() > 0.5 else "uneven_slices"
-    else:
-        step = float((places[-1] - places[0]) / (len(places) - 1))
     shift = _shift(places, positions @ ways[:2].T, min(pieces[0].stack.spacing) or 1.0)
+    steps = np.diff(places)
+    notes = [f"{beyond} slices lost at the ends"] if beyond else []
+    numbers = _numbers(steps)
+    missing = 0 if numbers is None else int(numbers[-1]) + 1 - len(places)
+    lost = missing + beyond
+    if numbers is not None and lost <= _MISSING * (len(places) + lost) and np.diff(numbers).max() <= _IN_A_ROW + 1:
+        step = float((places[-1] - places[0]) / numbers[-1])
+        places = places[0] + step * numbers
+        notes += [f"{missing} missing slices filled in"] if missing else []
+    elif _in_runs(steps) and steps.max() <= _VARYING * steps.min():
+        step = _commonest(steps)
+        notes.append("uneven steps resampled")
+    else:
+        return "missing_slices" if _multiples(steps) else "uneven_slices"
     if shift is None:
         return "shifted_slices"
     if any(shift):
         notes.append(f"gantry tilt of {np.degrees(np.arctan(np.hypot(*shift))):.0f} degrees corrected")
     return Layout(tuple(pieces[int(n)] for n in order), places, step, shift, tuple(notes))
+
+
+def _numbers(steps: NDArray[np.float64]) -> NDArray[np.int64] | None:
+    """(N + 1,) place of each slice on an even grid, from 0; `None` where they are on none."""
+    for step in (_commonest(steps), float(np.median(steps))):
+        times = np.rint(steps / step).astype(np.int64)
+        if times.min() < 1:
+            continue
+        numbers = np.append(0, np.cumsum(times))
+        if (np.abs(steps / step - times) <= _EVEN * times).all() or _off_grid(numbers, steps) <= min(
+            _ROUNDED, _ROUNDED_SHARE * step
+        ):
+            return numbers
+    return None
+
+
+def _off_grid(numbers: NDArray[np.int64], steps: NDArray[np.float64]) -> float:
+    """mm by which the slices are off the straight line through their numbers, at most."""
+    places = np.append(0, np.cumsum(steps))
+    return float(np.abs(places - np.polyval(np.polyfit(numbers, places, 1), numbers)).max())
+
+
+def _multiples(steps: NDArray[np.float64]) -> bool:
+    times = steps / _commonest(steps)
+    return bool((np.abs(times - times.round()) <= _EVEN * np.maximum(times.round(), 1)).all() and times.min() > 0.5)
 
 
 def _commonest(steps: NDArray[np.float64]) -> float:
@@ -161,7 +204,3 @@ def _untilt(volume: NDArray[np.generic], layout: Layout) -> NDArray[np.generic]:
 
 def _as(values: NDArray[np.float64], dtype: np.dtype) -> NDArray[np.generic]:
     return (np.rint(values) if np.issubdtype(dtype, np.integer) else values).astype(dtype)
-
-
-def same_place(one: Slice, other: Slice) -> bool:
-    return abs(place_of(one) - place_of(other)) <= _SAME

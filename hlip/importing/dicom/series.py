@@ -5,23 +5,26 @@ an enhanced object are slices like any others.
 
 Notable choices:
 - Copies of an image (one SOPInstanceUID) count once, damaged files not at all; what then lacks is filled in or named by
-  `hlip.importing.dicom.geometry`.
+  `hlip.importing.dicom.geometry`. Of more than a tenth, wherever they lay, the volume is refused as damaged.
+- Several patients in a study are told by its images; an object that is none, or a file without PatientID, says nothing.
 - Several images at one place are time points. Two to four become scans of their own; more are perfusion or function, and left out.
-- Of one acquisition the soft kernel is kept, a sharp one (bone, lung) only where there is no other: windows make the bone visible, and
-  noise is not anatomy. Reformats are kept only where the study has nothing else of that sequence.
+- Of one acquisition the soft kernel is kept, a sharp one (bone, lung) only where no other covers its range: windows make the bone visible,
+  and noise is not anatomy. Reformats are kept only where the study has nothing else of that sequence.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
 
-from hlip.importing.dicom.geometry import Layout, lay_out, place_of
-from hlip.importing.dicom.kinds import is_adc, is_reformat, is_sharp, reason_against
-from hlip.importing.dicom.sequence import Guess, guess
-from hlip.importing.dicom.tags import Slice, Stack
+from hlip.importing.dicom.alignment import covered
+from hlip.importing.dicom.geometry import lay_out_whole
+from hlip.importing.dicom.kinds import IMAGES, is_adc, is_reformat, is_sharp, reason_against
+from hlip.importing.dicom.part import Part
+from hlip.importing.dicom.sequence import guess
+from hlip.importing.dicom.shells import plan_diffusion, with_pairs_told
+from hlip.importing.dicom.stacks import grouped, planes, stacks_of, time_points, with_b0
+from hlip.importing.dicom.tags import Slice
 from hlip.importing.diffusion import LOW_B
 from hlip.scans.scan import MAX_VOXELS, MIN_SLICES
 
@@ -29,62 +32,44 @@ TIME_POINTS = 4
 """Of one series that are kept, each as a scan."""
 _FEW = 6  # slices; several orientations of fewer each are a localizer
 _MOST_VOXELS = 4 * MAX_VOXELS  # of all volumes of a part
-_TURNED = 0.02  # of a unit vector; slices turned by less share a plane
-_DIXON = {"W", "WATER", "IP", "IN", "IN_PHASE", "OUT", "F", "FAT"}
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Part:
-    """One scan to be, or what is left out."""
-
-    name: str
-    """Number of its series in the study, and of the part in the series: 003, 003-2."""
-    stack: Stack
-    slices: tuple[Slice, ...]
-    guess: Guess
-    reason: str = ""
-    """Why it is left out; empty where it is kept."""
-    layouts: tuple[tuple[float, Layout], ...] = ()
-    """b-value and slices of each volume: one, or those of a diffusion series. Empty where the converter has to find the volumes:
-    mosaics."""
-    diffusion: bool = False
-    damaged: int = 0
-    duplicates: int = 0
-    notes: tuple[str, ...] = field(default=())
+_COVERED = 0.8  # of a sharp stack's range by a soft one: one acquisition
 
 
 def plan_study(slices: Sequence[Slice]) -> list[Part]:
     """The parts of a study, series by series in order of their number."""
-    by_series = _grouped(slices, lambda piece: piece.stack.series_uid)
+    by_series = grouped(slices, lambda piece: piece.stack.series_uid)
     order = sorted(by_series.values(), key=lambda found: (found[0].stack.series_number or 0, found[0].stack.series_uid))
-    several = len({piece.stack.patient_id for piece in slices}) > 1
+    several = len({piece.stack.patient_id for piece in slices if piece.stack.sop_class in IMAGES} - {""}) > 1
     parts: list[Part] = []
     for number, found in enumerate(order, 1):
         made = _plan_series(found)
         for place, part in enumerate(made, 1):
             name = f"{number:03d}" + (f"-{place}" if len(made) > 1 else "")
             parts.append(replace(part, name=name, reason="several_patients" if several else part.reason))
-    return _best(parts)
+    return with_pairs_told(_best(parts))
 
 
 def _plan_series(slices: Sequence[Slice]) -> list[Part]:
-    unique = _unique(slices)
-    whole = [piece for piece in unique if piece.whole or reason_against(piece.stack)]
-    files, once, good = ({piece.file for piece in found} for found in (slices, unique, whole))  # of many frames one file
-    duplicates, damaged = len(files - once), len(once - good)
-    if not whole:
-        return [Part("", unique[0].stack, (), guess(unique[0].stack), "damaged", duplicates=duplicates, damaged=damaged)]
-    plane = _planes(whole)
-    groups = list(_grouped(whole, lambda piece: (_kind_of(piece.stack), plane[piece.stack.orientation])).values())
+    unique = with_b0(_unique(slices))
+    duplicates = len({piece.file for piece in slices} - {piece.file for piece in unique})
+    plane = planes(unique)
+    groups, lost = _with_whole(stacks_of(unique, plane))
     usable = [found for found in groups if not reason_against(found[0].stack)]
     several = len({plane[found[0].stack.orientation] for found in usable}) > 1
     localizer = several and all(len(found) < _FEW for found in usable)
     parts = [part for found in groups for part in _plan_group(found, "localizer" if localizer else "")]
-    parts[0] = replace(parts[0], damaged=damaged, duplicates=duplicates + parts[0].duplicates)
-    if damaged:
-        parts[0] = replace(parts[0], notes=(*parts[0].notes, f"{damaged} damaged files"))
+    notes = (*parts[0].notes, f"{lost} damaged files of another kind") if lost else parts[0].notes
+    parts[0] = replace(parts[0], duplicates=duplicates + parts[0].duplicates, damaged=lost + parts[0].damaged, notes=notes)
     return parts
+
+
+def _with_whole(groups: list[list[Slice]]) -> tuple[list[list[Slice]], int]:
+    """The groups that have a whole slice, and the files of the others: a damaged header may say anything. All as one where none has."""
+    kept = [found for found in groups if any(piece.whole for piece in found) or reason_against(found[0].stack)]
+    if not kept:
+        return [[piece for found in groups for piece in found]], 0
+    files = {piece.file for found in kept for piece in found}
+    return kept, len({piece.file for found in groups for piece in found} - files)
 
 
 def _unique(slices: Sequence[Slice]) -> list[Slice]:
@@ -97,118 +82,53 @@ def _unique(slices: Sequence[Slice]) -> list[Slice]:
     return list(found.values())
 
 
-def _planes(slices: Sequence[Slice]) -> dict[tuple[float, ...], int]:
-    """A number for each orientation; those that differ by rounding share one."""
-    numbers: dict[tuple[float, ...], int] = {}
-    known: list[tuple[float, ...]] = []
-    for orientation in dict.fromkeys(piece.stack.orientation for piece in slices):
-        near = (
-            place
-            for place, other in enumerate(known)
-            if len(other) == len(orientation) and all(abs(a - b) <= _TURNED for a, b in zip(orientation, other, strict=True))
-        )
-        numbers[orientation] = next(near, len(known))
-        if numbers[orientation] == len(known):
-            known.append(orientation)
-    return numbers
-
-
-def _kind_of(stack: Stack) -> Hashable:
-    """What tells stacks of one plane apart; the b-value does not."""
-    return (
-        stack.sop_class, reason_against(stack), is_adc(stack), "TRACEW" in stack.image_type, stack.rows, stack.columns,
-        stack.spacing, stack.kernel, stack.inverted, stack.stack_id, None if stack.b_value else stack.inversion_time,
-        None if stack.b_value is not None else stack.echo_time, *sorted(set(stack.image_type) & _DIXON),
-    )  # fmt: skip
-
-
 def _plan_group(slices: Sequence[Slice], reason: str) -> list[Part]:
-    """Parts of slices of one kind, one orientation and one size."""
+    """Parts of slices of one kind, one orientation and one size; damaged ones are counted alone."""
     first = slices[0].stack
     part = Part("", first, tuple(slices), guess(first))
     if found := reason_against(first) or reason:
         return [replace(part, reason=found)]
+    part = _without_damaged(part, slices)
+    slices = [piece for piece in slices if piece.whole or piece.position is not None]
+    if not part.slices:
+        return [replace(part, reason="damaged")]
     if first.rows * first.columns * sum(piece.frames for piece in slices) > _MOST_VOXELS:
         return [replace(part, reason="too_large")]
     if "MOSAIC" in first.image_type and not first.enhanced:
         return [part]
     if not first.orientation or min(first.spacing) <= 0 or any(piece.position is None for piece in slices):
         return [replace(part, reason="no_geometry")]
-    if len(slices) < MIN_SLICES:
-        return [replace(part, reason="too_few_slices")]
+    if len(part.slices) < MIN_SLICES:
+        return [replace(part, reason="damaged" if part.damaged else "too_few_slices")]
     if any((piece.stack.b_value or 0) >= LOW_B for piece in slices) and not is_adc(first):
-        return [_plan_diffusion(part)]
-    points, extra = _time_points(slices)
+        return plan_diffusion(part, slices)
+    points, extra = time_points(slices)
     if len(points) > TIME_POINTS:
-        return [replace(part, reason="time_series", notes=(f"{len(points)} images at each place",))]
-    made = [_laid_out(replace(part, slices=tuple(point))) for point in points]
-    made[0] = replace(made[0], duplicates=extra)
+        return [replace(part, reason="time_series", notes=(*part.notes, f"{len(points)} images at each place"))]
+    made = [_laid_out(_without_damaged(part, point), point) for point in points]
+    made[0] = replace(
+        made[0],
+        duplicates=sum(piece.whole for piece in extra),
+        damaged=made[0].damaged + sum(not piece.whole for piece in extra),
+    )
     return made
 
 
-def _laid_out(part: Part) -> Part:
-    if len(part.slices) < MIN_SLICES:
+def _without_damaged(part: Part, slices: Sequence[Slice]) -> Part:
+    """The part of those slices that are whole. Of many frames one file is damaged."""
+    damaged = len({piece.file for piece in slices if not piece.whole})
+    notes = (f"{damaged} of {len({piece.file for piece in slices})} files damaged",) if damaged else ()
+    return replace(part, slices=tuple(piece for piece in slices if piece.whole), damaged=damaged, notes=notes)
+
+
+def _laid_out(part: Part, slices: Sequence[Slice]) -> Part:
+    """`slices`: the part's own and the damaged ones."""
+    if len(slices) < MIN_SLICES:
         return replace(part, reason="too_few_slices")
-    layout = lay_out(part.slices)
+    layout = lay_out_whole(slices, part.slices)
     if isinstance(layout, str):
         return replace(part, reason=layout)
-    return replace(part, layouts=((part.stack.b_value or 0.0, layout),), notes=layout.notes)
-
-
-def _plan_diffusion(part: Part) -> Part:
-    """Every b-value and direction is a volume; those that are not whole are passed over."""
-    shells = _grouped(part.slices, lambda piece: piece.stack.b_value or 0.0)
-    volumes = []
-    passed = 0
-    for b_value, slices in sorted(shells.items()):
-        for point in _time_points(slices)[0]:
-            layout = lay_out(point) if len(point) >= MIN_SLICES else ""
-            if isinstance(layout, Layout):
-                volumes.append((b_value, layout))
-            else:
-                passed += 1
-    if not volumes:
-        return replace(part, reason="missing_slices")
-    size = Counter(layout.count for _, layout in volumes).most_common(1)[0][0]
-    alike = [(b_value, layout) for b_value, layout in volumes if layout.count == size]
-    passed += len(volumes) - len(alike)
-    notes = (f"{passed} incomplete volumes passed over",) if passed else ()
-    strongest = max(part.slices, key=lambda piece: piece.stack.b_value or 0.0).stack
-    return replace(part, layouts=tuple(alike), diffusion=True, guess=guess(strongest), notes=notes)
-
-
-def _time_points(slices: Sequence[Slice]) -> tuple[list[list[Slice]], int]:
-    """Slices such that each place comes once, point by point, and how many were passed over as repeats of single slices."""
-    by_place = _grouped(slices, lambda piece: round(place_of(piece), 2))
-    most = max(map(len, by_place.values()))
-    if most == 1:
-        return [list(slices)], 0
-    for key in (_temporal, _acquisition, _trigger):
-        groups = list(_grouped(slices, key).values())
-        if 1 < len(groups) <= most and all(_once(group) and len(group) >= MIN_SLICES for group in groups):
-            return groups, 0
-    ranks: defaultdict[int, list[Slice]] = defaultdict(list)
-    for found in by_place.values():
-        for rank, piece in enumerate(sorted(found, key=lambda piece: piece.instance)):
-            ranks[rank].append(piece)
-    points = [found for found in ranks.values() if len(found) > len(by_place) / 2]
-    return points, len(slices) - sum(map(len, points))
-
-
-def _temporal(piece: Slice) -> float | None:
-    return piece.temporal
-
-
-def _acquisition(piece: Slice) -> float | None:
-    return piece.acquisition
-
-
-def _trigger(piece: Slice) -> float | None:
-    return piece.trigger
-
-
-def _once(slices: Sequence[Slice]) -> bool:
-    return len({round(place_of(piece), 2) for piece in slices}) == len(slices)
+    return replace(part, layouts=((part.stack.b_value or 0.0, layout),), notes=(*layout.notes, *part.notes))
 
 
 def _best(parts: list[Part]) -> list[Part]:
@@ -221,17 +141,20 @@ def _best(parts: list[Part]) -> list[Part]:
         else part
         for part in parts
     ]
-    soft = {part.stack.frame for part in chosen if not part.reason and part.stack.modality == "CT" and not is_sharp(part.stack)}
+    soft = [part for part in chosen if not part.reason and part.stack.modality == "CT" and not is_sharp(part.stack)]
     return [
         replace(part, reason="sharp_kernel")
-        if not part.reason and part.stack.modality == "CT" and is_sharp(part.stack) and part.stack.frame in soft
+        if not part.reason
+        and part.stack.modality == "CT"
+        and is_sharp(part.stack)
+        and any(_one_acquisition(part, other) for other in soft)
         else part
         for part in chosen
     ]
 
 
-def _grouped(items: Sequence[T], key: Callable[[T], Hashable]) -> dict:
-    groups: defaultdict[Hashable, list[T]] = defaultdict(list)
-    for item in items:
-        groups[key(item)].append(item)
-    return dict(groups)
+def _one_acquisition(sharp: Part, soft: Part) -> bool:
+    """Whether the soft stack shows what the sharp one does."""
+    if sharp.stack.frame != soft.stack.frame or not (sharp.layouts and soft.layouts):
+        return False
+    return covered(sharp.layouts[0][1], soft.layouts[0][1]) >= _COVERED

@@ -15,31 +15,27 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
-import numpy as np
 
 from hlip.files.folders import write_atomically
-from hlip.importing.dicom.convert import ConversionError, Converted, DamagedError, convert_files, convert_layout, turned
-from hlip.importing.dicom.geometry import Layout, lay_out
-from hlip.importing.dicom.kinds import is_adc
+from hlip.importing.dicom.convert import ConversionError
+from hlip.importing.dicom.making import scans_of
+from hlip.importing.dicom.part import Part
 from hlip.importing.dicom.people import told
-from hlip.importing.dicom.sequence import Guess, guess
-from hlip.importing.dicom.series import TIME_POINTS, Part, plan_study
+from hlip.importing.dicom.reasons import told_why
+from hlip.importing.dicom.series import plan_study
 from hlip.importing.dicom.tags import Slice, Stack
-from hlip.importing.dicom.unpack import unpacked
-from hlip.importing.diffusion import split_diffusion
-from hlip.importing.outcome import LeftOut
-from hlip.scans.scan import MIN_SLICES
+from hlip.importing.outcome import ImportingError, LeftOut
 from hlip.study import Scan, Study
 
-_REVISION = 2
+_REVISION = 3
 """Part of every hash. Raise it when the same files begin to give other scans."""
 _RECORD = "import.json"
-_AGAIN = ("converter_timeout", "unexpected")  # another run may fare better: such a study is tried again
+_AGAIN = ("converter_timeout", "converter_killed", "unexpected")  # another run may fare better: such a study is tried again
 _HIGHEST_NUMBER = 99_999  # a larger series number may be a date or a number of the hospital's
 COLUMNS = (
     *("study_id", "series", "series_number", "description", "modality", "decision", "reason", "sequence", "confidence", "rule"),
@@ -72,12 +68,14 @@ class Done:
         return Study(self.names.study_id, self.names.patient_id, self.scans, extra=dict(self.extra))
 
     def left_out(self) -> list[LeftOut]:
-        found = [
-            LeftOut(f"{self.names.study_id}/{row['series']}", row["reason"], row["notes"]) for row in self.rows if row["reason"]
-        ]
+        found = [(row["series"], row["reason"], row["notes"]) for row in self.rows if row["reason"]]
         if not self.scans:
-            found.append(LeftOut(self.names.study_id, "no_usable_series", "all its series are left out"))
-        return found
+            found.append(("", "no_usable_series", ""))
+        study = self.names.study_id
+        return [
+            LeftOut(f"{study}/{series}" if series else study, reason, told_why(reason, notes))
+            for series, reason, notes in found
+        ]
 
 
 def import_study(slices: Sequence[Slice], names: Names, out: Path, salt: bytes) -> Done:
@@ -85,6 +83,7 @@ def import_study(slices: Sequence[Slice], names: Names, out: Path, salt: bytes) 
 
     Raises:
         OSError: OUT cannot be written.
+        ImportingError: the temporary folder is full.
     """
     folder = out / "studies" / names.study_id
     digest = _digest(slices, salt)
@@ -140,20 +139,16 @@ def _convert(part: Part, names: Names, folder: Path, stated_adc: bool) -> list[d
     if part.reason:
         return [row]
     try:
-        with unpacked(part.slices) as files:
-            made, notes = _made(_of_files(part, files), stated_adc)
-        if part.stack.inverted:
-            told_so = "turned around" if _upside_down(part.stack) else "kept, they are a measure"
-            notes = (*notes, f"MONOCHROME1: values {told_so}")
-        if any(piece.file.header_at is not None for piece in part.slices):
-            notes = (*notes, "from a damaged archive: slices may be missing at the end")
+        made, notes = scans_of(part, stated_adc)
     except ConversionError as error:
-        return [row | {"decision": "left_out", "reason": error.reason, "notes": str(error)}]
+        return [row | {"decision": "left_out", "reason": error.reason, "notes": "; ".join((*part.notes, str(error)))}]
+    except ImportingError:
+        raise  # the temporary folder is full, no fault of this study
     except MemoryError:
         return [row | {"decision": "left_out", "reason": "too_large", "notes": "does not fit into memory"}]
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            raise  # not this study's fault
+            raise  # nor is this
         # the error's text may hold a path or a name: only its type is told
         return [row | {"decision": "left_out", "reason": "unexpected", "notes": f"{type(error).__name__}; please report it"}]
     rows = []
@@ -198,112 +193,3 @@ def _row(part: Part, names: Names) -> dict[str, Any]:
         "repetition_time_ms": stack.repetition_time, "inversion_time_ms": stack.inversion_time, "flip_angle": stack.flip_angle,
         "shape": "", "path": "", "notes": "; ".join(part.notes),
     }  # fmt: skip
-
-
-Made = tuple[Guess, nib.Nifti1Image]
-
-
-def _of_files(part: Part, files: dict[Slice, Slice]) -> Part:
-    """The part with these files for its slices."""
-    layouts = tuple((b, replace(layout, slices=tuple(files[piece] for piece in layout.slices))) for b, layout in part.layouts)
-    return replace(part, slices=tuple(files[piece] for piece in part.slices), layouts=layouts)
-
-
-def _made(part: Part, stated_adc: bool) -> tuple[list[Made], tuple[str, ...]]:
-    """The scans of a part with their sequences, and notes."""
-    if not part.layouts:
-        return _found_by_converter(part, stated_adc)
-    if part.diffusion:
-        volumes = [(b_value, convert_layout(layout)) for b_value, layout in part.layouts]
-        data = np.stack([_scaled(volume) for _, volume in volumes], axis=-1)
-        data = turned(data) if _upside_down(part.stack) else data
-        return _split(data, volumes[0][1].affine, [b for b, _ in volumes], stated_adc), part.notes
-    (_, layout) = part.layouts[0]
-    notes = part.notes
-    try:
-        volume = convert_layout(layout)
-    except DamagedError as error:
-        again = lay_out(error.whole) if len(error.whole) >= MIN_SLICES else "damaged"
-        if not isinstance(again, Layout):
-            raise ConversionError("damaged", f"{len(layout.slices) - len(error.whole)} files cannot be decoded") from error
-        volume, notes = convert_layout(again), again.notes
-        notes = (*notes, f"{len(layout.slices) - len(error.whole)} files cannot be decoded")
-    if _upside_down(part.stack):
-        volume = replace(volume, data=turned(volume.data))
-    return [(part.guess, volume.image())], notes
-
-
-def _upside_down(stack: Stack) -> bool:
-    """Bright for dark. Hounsfield units and diffusion coefficients mean the same however they are to be shown."""
-    return stack.inverted and stack.modality != "CT" and not is_adc(stack)
-
-
-def _scaled(volume: Converted) -> np.ndarray:
-    return volume.data.astype(np.float32) * np.float32(volume.slope) + np.float32(volume.inter)
-
-
-def _split(data: np.ndarray, affine: np.ndarray, b_values: list[float], stated_adc: bool) -> list[Made]:
-    """b0, trace and ADC of a diffusion series; no ADC where the scanner made one."""
-    found = split_diffusion(nib.Nifti1Image(data, affine), b_values)
-    made = []
-    for name, image in found:
-        if name == "ADC" and stated_adc:
-            continue
-        image.set_sform(affine, 1)
-        image.set_qform(affine, 1)
-        made.append((Guess(name, 0.95, "b-value" if name != "ADC" else "computed from b-values"), image))
-    return made
-
-
-def _found_by_converter(part: Part, stated_adc: bool) -> tuple[list[Made], tuple[str, ...]]:
-    """Of mosaics: one volume a file."""
-    made: list[Made] = []
-    notes: list[str] = list(part.notes)
-    volumes = convert_files(part.slices)
-    count = sum(found.data.shape[3] if found.data.ndim == 4 else 1 for found in volumes)
-    if count != len(part.slices):
-        raise ConversionError("geometry_mismatch", f"the converter made {count} volumes of {len(part.slices)} mosaics")
-    for found in volumes:
-        if {"ph", "real", "imaginary"} & set(found.name.lower().split("_")):
-            notes.append("phase images passed over")
-            continue
-        shape = found.data.shape
-        if found.data.dtype.fields is not None:
-            raise ConversionError("colour", "colour images")
-        if min(shape[:3]) < MIN_SLICES:
-            notes.append("stacks of too few slices passed over")
-            continue
-        stack = _with_echo(part, found)
-        count = shape[3] if len(shape) == 4 else 1
-        b_values = _agreed(found.b_values, part.slices)
-        if len(b_values) == count and max(b_values) > 0:
-            made += _split(_scaled(found).reshape(*shape[:3], count), found.affine, b_values, stated_adc)
-        elif count > TIME_POINTS:
-            raise ConversionError("time_series", f"{count} images at each place")
-        else:
-            made += [(stack, found.volume(n).image()) for n in range(count)] if len(shape) == 4 else [(stack, found.image())]
-    if not made:
-        raise ConversionError("too_few_slices", "; ".join(notes) or "no volume")
-    return made, tuple(dict.fromkeys(notes))
-
-
-def _agreed(found: Sequence[float], slices: Sequence[Slice]) -> list[float]:
-    """The converter's b-values, one a volume, put right by those of the headers.
-
-    Raises:
-        ConversionError: b_values_unclear, they are of another number.
-    """
-    stated = sorted({b_value for piece in slices for b_value in piece.b_values})
-    theirs = sorted(set(found))
-    if not theirs or not stated or set(theirs) <= set(stated):
-        return list(found)
-    if len(theirs) != len(stated):
-        raise ConversionError("b_values_unclear", f"{len(stated)} b-values in the headers, {len(theirs)} by the converter")
-    return [stated[theirs.index(b_value)] for b_value in found]
-
-
-def _with_echo(part: Part, found: Converted) -> Guess:
-    """The sequence by the echo of this volume, where the object holds several."""
-    if found.echo_time is None or found.echo_time == part.stack.echo_time:
-        return part.guess
-    return guess(replace(part.stack, echo_time=found.echo_time))

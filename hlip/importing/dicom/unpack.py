@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pydicom
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
@@ -21,6 +20,7 @@ from pydicom.valuerep import format_number_as_ds
 from hlip.importing.dicom.convert import ConversionError
 from hlip.importing.dicom.frames import FRAMES, either
 from hlip.importing.dicom.tags import Slice
+from hlip.importing.dicom.temporary import temporary_folder
 from hlip.importing.dicom.values import first_of, one_of
 from hlip.importing.dicom.walk import Found
 
@@ -33,16 +33,17 @@ def unpacked(slices: Sequence[Slice]) -> Iterator[dict[Slice, Slice]]:
 
     Raises:
         ConversionError: damaged: a file that cannot be read, or has fewer frames than its header says.
+        ImportingError: the temporary folder is full.
     """
     found = {piece: piece for piece in slices if not piece.frame}
     by_file: defaultdict[Found, list[Slice]] = defaultdict(list)
     for piece in slices:
         if piece.frame:
             by_file[piece.file].append(piece)
-    with TemporaryDirectory(prefix="hlip-frames-") as folder:
+    with temporary_folder("hlip-frames-") as folder:
         series = generate_uid()
         for number, (file, pieces) in enumerate(by_file.items()):
-            for piece, path in _write(file, pieces, Path(folder) / str(number), series):
+            for piece, path in _write(file, pieces, folder / str(number), series):
                 found[piece] = replace(piece, file=Found(str(path), "", path.stat().st_size, 0), frame=0)
         yield found
 

@@ -9,7 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from hlip.importing.dicom import convert, study
+from hlip.importing.dicom import convert, making
 from hlip.importing.outcome import ImportingError
 
 from . import phantom
@@ -78,7 +78,7 @@ def test_a_converter_that_makes_other_volumes_than_mosaics_is_not_believed(
 ) -> None:
     phantom.series(tmp_path / "in", slices=2, ImageType=["ORIGINAL", "PRIMARY", "M", "MOSAIC"])
     volume = convert.Converted(np.zeros((8, 8, 8), np.int16), np.eye(4), 1.0, 0.0)
-    monkeypatch.setattr(study, "convert_files", lambda _: [volume])
+    monkeypatch.setattr(making, "convert_files", lambda _: [volume])
     with pytest.raises(ImportingError):
         run(tmp_path / "in", tmp_path / "out")
     assert reasons(tmp_path / "out") == ["geometry_mismatch"]

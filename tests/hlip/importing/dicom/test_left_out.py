@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import csv
+import re
 from pathlib import Path
 
+import pydicom
 import pytest
 from pydicom.uid import generate_uid
 
+from hlip.importing.dicom import kinds
+from hlip.importing.dicom import reasons as reasons_module
 from hlip.importing.outcome import ImportingError
 
 from . import phantom
 from .made import PLANES, reasons, rows, run
+
+TELLING = {"reason_against", "lay_out", "lay_out_whole"}  # functions that return a reason
 
 
 def test_what_is_no_scan_is_left_out_with_its_reason(tmp_path: Path) -> None:
@@ -87,6 +94,88 @@ def test_a_study_of_two_patients_is_left_out(tmp_path: Path) -> None:
     done = run(tmp_path / "in", tmp_path / "out")
     assert sorted(reasons(tmp_path / "out")) == ["", "several_patients", "several_patients"]
     assert len(done.studies) == 1
+
+
+def test_only_images_tell_that_there_are_several_patients(tmp_path: Path) -> None:
+    """An image without PatientID, a report without one, and a report of another patient."""
+    phantom.series(tmp_path / "in", slices=6)
+    phantom.series(tmp_path / "in", slices=6, number=2, patient="")
+    for number, patient in ((3, ""), (4, "P2")):
+        phantom.series(
+            tmp_path / "in",
+            slices=1,
+            number=number,
+            patient=patient,
+            SOPClassUID="1.2.840.10008.5.1.4.1.1.88.33",
+            Modality="SR",
+        )
+    run(tmp_path / "in", tmp_path / "out")
+    assert reasons(tmp_path / "out") == ["", "", "structured_report", "structured_report"]
+
+
+@pytest.mark.parametrize(
+    ("soft", "sharp", "reason"),
+    [
+        ((10, 0), (60, -100), ""),  # a neck, and the lungs
+        ((60, 0), (60, 0), "sharp_kernel"),
+        ((60, 0), (40, 4), "sharp_kernel"),  # a part of it
+        ((60, 0), (60, 40), ""),
+        ((60, 0), (60, 6), "sharp_kernel"),
+    ],
+)
+def test_a_sharp_kernel_is_left_out_only_where_a_soft_one_covers_it(
+    tmp_path: Path, soft: tuple[int, int], sharp: tuple[int, int], reason: str
+) -> None:
+    for number, (kernel, (slices, height)) in enumerate((("Br40", soft), ("Br64", sharp)), 1):
+
+        def move(n: int, data: pydicom.Dataset, height: int = height) -> None:
+            data.ImagePositionPatient = [*data.ImagePositionPatient[:2], float(height + n)]
+
+        tags = {"ConvolutionKernel": kernel, "description": "CT", "size": 16, "spacing": 10}
+        phantom.series(tmp_path / "in", number=number, modality="CT", slices=slices, step=1, each=move, **tags)
+    run(tmp_path / "in", tmp_path / "out")
+    assert reasons(tmp_path / "out") == ["", reason]
+
+
+def given_by(node: ast.AST) -> list[ast.AST]:
+    """The expressions of a piece of source that hold reasons."""
+    if isinstance(node, ast.Call):
+        named = isinstance(node.func, ast.Name) and node.func.id == "ConversionError"
+        above = isinstance(node.func, ast.Attribute) and node.func.attr == "__init__"
+        return [item.value for item in node.keywords if item.arg == "reason"] + (node.args[:1] if named or above else [])
+    if isinstance(node, ast.Dict):
+        return [value for key, value in zip(node.keys, node.values, strict=True) if getattr(key, "value", "") == "reason"]
+    if isinstance(node, ast.FunctionDef) and node.name in TELLING:
+        return [item.value for item in ast.walk(node) if isinstance(item, ast.Return) and item.value is not None]
+    return []
+
+
+def test_every_reason_has_its_words_with_what_to_do() -> None:
+    """Every code that the sources of the import give, and no other."""
+    files = Path(reasons_module.__file__).parent.glob("*.py")
+    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
+    held = [
+        part.value for node in nodes for found in given_by(node) for part in ast.walk(found) if isinstance(part, ast.Constant)
+    ]
+    given = {code for code in held if isinstance(code, str) and re.fullmatch("[a-z]+(_[a-z]+)*", code)}
+    given |= {reason for _, reason in (*kinds._OBJECTS, *kinds._TYPES)} | {reason for reason, _ in kinds._WORDS}
+    assert {"uneven_slices", "sharp_kernel", "converter_killed", "unexpected", "damaged", "other_modality"} <= given
+    assert given | {"no_usable_series"} == set(reasons_module.WORDS)
+    assert all(len(words.split()) >= 4 for words in reasons_module.WORDS.values())
+
+
+def test_left_out_says_why_and_what_to_do(tmp_path: Path) -> None:
+    phantom.series(tmp_path / "in", drop=(5, 6, 7, 8, 9))
+    for file in phantom.series(tmp_path / "in", number=2)[:12]:
+        file.write_bytes(file.read_bytes()[:-500])
+    phantom.series(tmp_path / "in", number=3)
+    run(tmp_path / "in", tmp_path / "out")
+    with (tmp_path / "out" / "left_out.csv").open(newline="") as lines:
+        told = {row["reason"]: row["message"] for row in csv.DictReader(lines)}
+    assert told == {
+        "missing_slices": "slices are missing, too many to fill in; export the whole series again",
+        "damaged": "too many of its files are damaged or cut short; copy them again. 12 of 24 files damaged",
+    }
 
 
 @pytest.mark.parametrize("case", ["missing", "empty", "foreign"])

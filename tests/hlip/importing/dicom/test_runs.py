@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shutil
+import tempfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -14,7 +18,7 @@ import pytest
 from pydicom.data import get_testdata_file
 
 from hlip.cli import main
-from hlip.importing.dicom import convert, importer, study
+from hlip.importing.dicom import convert, importer, making, study, temporary
 from hlip.importing.dicom.importer import import_dicom
 from hlip.importing.outcome import ImportingError
 from hlip.scans.reading import read_scan
@@ -126,19 +130,19 @@ def test_one_bad_study_never_stops_the_rest(tmp_path: Path, monkeypatch: pytest.
     for n in (1, 2, 3):
         phantom.series(tmp_path / "in" / str(n), slices=8, study=f"1.{n}", patient=str(n))
 
-    real = study.convert_layout
+    real = making.convert_layout
 
     def failing(layout):
         if layout.slices[0].stack.study_uid == "1.2":
             raise RuntimeError("/export/Miller^Mary/IM1 is bad")
         return real(layout)
 
-    monkeypatch.setattr(study, "convert_layout", failing)
+    monkeypatch.setattr(making, "convert_layout", failing)
     done = run(tmp_path / "in", tmp_path / "out")
     assert len(done.studies) == 2
     assert [item.reason for item in done.left_out] == ["unexpected", "no_usable_series"]
     assert "Miller" not in (tmp_path / "out" / "left_out.csv").read_text()
-    monkeypatch.setattr(study, "convert_layout", real)
+    monkeypatch.setattr(making, "convert_layout", real)
     assert len(run(tmp_path / "in", tmp_path / "out").studies) == 3, "what failed oddly is tried again"
 
 
@@ -153,6 +157,81 @@ def test_a_full_disk_stops_cleanly(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         run(tmp_path / "in", tmp_path / "out")
 
 
+def full_converter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says of a full disk what dcm2niix does."""
+    script = tmp_path / "full"
+    script.write_text('#!/bin/sh\necho "Error: Unable to write volume.nii (disk full?)" >&2\nexit 1\n')
+    script.chmod(0o755)
+    monkeypatch.setattr(convert, "program", lambda: str(script))
+
+
+def full_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The converter reads nothing, and there is no room for what is decoded."""
+    monkeypatch.setattr(convert, "program", lambda: "/bin/true")
+    full_frames(tmp_path, monkeypatch)
+
+
+def full_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pydicom.FileDataset, "save_as", full)
+
+
+def little_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever fails there."""
+    monkeypatch.setattr(convert, "program", lambda: "/bin/false")
+    monkeypatch.setattr(temporary.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 0))
+
+
+@pytest.mark.parametrize("fault", [full_converter, full_decoder, full_frames, little_room])
+def test_a_full_temporary_folder_stops_and_nothing_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault) -> None:
+    if fault is full_frames:
+        phantom.enhanced(tmp_path / "in", [0.0])
+    else:
+        phantom.series(tmp_path / "in", slices=24)
+    (tmp_path / "room").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(tmp_path / "room"))
+        fault(tmp_path, patch)
+        with pytest.raises(ImportingError, match=rf"temporary folder is full: {tmp_path / 'room'}.*TMPDIR"):
+            run(tmp_path / "in", tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("import.json"))
+    assert not list((tmp_path / "room").iterdir())
+    done = run(tmp_path / "in", tmp_path / "out")
+    assert [row["shape"] for row in rows(tmp_path / "out")] == ["40x40x24"]
+    assert "unchanged" not in str(done)
+
+
+def test_a_killed_converter_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for n in (1, 2):
+        phantom.series(tmp_path / "in" / str(n), slices=8 * n, study=f"1.{n}", patient=str(n))
+    script = tmp_path / "killed"
+    script.write_text(f'#!/bin/sh\nfor last; do :; done\n[ -e "$last/000008" ] && kill -9 $$\nexec {convert.program()} "$@"\n')
+    script.chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setattr(convert, "program", lambda: str(script))
+        run(tmp_path / "in", tmp_path / "out")
+    assert sorted(reasons(tmp_path / "out")) == ["", "converter_killed"]
+    run(tmp_path / "in", tmp_path / "out")
+    assert reasons(tmp_path / "out") == ["", ""]
+
+
+def test_what_a_killed_import_left_a_day_ago_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    ages = {"hlip-dicom-old": 25, "hlip-frames-old": 25, "hlip-dicom-new": 23, "another": 99, "hlip-dicom-of-another": 25}
+    for name, hours in ages.items():
+        (tmp_path / "temporary" / name / "in").mkdir(parents=True)
+        os.utime(tmp_path / "temporary" / name, (time.time() - 3600 * hours,) * 2)
+    (tmp_path / "temporary" / "hlip-dicom-link").symlink_to(tmp_path / "temporary" / "another")
+    other = (tmp_path / "temporary" / "hlip-dicom-of-another").lstat().st_ino
+    monkeypatch.setattr(temporary, "_owner", lambda found: os.getuid() + (found.st_ino == other))
+    phantom.series(tmp_path / "in", slices=6)
+    run(tmp_path / "in", tmp_path / "out")
+    left = {path.name for path in (tmp_path / "temporary").iterdir()}
+    assert left == {"hlip-dicom-new", "another", "hlip-dicom-of-another", "hlip-dicom-link"}
+
+
 def test_a_converter_that_hangs_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     phantom.series(tmp_path / "in", slices=8)
     slow = tmp_path / "slow"
@@ -160,7 +239,7 @@ def test_a_converter_that_hangs_is_stopped(tmp_path: Path, monkeypatch: pytest.M
     slow.chmod(0o755)
 
     monkeypatch.setattr(convert, "program", lambda: str(slow))
-    monkeypatch.setattr(study, "convert_layout", lambda layout: convert.convert_layout(layout, limit=0.2))
+    monkeypatch.setattr(making, "convert_layout", lambda layout: convert.convert_layout(layout, limit=0.2))
     with pytest.raises(ImportingError, match="converter_timeout 1"):
         run(tmp_path / "in", tmp_path / "out")
     assert reasons(tmp_path / "out") == ["converter_timeout"]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import generate_uid
+from pydicom.encaps import encapsulate
+from pydicom.uid import RLELossless, generate_uid
 
 from . import phantom
 from .made import assert_marks, one_scan, reasons, rows, run
@@ -65,7 +67,7 @@ def test_copies_count_once_and_damaged_files_not_at_all(tmp_path: Path) -> None:
     run(tmp_path / "in", tmp_path / "out")
     (row,) = rows(tmp_path / "out")
     assert (row["duplicates"], row["damaged"]) == ("23", "1")
-    assert row["notes"] == "1 missing slices filled in; 1 damaged files"
+    assert row["notes"] == "1 missing slices filled in; 1 of 24 files damaged"
     assert_marks(one_scan(tmp_path / "out"))
 
 
@@ -110,3 +112,101 @@ def test_time_points(tmp_path: Path, points: int, expected: list[str]) -> None:
     run(tmp_path / "in", tmp_path / "out")
     assert reasons(tmp_path / "out") == [*expected, ""]
     assert sum(int(row["files"]) for row in rows(tmp_path / "out")) == (points + 1) * 24
+
+
+@pytest.mark.parametrize(
+    ("lost", "kept"), [((22, 23), 22), ((0, 23), 22), ((21, 22, 23), 0), (tuple(range(6, 24)), 0), ((4, 12, 18), 0)]
+)
+def test_damaged_slices_count_wherever_they_lie(tmp_path: Path, lost: tuple[int, ...], kept: int) -> None:
+    files = phantom.series(tmp_path / "in")
+    for n in lost:
+        files[n].write_bytes(files[n].read_bytes()[:-500])
+    phantom.series(tmp_path / "in", number=2)
+    run(tmp_path / "in", tmp_path / "out")
+    row = rows(tmp_path / "out")[0]
+    assert (row["reason"], row["shape"]) == (("", f"40x40x{kept}") if kept else ("damaged", ""))
+    assert f"{len(lost)} of 24 files damaged" in row["notes"]
+    assert ("2 slices lost at the ends" in row["notes"]) == bool(kept)
+    assert (row["files"], row["damaged"]) == (str(24 - len(lost)), str(len(lost)))
+
+
+@pytest.mark.parametrize(("lost", "kept"), [((0, 1), 22), ((0, 1, 2), 0)])
+def test_slices_that_cannot_be_decoded_count_likewise(tmp_path: Path, lost: tuple[int, ...], kept: int) -> None:
+    files = phantom.series(tmp_path / "in")
+    for n, file in enumerate(files):
+        data = pydicom.dcmread(file)
+        data.compress(RLELossless, encoding_plugin="pydicom")
+        if n in lost:
+            data.PixelData = encapsulate([b"x" * 90])
+        data.save_as(file)
+    phantom.series(tmp_path / "in", number=2)
+    run(tmp_path / "in", tmp_path / "out")
+    row = rows(tmp_path / "out")[0]
+    assert (row["reason"], row["shape"]) == (("", f"40x40x{kept}") if kept else ("damaged", ""))
+    assert f"{len(lost)} of 24 files cannot be decoded" in row["notes"]
+
+
+def test_a_damaged_copy_beside_a_whole_one_costs_nothing(tmp_path: Path) -> None:
+    """Of all places, under other UIDs."""
+    uid = generate_uid()
+    phantom.series(tmp_path / "in", uid=uid, first=100)
+    for file in phantom.series(tmp_path / "in", uid=uid)[:6]:
+        file.write_bytes(file.read_bytes()[:-500])
+    run(tmp_path / "in", tmp_path / "out")
+    found = rows(tmp_path / "out")
+    assert [row["reason"] for row in found] == ["", "damaged"]
+    assert_marks(nib.load(tmp_path / "out" / found[0]["path"]))
+
+
+@pytest.mark.parametrize(
+    "alter",
+    [
+        lambda n, data: setattr(data, "PixelSpacing", [4, 4] if n % 3 else [4.000002, 4.000002]),
+        lambda n, data: setattr(data, "EchoTime", 12.04 if n < 20 else 12.06),
+        lambda n, data: setattr(data, "EchoTime", 12.0 if n % 2 else 12.2),
+        lambda n, data: setattr(data, "InversionTime", 2500.4 if n % 2 else 2500.6),
+    ],
+)
+def test_rounding_splits_no_series(tmp_path: Path, alter: Callable[[int, pydicom.Dataset], None]) -> None:
+    phantom.series(tmp_path / "in", each=alter)
+    run(tmp_path / "in", tmp_path / "out")
+    assert one_scan(tmp_path / "out").shape == (40, 40, 24)
+    assert_marks(one_scan(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(("echoes", "count"), [((20.0, 20.3), 2), ((2.3, 3.4, 4.6), 3), ((12.0, 12.1), 2)])
+def test_echoes_of_the_same_places_stay_apart(tmp_path: Path, echoes: tuple[float, ...], count: int) -> None:
+    """As scans by echo, or, if they differ by rounding alone, as time points."""
+    uid = generate_uid()
+    for place, echo in enumerate(echoes):
+        phantom.series(tmp_path / "in", uid=uid, first=100 * place, EchoTime=echo)
+    run(tmp_path / "in", tmp_path / "out")
+    assert [row["shape"] for row in rows(tmp_path / "out")] == ["40x40x24"] * count
+
+
+def at_heights(heights: np.ndarray) -> Callable[[int, pydicom.Dataset], None]:
+    def move(n: int, data: pydicom.Dataset) -> None:
+        data.ImagePositionPatient = [*data.ImagePositionPatient[:2], float(heights[n])]
+
+    return move
+
+
+def test_positions_written_to_a_tenth_of_a_millimetre_are_even(tmp_path: Path) -> None:
+    exact = -31 + 0.625 * np.arange(100)
+    phantom.series(tmp_path / "in", slices=100, step=0.625, modality="CT", each=at_heights(exact.round(1)))
+    run(tmp_path / "in", tmp_path / "out")
+    image = one_scan(tmp_path / "out")
+    assert image.shape[2] == 100
+    assert image.header.get_zooms()[2] == pytest.approx(0.625, abs=1e-3), "the mean step"
+    assert rows(tmp_path / "out")[0]["notes"] == ""
+
+
+def test_the_step_is_the_mean_one_although_slices_are_missing(tmp_path: Path) -> None:
+    jitter = np.random.default_rng(0).choice([-0.1, 0, 0.1], 40)
+    heights = -78 + 4 * np.arange(40) + jitter
+    phantom.series(tmp_path / "in", slices=40, step=4, each=at_heights(heights), drop=(11, 12))
+    run(tmp_path / "in", tmp_path / "out")
+    image = one_scan(tmp_path / "out")
+    assert image.shape[2] == 40
+    assert image.header.get_zooms()[2] == pytest.approx((heights[-1] - heights[0]) / 39, abs=1e-5)
+    assert rows(tmp_path / "out")[0]["notes"] == "2 missing slices filled in"
