@@ -18,7 +18,11 @@ _VENDORS = (  # found anywhere in a name; the first match wins
 )
 _TESLA = (0.055, 0.064, 0.2, 0.3, 0.35, 0.5, 0.55, 1.0, 1.5, 3.0, 4.7, 7.0, 9.4)
 _NEAR = 0.05  # of a nominal field; magnets run at 2.89 T and are sold as 3 T
-_SEXES = {"m": "M", "male": "M", "man": "M", "f": "F", "female": "F", "woman": "F", "o": "O", "other": "O"}
+_SEXES = {
+    **dict.fromkeys(("m", "male", "man", "männlich", "maennlich", "mann"), "M"),
+    **dict.fromkeys(("f", "female", "woman", "w", "weiblich", "frau"), "F"),
+    **dict.fromkeys(("o", "other", "d", "divers"), "O"),
+}
 _UNITS = {"": 1.0, "y": 1.0, "m": 1 / 12, "w": 7 / 365.25, "d": 1 / 365.25}
 
 
@@ -47,8 +51,10 @@ def sex(text: object) -> str | None:
 
 
 def age(text: object) -> float | int | None:
-    """Years: 34, "034Y", "18M" (months), "89+"; whole ones as whole numbers. None where it is no age."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*\+?\s*([ymwd]?)", str("" if text is None else text).strip().lower())
+    """Years: 34, "034Y", "18M" (months), "89+", "61,5"; whole ones as whole numbers. None where it is no age."""
+    found = re.fullmatch(
+        r"(\d+(?:\.\d+)?)\s*\+?\s*([ymwd]?)", str("" if text is None else text).strip().lower().replace(",", ".")
+    )
     if not found:
         return None
     years = round(float(found[1]) * _UNITS[found[2]], 2)

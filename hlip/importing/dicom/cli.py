@@ -32,6 +32,14 @@ def add_dicom(sources: Any) -> None:
         help="secret of the hashed ids, drawn if there is none (default: OUT.salt.key, beside OUT; never pass it on with OUT)",
     )
     source.add_argument("--keep-ids", action="store_true", help="StudyInstanceUID and PatientID as they are, for public data")
+    source.add_argument(
+        "--keep-columns",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="columns of --metadata that are taken over as they are written (default: sex, age, vendor, model, field_strength, split)",
+    )
     add_options(source)
     source.set_defaults(run=_run)
 
@@ -46,6 +54,7 @@ def _run(arguments: argparse.Namespace) -> None:
         salt=arguments.salt,
         keep_ids=arguments.keep_ids,
         tables=options.tables,
+        keep_columns=arguments.keep_columns,
         shares=options.shares,
         seed=options.seed,
         workers=options.workers,

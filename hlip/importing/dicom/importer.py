@@ -23,14 +23,15 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 from hlip.files.folders import write_atomically
+from hlip.importing.dicom.columns import without_names
 from hlip.importing.dicom.convert import program
 from hlip.importing.dicom.headers import quiet_pydicom, read_headers
+from hlip.importing.dicom.kinds import IMAGES
 from hlip.importing.dicom.study import COLUMNS, Done, Names, import_study
 from hlip.importing.dicom.tags import Slice, Unread
 from hlip.importing.dicom.walk import find_files
@@ -43,9 +44,6 @@ from hlip.study import Study
 
 SOURCE = "dicom"
 KEYS = ("study_id", "patient_id", "accession_number")
-_PERSONAL = re.compile(
-    r"name|birth|dob|date|time|mrn|accession|uid|address|phone|mail|ssn|insurance|physician|doctor|institution", re.I
-)
 _SHOWN = 3  # files named on the terminal
 _UNREAD = {
     "not_dicom": "files that are not DICOM",
@@ -63,6 +61,7 @@ def import_dicom(
     salt: str | Path | None = None,
     keep_ids: bool = False,
     tables: Tables | None = None,
+    keep_columns: Sequence[str] = (),
     shares: Sequence[float] | None = None,
     seed: int = 0,
     workers: int | None = None,
@@ -75,6 +74,8 @@ def import_dicom(
             left one.
         keep_ids: StudyInstanceUID and PatientID as they are, instead of their hashes.
         tables: keyed by StudyInstanceUID (study_id), PatientID (patient_id) or AccessionNumber (accession_number).
+        keep_columns: of the metadata table, taken over as they are written; others than those of `hlip.importing.dicom.columns` are not,
+            unless `keep_ids`.
         shares, seed: of the splits that are drawn where no table states them, see `hlip.importing.splits`. Shares and tables are
             looked at before any file is read.
         workers: processes for headers, threads for conversion; `None` takes one for each core.
@@ -102,7 +103,8 @@ def import_dicom(
         with quiet_pydicom():
             done = _convert(studies, names, out, key, workers, progress)
         usable = [item.study() for item in done.values() if item.scans]
-        usable, notes = _joined(usable, tables, {names[uid].study_id: found for uid, found in studies.items()})
+        by_id = {names[uid].study_id: found for uid, found in studies.items()}
+        usable, notes = _joined(usable, tables, by_id, None if keep_ids else keep_columns)
         usable, said = split_studies(usable, shares, seed) if usable else (usable, [])
         _write_series(list(done.values()), out / "series.csv")
         left_out = [row for item in done.values() for row in item.left_out()] + _left_files(unread)
@@ -152,7 +154,8 @@ def _studies(slices: Sequence[Slice]) -> dict[str, list[Slice]]:
 
 def _names(slices: Sequence[Slice], key: bytes, keep_ids: bool) -> Names:
     """A patient without PatientID is known by the study alone."""
-    study, patient = slices[0].stack.study_uid, slices[0].stack.patient_id
+    study = slices[0].stack.study_uid
+    patient = next((p.stack.patient_id for p in slices if p.stack.patient_id and p.stack.sop_class in IMAGES), "")
     if keep_ids and re.fullmatch(r"[0-9][0-9.]*", study):
         return Names(study, patient or study)
     return Names(hashed(study, key, "study"), hashed(patient or f"study {study}", key, "patient"))
@@ -190,35 +193,22 @@ def _convert(
     return {uid: done[uid] for uid in studies}
 
 
-def _joined(studies: list[Study], tables: Tables, slices: dict[str, list[Slice]]) -> tuple[list[Study], list[str]]:
-    """Studies with their tables, joined by the hospital's own identifiers, of which none stays."""
+def _joined(
+    studies: list[Study], tables: Tables, slices: dict[str, list[Slice]], keep: Sequence[str] | None
+) -> tuple[list[Study], list[str]]:
+    """Studies with their tables, joined by the hospital's own identifiers, of which none stays. `keep`: columns; None, all."""
 
     def key_of(study: Study, name: str) -> tuple[str, ...]:
         field = {"study_id": "study_uid", "patient_id": "patient_id", "accession_number": "accession"}[name]
         return tuple(filter(None, dict.fromkeys(str(getattr(piece.stack, field)) for piece in slices[study.study_id])))
 
     joined, notes = join(studies, tables, key_of, KEYS)
-    dropped: Counter[str] = Counter()
-    cleaned = []
-    for before, after in zip(studies, joined, strict=True):
-        personal = [name for name in after.extra if name not in before.extra and _PERSONAL.search(name)]
-        dropped.update(personal)
-        extra = {name: value for name, value in after.extra.items() if name not in personal}
-        if "age" in extra:
-            extra["age"] = _capped(extra["age"])
-        cleaned.append(replace(after, patient_id=before.patient_id, extra=extra))
-    if dropped:
-        notes.append(f"columns not taken over, they may name a patient: {', '.join(sorted(dropped))}")
+    if keep is not None:
+        joined, said = without_names(studies, joined, keep)
+        notes += said
     if tables.reports:
         notes.append("reports are taken over as they are: free text is not de-identified here")
-    return cleaned, notes
-
-
-def _capped(age: object) -> object:
-    try:
-        return min(int(float(str(age))), 90)
-    except ValueError:
-        return age
+    return joined, notes
 
 
 def _write_series(done: Sequence[Done], file: Path) -> None:

@@ -51,7 +51,18 @@ def test_numbers_that_are_none() -> None:
 
 @pytest.mark.parametrize(
     ("text", "years"),
-    [("34", 34), ("034Y", 34), ("18M", 1.5), ("89+", 89), (72.5, 72.5), ("61.0", 61), ("0", 0), ("010D", 0.03)],
+    [
+        ("34", 34),
+        ("034Y", 34),
+        ("18M", 1.5),
+        ("89+", 89),
+        (72.5, 72.5),
+        ("61.0", 61),
+        ("61,5", 61.5),
+        ("045Y", 45),
+        ("0", 0),
+        ("010D", 0.03),
+    ],
 )
 def test_age(text: object, years: float) -> None:
     found = fields.age(text)
@@ -60,6 +71,6 @@ def test_age(text: object, years: float) -> None:
 
 
 def test_sex() -> None:
-    assert [fields.sex(text) for text in ("M", "male", " F ", "Female", "o", "n/a", "1", None)] == [
-        "M", "M", "F", "F", "O", None, None, None,
+    assert [fields.sex(text) for text in ("M", "male", " F ", "Female", "w", "weiblich", "o", "n/a", "1", None)] == [
+        "M", "M", "F", "F", "F", "F", "O", None, None, None,
     ]  # fmt: skip

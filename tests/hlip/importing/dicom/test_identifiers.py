@@ -95,7 +95,7 @@ def test_no_identifier_reaches_any_file(tmp_path: Path, encoding: str) -> None:
         "study_id,patient_id,birth_date,accession_number,scanner\n" + f"{study},ZZMARKC123,19311231,ZZMARKG77,MR1\n"
     )
     out = tmp_path / "out"
-    done = run(tmp_path / "ZZMARKX", out, tables=Tables(reports=reports, metadata=metadata))
+    done = run(tmp_path / "ZZMARKX", out, tables=Tables(reports=reports, metadata=metadata), keep_columns=["scanner"])
     text = all_text(out)
     for secret in (
         b"ZZMARK",
@@ -197,3 +197,45 @@ def test_tables_are_joined_by_the_hospitals_ids(tmp_path: Path, key: str, name: 
     ).studies
     assert study.report == "FINDINGS: No mass.\nIMPRESSION: Normal."
     assert study.labels == ("normal",)
+
+
+NAMING = (
+    "Patient",
+    "geburtsdatum",
+    "fallnummer",
+    "PLZ",
+    "nhs_number",
+    "initials",
+    "scanned_on",
+    "comment",
+    "Klinik",
+    "study_date",
+)
+
+
+def test_columns_of_a_table_are_taken_by_name_and_read_as_what_they_are(tmp_path: Path) -> None:
+    """Of any other column neither name nor content is written; ages end at 90."""
+    phantom.series(tmp_path / "in", study="1.2.1")
+    table = tmp_path / "meta.csv"
+    table.write_text(
+        f"study_id,SEX,Age,vendor,{','.join(NAMING)},site\n1.2.1,weiblich,097Y,ZZMARK Siemens,{'ZZMARK,' * len(NAMING)}A\n"
+    )
+    done = run(tmp_path / "in", tmp_path / "out", tables=Tables(metadata=table), keep_columns=["site"])
+    (imported,) = done.studies
+    found = imported.extra
+    assert (found["sex"], found["age"], found["vendor"], found["site"]) == ("F", 90, "Siemens", "A")
+    assert b"ZZMARK" not in all_text(tmp_path / "out")
+    assert not set(NAMING) & set(found)
+    (note,) = (note for note in done.notes if "may name a patient" in note)
+    assert all(name in note for name in NAMING)
+    assert "--keep-columns" in note
+
+
+def test_a_report_without_a_patient_does_not_name_the_study_s_patient(tmp_path: Path) -> None:
+    phantom.series(tmp_path / "in", study="1.2.1", patient="7")
+    phantom.series(tmp_path / "with", study="1.2.1", patient="7", uid="1.2.1.5")
+    sr = {"modality": "SR", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.11"}
+    phantom.series(tmp_path / "with" / "sr", study="1.2.1", patient="", uid="1.2.1.1", slices=1, **sr)
+    salt = tmp_path / "salt.key"
+    (one,), (other,) = (run(tmp_path / name, tmp_path / f"out_{name}", salt=salt).studies for name in ("in", "with"))
+    assert one.patient_id == other.patient_id
