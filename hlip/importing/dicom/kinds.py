@@ -55,7 +55,8 @@ _WORDS = (  # of a description, where the tags are silent
     ("screenshot", r"screen ?(save|shot)"),
     (
         "localizer",
-        r"loc|localiz\w*|localis\w*|scout|aahead_scout|surv\w*|topo\w*|scano\w*|surview|(3|three)[- ]?(plane|pl)|smartbrain",
+        r"loc|lo[ck]ali[zs]\w*|(aa ?h(ead)? ?)?scout\w*|surv\w*|topo\w*|scano\w*|(3|three)[- ]?(plane|pl)|smartbrain|plan scan|übersicht\w*|"
+        r"uebersicht\w*|rep[eé]rage",
     ),
     (
         "calibration",
@@ -64,10 +65,14 @@ _WORDS = (  # of a description, where the tags are silent
     ("subtraction", r"sub|subs|subtr\w*"),
     ("projection", r"min?ip|mip|vrt|vr"),
     ("derived_map", r"fa ?map|(dti|diff\w*|ep2d\w*).* fa|colou?r ?fa|colfa|eadc|exp(onential)? ?adc"),
-    ("derived_map", r"r?cbf|r?cbv|mtt|ttp|tmax|pbp|ktrans|t1 ?map|t2 ?map|r2\*? ?map"),
+    (
+        "derived_map",
+        r"(r|rel)?cbf|(r|rel)?cbv|mtt|ttp|tmax|pbp|ktrans|t1 ?map|t2 ?map|r2\*? ?map|qsm|cerebral blood (flow|volume)|mean transit time",
+    ),
+    ("derived_map", r"mono ?energetic.*|iodine\w*|virtual (non ?contrast|unenhanced)|vnc"),
     (
         "time_series",
-        r"bold|f-?mri|dsc|dce|[ep]?p?c?asl|perf\w*|dynasusc\w*|ep2d_perf|bolus( tracking)?|smart ?prep|care ?bolus",
+        r"(?<!ven )bold|f-?mri|dsc|dce|[ep]?p?c?asl|perf\w*|dynasusc\w*|ep2d_perf|bolus( tracking)?|smart ?prep|care ?bolus",
     ),
     ("phase", r"pha|phase( map| image)?"),
 )

@@ -30,7 +30,7 @@ Notable choices:
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hlip.importing.dicom.kinds import is_adc
 from hlip.importing.dicom.tags import Stack
@@ -51,20 +51,31 @@ _DESCRIPTIONS = (  # first match wins
     ("MRA", "MR", r"mra|tof|angio\w*|mrv|pca|inhance"),
     ("T1", "MR", r"t1 ?w?( \w+)* ?(flair|tirm)|(flair|tirm) ?t1"),
     ("FLAIR", "MR", r"flair\w*|tirm|dark ?fluid|t2 ?dark|da ?fl|spc\w* ?ir"),
-    ("PD", "MR", r"pdw?|proton( density)?|pd ?t2"),
+    ("PD and T2", "MR", r"pdw? ?[/+&]? ?t2w?|t2w? ?[/+&]? ?pdw?"),
+    ("PD", "MR", r"pdw?|proton( density)?"),
     ("T1", "MR", r"(3d|[esdv])?t1\w*|mp ?rage\w*|mp2rage|mpr|spgr|f?spgr|bravo|3d ?tfe|vibe|thrive|lava"),
     ("T2", "MR", r"(3d|[esdv])?t2\w*|t?stir\w*|ciss|fiesta\w*|drive|haste|ssfse|blade|propeller"),
 )
-_KINDS_OF = {("inversion", "FLAIR", "T2"), ("short inversion", "T2", "FLAIR")}
+_KINDS_OF = {
+    ("inversion", "FLAIR", "T2"),
+    ("short inversion", "T2", "FLAIR"),
+    ("image type", "ADC", "DWI"),
+    ("image type", "ADC", "DWI b0"),
+    ("spin echo", "T2", "PD and T2"),
+    ("spin echo", "PD", "PD and T2"),
+}
 _FRAME_TYPES = {
     "T1": "T1", "T2": "T2", "T2_STAR": "SWI", "STIR": "T2", "PROTON_DENSITY": "PD", "FLUID_ATTENUATED": "FLAIR", "TOF": "MRA",
 }  # fmt: skip
 _FRAME_TYPE = 0.75
-_DENIED = r"pre|non?|without|w/?o|nativ\w*|plain|unenhanced"
+_NONE = r"pre|non?|not|without|w/?o|vor|ohne|sans|avant|sin|senza"  # a word before the agent's
+_AGENTS = r"contr\w*|gad\w*|gd|km|mdc|kontrast\w*|injection"
+_DENIED = rf"(?<![a-z])(?:(?:{_NONE})(?![a-z])(?! ?op)|nativ\w*|plain|unenhanced|non ?con\w*)"
 _GIVEN = (
-    r"(?<![a-z])(post|gad\w*|gd|ce|mdc|km|enhanced|t1w?c|t1ce)(?![a-z])|\+ ?(c|gd|gad)\b|(?<![a-z])c ?\+|contrast"
-    r"|(?<=t1)(c|ce|gd|gad|post)\b"
+    rf"(?<![a-z])(?:(?:{_AGENTS}|ce|enhanced|t1w?c|t1ce)(?![a-z])|post(?![a-z])(?! ?(?:op\b|foss|surg|interv)))|\+ ?(?:c|gd|gad|km)\b"
+    r"|(?<![a-z])c ?\+|contrast|(?<=t1)(?:c|ce|gd|gad|post)\b"
 )
+_BOTH = r"w/? ?(?:and )?w/?o|with (?:and )?without|mit (?:und )?ohne"  # two series under one name: the agent was given
 
 
 @dataclass(frozen=True)
@@ -89,6 +100,7 @@ def guess(stack: Stack) -> Guess:
 
 def _together(tags: Guess, words: Guess) -> Guess:
     if not words.sequence or not tags.sequence:
+        words = replace(words, sequence="PD") if words.sequence == "PD and T2" else words
         return tags if tags.sequence else words
     rule = f"{tags.rule} + {words.rule}"
     if (tags.rule, tags.sequence, words.sequence) in _KINDS_OF:
@@ -169,7 +181,7 @@ def _by_words(stack: Stack) -> Guess:
 
 def _with_contrast(found: Guess, stack: Stack) -> Guess:
     text = f"{stack.description} {'' if stack.description else stack.protocol}".lower().replace("_", " ")
-    if re.search(rf"(?<![a-z])(?:{_DENIED})(?![a-z])", text):
+    if re.search(_DENIED, text) and not re.search(_BOTH, text):
         return Guess("T1", min(found.confidence, WORDS), f"{found.rule}; no contrast by description")
     if re.search(_GIVEN, text):
         return Guess("T1 contrast", min(found.confidence, WORDS), f"{found.rule}; contrast by description")

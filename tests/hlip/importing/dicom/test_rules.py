@@ -154,10 +154,48 @@ def test_contrast_by_agent_unless_the_description_denies_it() -> None:
     assert guess(stack("T2 AX", contrast="Gadovist", **timing("SE", 4500, 95))).sequence == "T2"
 
 
+CONTRAST = (
+    "t1_se_tra_nach KM",
+    "T1 mit Kontrastmittel",
+    "T1 avec injection",
+    "T1 con contraste",
+    "T1 POST",
+    "AX T1 W/WO CONTRAST",
+    "T1 +C",
+)
+PLAIN_T1 = ("T1 TSE ohne KM", "t1 tse vor KM", "T1 sin contraste", "T1 senza mdc", "T1 sans injection", "T1 pre contrast")
+NO_EVIDENCE = ("POST OP T1", "T1 POST FOSSA", "T1 posterior")
+
+
+@pytest.mark.parametrize(
+    ("descriptions", "sequence"),
+    [(CONTRAST, "T1 contrast"), (PLAIN_T1, "T1"), (NO_EVIDENCE, "T1")],
+    ids=["given", "denied", "none"],
+)
+def test_contrast_in_several_languages(descriptions: tuple[str, ...], sequence: str) -> None:
+    assert {text: guess(stack(text, **timing("SE", 500, 12))).sequence for text in descriptions} == dict.fromkeys(
+        descriptions, sequence
+    )
+
+
+def test_an_echo_tells_which_of_two_a_double_echo_is() -> None:
+    found = [guess(stack("PD/T2 tra", **timing("SE", 3000, echo))) for echo in (15, 95)]
+    assert [(one.sequence, one.confidence > 0.5) for one in found] == [("PD", True), ("T2", True)]
+    assert guess(stack("PD/T2 tra")).sequence == "PD"
+
+
+def test_an_adc_in_a_series_called_diffusion_is_no_dispute() -> None:
+    found = guess(stack("ep2d_DWI", image_type=("DERIVED", "PRIMARY", "DIFFUSION", "ADC")))
+    assert (found.sequence, found.confidence) == ("ADC", 0.95)
+
+
 @pytest.mark.parametrize(
     ("description", "reason"),
     [("LOW DOSE CHEST", ""), ("Dose Report", "dose_report"), ("Topogram 0.6", "localizer"), ("T1 AX", ""), ("subtle", ""),
-     ("Block T2", ""), ("MIP_TOF", "projection"), ("Facial nerve T2", ""), ("perf_MTT", "derived_map"), ("calvarium T1", "")],
+     ("Block T2", ""), ("MIP_TOF", "projection"), ("Facial nerve T2", ""), ("perf_MTT", "derived_map"), ("calvarium T1", ""),
+     ("AAHScout_MPR_sag", "localizer"), ("AAHead_Scout", "localizer"), ("Lokalizer", "localizer"), ("Übersicht", "localizer"),
+     ("PLAN SCAN", "localizer"), ("QSM", "derived_map"), ("relCBV", "derived_map"), ("Cerebral Blood Flow", "derived_map"),
+     ("Monoenergetic 40 keV", "derived_map"), ("Iodine overlay", "derived_map"), ("VEN_BOLD", ""), ("BOLD rest", "time_series")],
 )  # fmt: skip
 def test_reasons_by_description(description: str, reason: str) -> None:
     assert reason_against(stack(description, sop_class=CT, modality="CT")) == reason
