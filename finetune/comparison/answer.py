@@ -12,19 +12,24 @@ from finetune.comparison.words import (
     counted,
     joined,
     last_level,
+    level_words,
     lower_label,
     method_label,
     number,
     others_of,
     p_text,
     reference_of,
+    shown,
     span,
     verdict,
 )
 from hp2l.comparison.compare import Comparison
+from hp2l.comparison.notes import FEW_PATIENTS
 
 SURE = 0.05
 """Corrected p below which a class is counted."""
+MOST_NAMED = 5
+"""Classes that are named on the first screen."""
 
 
 def headline(comparison: Comparison) -> str:
@@ -34,10 +39,10 @@ def headline(comparison: Comparison) -> str:
     least = comparison["settings"]["min_positives"]
     if last is None:
         return f"Nothing to compare: at no level has a class {least} positive and {least} negative test studies."
-    over = f"over {counted(len(last['macro_classes']), 'class', 'classes')} of level {last['name']}"
+    over = f"over {counted(len(last['macro_classes']), 'class', 'classes')} at {level_words(last['name'])}"
     if last is not last_level(comparison):
-        finest = last_level(comparison)["name"]
-        over += f" (of level {finest} none has {least} positive and {least} negative test studies)"
+        finest = level_words(last_level(comparison)["name"])
+        over += f" (at {finest} none has {least} positive and {least} negative test studies)"
     if not others:
         entry = last[reference]["macro_auc"]
         return f"{method_label(reference)} reaches a macro AUC of {number(entry['value'])} ({span(entry)}) {over}."
@@ -61,23 +66,20 @@ def judged_level(comparison: Comparison) -> Mapping[str, Any] | None:
 
 
 def _of_many(comparison: Comparison, last: Mapping[str, Any], over: str) -> str:
-    """Three or more methods: each against the reference."""
-    reference = reference_of(comparison)
-    base = f"{number(last[reference]['macro_auc']['value'])} with {lower_label(reference)}"
-    groups: dict[int, list[str]] = {1: [], -1: [], 0: []}
-    for method in others_of(comparison):
-        groups[verdict(last["differences"][method]["macro_auc"])].append(method)
+    """Three or more methods: the highest, and from which others it is shown to differ (Holm over all pairs)."""
+    methods = sorted(comparison["methods"], key=lambda name: -(last[name]["macro_auc"]["value"] or 0.0))
+    best, rest = methods[0], methods[1:]
+    key = next(key for key, level in comparison["levels"].items() if level is last)
+    pairs = {frozenset(pair["of"]): pair for pair in comparison["pairs"][key]}
+    apart = [name for name in rest if shown(pairs[frozenset((best, name))])]
+    alike = [name for name in rest if name not in apart]
     parts = []
-    for found, words in ((1, "better"), (-1, "worse")):
-        if groups[found]:
-            verb = "is" if len(groups[found]) == 1 else "are"
-            parts.append(
-                f"{_names(groups[found])} {verb} {words} than {lower_label(reference)}: {_values(last, groups[found])}"
-            )
-    if groups[0]:
-        parts.append(f"no difference to {lower_label(reference)} is shown for {_names(groups[0])} ({_values(last, groups[0])})")
-    text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}, against {base}, {over}."
+    if apart:
+        parts.append(f"better than {_names(apart)} ({_values(last, apart)})")
+    if alike:
+        parts.append(f"{'but ' if apart else ''}not shown to differ from {_names(alike)} ({_values(last, alike)})")
+    value = number(last[best]["macro_auc"]["value"])
+    return f"{method_label(best)} has the highest macro AUC, {value} {over}: {', '.join(parts)}."
 
 
 def _names(methods: Sequence[str]) -> str:
@@ -85,7 +87,7 @@ def _names(methods: Sequence[str]) -> str:
 
 
 def _values(level: Mapping[str, Any], methods: Sequence[str]) -> str:
-    return "macro AUC " + joined([number(level[method]["macro_auc"]["value"]) for method in methods])
+    return joined([number(level[method]["macro_auc"]["value"]) for method in methods])
 
 
 def statements(comparison: Comparison) -> list[str]:
@@ -93,6 +95,8 @@ def statements(comparison: Comparison) -> list[str]:
     cohort, last, others = comparison["cohort"], judged_level(comparison), others_of(comparison)
     studies, patients = counted(cohort["studies"], "held-out study", "held-out studies"), counted(cohort["patients"], "patient")
     sample = f"{studies} of {patients}"
+    if cohort["patients"] < FEW_PATIENTS:
+        sample += ", too few for intervals to be trusted"
     if not others or last is None:
         return [f"Measured on {sample}."]
     lines = []
@@ -140,7 +144,9 @@ def _classes(comparison: Comparison, last: Mapping[str, Any], method: str) -> st
         return "No single class could be tested."
     sure = {name: e["value"] for name, e in tested.items() if e["delong"]["p_holm"] < SURE}
     gain, loss = sorted((n for n in sure if sure[n] > 0), key=lambda n: -sure[n]), sorted(n for n in sure if sure[n] < 0)
-    most = f", {'most of all ' if len(gain) > 1 else ''}{gain[0]} ({number(sure[gain[0]], True)})" if gain else ""
+    named = [f"{name} {number(sure[name], True)}" for name in gain[:MOST_NAMED]]
+    named += [f"{len(gain) - MOST_NAMED} more"] if len(gain) > MOST_NAMED else []
+    most = f" ({', '.join(named)})" if gain else ""
     lost = (
         f"loses in {len(loss)} ({', '.join(loss[:3])}{', ...' if len(loss) > 3 else ''})"
         if loss
@@ -150,26 +156,7 @@ def _classes(comparison: Comparison, last: Mapping[str, Any], method: str) -> st
     text = f"Class by class (DeLong's test, corrected for their number), {lower_label(method)} {gains}, and {lost}."
     if lacking := len(changes) - len(tested):
         text += f" {counted(lacking, 'class', 'classes')} could not be tested."
-    return text + _bootstrap_differs(comparison, last, tested, set(sure))
-
-
-def _bootstrap_differs(
-    comparison: Comparison, last: Mapping[str, Any], tested: Mapping[str, Mapping[str, Any]], sure: set[str]
-) -> str:
-    """Where the bootstrap's corrected p says otherwise than DeLong's; that it cannot say anything where resamples are too few."""
-    resamples = comparison["settings"]["resamples"]
-    if 2 * len(last["classes"]) / (resamples + 1) > SURE:
-        return f" The bootstrap's p cannot tell for so many classes with {resamples:,} resamples."
-    drawn = {name for name, entry in tested.items() if entry["p_holm"] is not None and entry["p_holm"] < SURE}
-    parts = []
-    for names, words in ((drawn - sure, "among them too"), (sure - drawn, "not among them")):
-        if names:
-            parts.append(f"{joined(_few(sorted(names)))} {'are' if len(names) > 1 else 'is'} {words}")
-    return f" By the bootstrap's p, {' and '.join(parts)}." if parts else ""
-
-
-def _few(names: Sequence[str], most: int = 3) -> list[str]:
-    return [*names[:most], f"{len(names) - most} more"] if len(names) > most else list(names)
+    return text
 
 
 def _listed(noun: str, found: Sequence[str], total: int) -> str:

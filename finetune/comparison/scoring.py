@@ -172,8 +172,11 @@ def spread(
 
 
 def prompt_texts(taxonomy: Taxonomy, settings: ZeroShotSettings) -> list[str]:
-    """Every text that the chosen settings ask, without the templates that all classes share."""
+    """Every text that the chosen settings ask, without the templates that all classes share: of parents only if they answer themselves."""
     classes = [item for level in range(1, taxonomy.depth + 1) for item in taxonomy.classes(level)]
+    if settings.parents == "children":
+        depth = taxonomy.depth
+        classes = [item for item in classes if item.level == depth or not taxonomy.subtree_leaves(item.level, item.index)]
     phrases = [phrase for item in classes for phrase in (item.prompt, *(item.synonyms if settings.synonyms else ()))]
     return list(dict.fromkeys(phrases))
 

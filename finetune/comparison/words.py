@@ -61,11 +61,13 @@ def verdict(entry: Mapping[str, Any]) -> int:
 
 def shown(entry: Mapping[str, Any], below: float = 0.05) -> int:
     """1 or -1 if a difference is shown to be above or below zero, else 0: by Holm's corrected p where the family of its tests is
-    corrected for (DeLong's for a class's AUC, which needs no resamples), else by its interval. Filled marks and triangles all follow this."""
-    adjusted = (entry.get("delong") or entry).get("p_holm")
-    if adjusted is None:
+    corrected for (DeLong's for a class's AUC, which needs no resamples), else by its interval. What should have been tested and could
+    not be is not shown. Filled marks and triangles all follow this."""
+    family = entry.get("delong") or entry
+    if "p_holm" not in family:
         return verdict(entry)
-    if entry["value"] is None or not adjusted < below:
+    adjusted = family["p_holm"]
+    if adjusted is None or entry["value"] is None or not adjusted < below:
         return 0
     return 1 if entry["value"] > 0 else -1
 
@@ -75,6 +77,11 @@ def plain_p(p: float | None) -> str:
     if p is None:
         return "–"  # noqa: RUF001
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
+
+
+def level_words(name: str) -> str:
+    """`the subtype level`; `level 3` where levels have no names."""
+    return name if name.startswith("level ") else f"the {name} level"
 
 
 def counted(count: int, one: str, many: str | None = None) -> str:

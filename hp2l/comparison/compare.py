@@ -27,7 +27,7 @@ from hp2l.comparison.decision import decision_section
 from hp2l.comparison.leaks import Finding, Place, patients_apart
 from hp2l.comparison.level_section import level_section
 from hp2l.comparison.measured import measure
-from hp2l.comparison.notes import left_out_notes, settings, table_notes
+from hp2l.comparison.notes import left_out_notes, patient_notes, settings, table_notes
 from hp2l.comparison.paired import drop, level_pairs
 from hp2l.comparison.resampling import summary
 from hp2l.comparison.scores import CompareError, Scores, jsonable, provenance_of
@@ -88,7 +88,7 @@ def compare(
     tables = aligned(methods, across_volumes)
     chosen = _reference(tables, reference)
     truth = truth_of(next(iter(tables.values())), targets, mask, class_names, normal, min_positives, train_prevalence)
-    notes = table_notes(tables)
+    notes = patient_notes(truth) + table_notes(tables)
     limits = {method: thresholds(method, table, truth, notes) for method, table in tables.items()}
     levels = range(len(truth.class_names))
     stages = {method: [stages_of(table, truth, level) for level in levels] for method, table in tables.items()}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hp2l.comparison.measured import Measured
-from hp2l.comparison.scores import Scores
+from hp2l.comparison.scores import CompareError, Scores
 from hp2l.comparison.thresholds import SPECIFICITY
 from hp2l.comparison.truth import Truth, left_out, patients_across_splits
 
@@ -35,14 +35,36 @@ def settings(
         "where a share of cases is 0 or 1",
         "average_precision_interval": "resamples moved so that their mean is the value: a patient drawn twice lifts average "
         "precision; differences likewise",
-        "p": "two-sided paired bootstrap, 2 min(P(d <= 0), P(d >= 0)); p_holm: Holm over the classes of a level",
+        "p": "of macro numbers as for pairs; of classes two-sided paired bootstrap, 2 min(P(d <= 0), P(d >= 0)); p_holm: Holm over the classes",
         "delong": "two-sided DeLong test of the difference of AUCs, clustered by patient (Obuchowski); p_holm as for p; classes are counted by "
         "it, because the bootstrap's p cannot be smaller than 2 / (resamples + 1)",
-        "pairs": "every two methods' difference in macro AUC, two-sided paired bootstrap; p_holm: Holm over the pairs of a level",
+        "pairs": "every two methods' difference in macro AUC, two-sided p of the difference over its bootstrap standard error (normal); "
+        "p_holm: Holm over the pairs of a level",
         "calibration": "temperature, Platt and isotonic, per class, fitted on the validation split and measured on the test split; "
         "calibration error over 10 bins of equal width, without an interval: resamples bias it upward",
         "net_benefit": "all study-class pairs of a level's macro classes pooled, after Platt scaling; pointwise bands",
     }
+
+
+FEW_PATIENTS = 30
+"""Below this intervals over patients are narrower than they should be."""
+
+
+def patient_notes(truth: Truth) -> list[str]:
+    """Where the test split has few patients.
+
+    Raises:
+        CompareError: one alone: nothing could be drawn.
+    """
+    rows = truth.split == "test"
+    patients = len(set(np.asarray(truth.patients)[rows]))
+    if patients == 1 and rows.sum() > 1:
+        raise CompareError(
+            f"all {int(rows.sum())} test studies are of one patient: intervals are drawn over patients; check the column patient_id"
+        )
+    if patients < FEW_PATIENTS:
+        return [f"Only {patients} test patients: intervals and p-values are too sure of themselves; take them as a sketch."]
+    return []
 
 
 def table_notes(tables: Mapping[str, Scores]) -> list[str]:

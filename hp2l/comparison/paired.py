@@ -13,7 +13,7 @@ import numpy as np
 
 from hlip import metrics
 from hp2l.comparison.measured import MACROS, Measured, macros
-from hp2l.comparison.resampling import summary
+from hp2l.comparison.resampling import summary, with_normal_p
 from hp2l.comparison.scores import Scores
 from hp2l.comparison.truth import Truth
 from hp2l.statistics.cases import masked
@@ -34,7 +34,7 @@ def level_differences(
     for method in others:
         own = macros(samples[method][level], keep)
         entry: dict[str, Any] = {"of": [method, reference]}
-        entry |= {name: summary(own[name] - base[name], paired=True) for name in MACROS}
+        entry |= {name: with_normal_p(own[name] - base[name]) for name in MACROS}
         classes: dict[str, Any] = {name: {} for name in truth.class_names[level]}
         for metric in COMPARED:
             rows = samples[method][level][metric] - samples[reference][level][metric]
@@ -48,12 +48,10 @@ def level_differences(
 
 
 def level_pairs(level: int, methods: Sequence[str], truth: Truth, measured: Measured) -> list[dict[str, Any]]:
-    """Every two methods' difference in macro AUC, the later minus the earlier, p Holm-corrected over the pairs of the level."""
+    """Every two methods' difference in macro AUC, the later minus the earlier; p Holm-corrected over the pairs of the level."""
     keep = truth.in_macro(level)
     rows = {method: macros(measured.samples[method][level], keep)["macro_auc"] for method in methods}
-    pairs: list[dict[str, Any]] = [
-        {"of": [b, a], **summary(rows[b] - rows[a], paired=True)} for a, b in combinations(methods, 2)
-    ]
+    pairs: list[dict[str, Any]] = [{"of": [b, a], **with_normal_p(rows[b] - rows[a])} for a, b in combinations(methods, 2)]
     adjusted = metrics.holm([pair["p"] for pair in pairs])
     return [{**pair, "p_holm": float(p)} for pair, p in zip(pairs, adjusted, strict=True)]
 

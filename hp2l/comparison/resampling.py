@@ -8,6 +8,7 @@ Shapes: N studies, J rankings, k sums of one kind, R resamples; column 0 is the 
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -96,6 +97,15 @@ def summary(row: NDArray[np.float64], paired: bool = False) -> dict[str, float]:
     known = not np.isnan(row[0])
     entry = {"value": float(row[0]), "low": low if known else np.nan, "high": high if known else np.nan}
     return {**entry, "p": metrics.bootstrap_p(row[1:]) if known else np.nan} if paired else entry
+
+
+def with_normal_p(row: NDArray[np.float64]) -> dict[str, float]:
+    """`summary` of a paired difference (1 + R,) with p of its value over the resamples' standard deviation, taken as normal: where many
+    differences are tested, the share of resamples beyond zero could not get small enough to be corrected for their number."""
+    entry, drawn = summary(row, True), row[1:][~np.isnan(row[1:])]
+    spread = float(drawn.std(ddof=1)) if drawn.size > 1 else 0.0
+    known = spread > 0 and not math.isnan(entry["value"])
+    return {**entry, "p": math.erfc(abs(entry["value"]) / spread / math.sqrt(2))} if known else entry
 
 
 def exact(entry: dict[str, Any], count: float) -> dict[str, Any]:

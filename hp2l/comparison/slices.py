@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hlip import metrics
 from hlip.store import StudyRecord
-from hp2l.comparison.resampling import BLOCK, summary
+from hp2l.comparison.resampling import BLOCK, summary, with_normal_p
 from hp2l.comparison.scores import Scores
 
 FIELDS = {
@@ -90,22 +90,13 @@ def slices(
             row: dict[str, Any] = {"group": group, "value": value, "studies": int(inside.sum()), "patients": len(set(patients))}
             row |= {"classes": int(measured.sum()), "methods": {method: summary(mean) for method, mean in means.items()}}
             reference, *others = means
-            row["difference"] = {other: _difference(means[other] - means[reference]) for other in others}
+            row["difference"] = {other: with_normal_p(means[other] - means[reference]) for other in others}
             rows.append(row)
     for other in rows[0]["difference"] if rows else ():
         adjusted = metrics.holm([row["difference"][other]["p"] for row in rows])
         for row, p in zip(rows, adjusted, strict=True):
             row["difference"][other]["p_holm"] = None if math.isnan(p) else float(p)
     return rows
-
-
-def _difference(rows: NDArray[np.float64]) -> dict[str, Any]:
-    """A paired difference (1 + R,) with p of its value over the resamples' standard deviation, taken as normal: there are many groups,
-    and the share of resamples beyond zero could not get small enough to be corrected for their number."""
-    entry, drawn = summary(rows, True), rows[1:][~np.isnan(rows[1:])]
-    spread = float(drawn.std(ddof=1)) if drawn.size > 1 else 0.0
-    known = spread > 0 and not math.isnan(entry["value"])
-    return {**entry, "p": math.erfc(abs(entry["value"]) / spread / math.sqrt(2)) if known else entry["p"]}
 
 
 def _field(record: StudyRecord, keys: Sequence[str]) -> Any:

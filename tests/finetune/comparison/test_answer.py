@@ -56,33 +56,34 @@ def single_classes(comparison: dict[str, Any], delong: list[float | None], boots
 def test_classes_are_counted_by_delong_and_never_by_too_few_resamples(compared: Made) -> None:
     comparison = compared()[0]
     assert comparison["levels"]["2"]["macro_classes"] == ["a1", "a2", "b1"]
-    few = copy.deepcopy(comparison)
-    few["settings"]["resamples"] = 100  # 5 classes: 2 * 5 / 101 is above 0.05
-    text = single_classes(few, [0.001, 0.2, 0.04], [0.099] * 3)
-    assert "fine-tuned gains in 2 of 3, most of all a1 (+0.10), and is shown to lose in none." in text
-    assert "The bootstrap's p cannot tell for so many classes with 100 resamples." in text
-    many = copy.deepcopy(comparison)
-    many["settings"]["resamples"] = 1000
-    text = single_classes(many, [0.001, 0.2, 0.04], [0.01, 0.01, 0.2])
-    assert "By the bootstrap's p, a2 is among them too and b1 is not among them." in text
-    assert "bootstrap" not in single_classes(many, [0.001, 0.2, 0.04], [0.01, 0.2, 0.01])
-    text = single_classes(many, [None, 0.2, 0.04], [0.01, 0.2, 0.01])
-    assert "gains in 1 of 2, b1 (+0.10)" in text
+    text = single_classes(comparison, [0.001, 0.2, 0.04], [0.099] * 3)
+    assert "fine-tuned gains in 2 of 3 (a1 +0.10, b1 +0.10), and is shown to lose in none." in text
+    assert text == single_classes(comparison, [0.001, 0.2, 0.04], [0.01, 0.01, 0.2]), "resamples say nothing here"
+    text = single_classes(comparison, [None, 0.2, 0.04], [0.01, 0.2, 0.01])
+    assert "gains in 1 of 2 (b1 +0.10)" in text
     assert "1 class could not be tested." in text
-    assert "No single class could be tested." in single_classes(many, [None] * 3, [0.01] * 3)
+    assert "No single class could be tested." in single_classes(comparison, [None] * 3, [0.01] * 3)
+
+
+def test_few_patients_are_said_first(compared: Made) -> None:
+    comparison = copy.deepcopy(compared()[0])
+    assert "too few" not in answer.details(comparison)
+    comparison["cohort"]["patients"] = 29
+    assert "of 29 patients, too few for intervals to be trusted" in answer.details(comparison)
 
 
 def test_marks_of_classes_follow_delong() -> None:
     entry = {"value": 0.1, "low": 0.02, "high": 0.2, "p_holm": 0.08, "delong": {"p_holm": 0.01}}
     assert words.shown(entry) == 1
     assert words.shown({**entry, "delong": {"p_holm": 0.3}}) == 0
+    assert words.shown({**entry, "delong": {"p_holm": None}}) == 0, "what could not be tested is not shown"
 
 
 def test_the_finest_level_with_a_class_to_measure_is_told(compared: Made) -> None:
     comparison = copy.deepcopy(compared()[0])
     comparison["levels"]["2"]["macro_classes"] = []
     text = answer.answer(comparison)
-    assert "over 2 classes of level category (of level subtype none has 5 positive and 5 negative test studies)" in text
+    assert "over 2 classes at the category level (at the subtype level none has 5 positive and 5 negative test studies)" in text
 
 
 def overtaking(first: int | None, until: int | None, value: float | None = None) -> str:

@@ -140,6 +140,24 @@ def test_every_pair_of_methods_is_tested_and_corrected() -> None:
     assert compare_tables(tables(count=1), resamples=20)["pairs"] == {"1": [], "2": []}
 
 
+def test_pairs_can_be_shown_with_few_resamples() -> None:
+    """p follows from the standard error, so that Holm's correction cannot push the least that resamples can show above 0.05."""
+    found = compare_tables(tables(count=5), resamples=100)
+    assert min(pair["p"] for pair in found["pairs"]["2"]) < 2 / 101
+
+
+def test_one_patient_alone_is_refused_and_few_are_noted() -> None:
+    for patients, told in ((1, None), (20, "Only 20 test patients"), (40, "")):
+        few = [replace(table, patient_ids=[f"{s}{n % patients}" for n, s in enumerate(table.split)]) for table in tables()]
+        if told is None:
+            with pytest.raises(CompareError, match=r"are of one patient: .* check the column patient_id"):
+                compare_tables(few, resamples=20)
+        else:
+            notes = " ".join(compare_tables(few, resamples=20)["notes"])
+            assert ("test patients" in notes) == bool(told)
+            assert told in notes
+
+
 def test_a_torn_patient_is_a_leak_in_tables_alone() -> None:
     torn = [replace(table, patient_ids=["p1", *table.patient_ids[1:]]) for table in tables()]
     check = compare_tables(torn, resamples=20)["checks"][0]

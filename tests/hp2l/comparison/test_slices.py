@@ -10,8 +10,9 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from hlip.store import StudyRecord
+from hp2l.comparison.resampling import with_normal_p
 from hp2l.comparison.scores import Scores
-from hp2l.comparison.slices import _difference, groups_of, slices
+from hp2l.comparison.slices import groups_of, slices
 
 STUDIES = 120
 
@@ -89,8 +90,8 @@ def test_a_group_without_measurable_classes_is_left_out():
 def test_a_difference_is_tested_by_its_standard_error_so_that_many_groups_can_be_corrected_for() -> None:
     drawn = np.array([0.096, 0.296] * 50)
     rows = np.concatenate([[0.196], drawn])
-    entry = _difference(rows)
+    entry = with_normal_p(rows)
     z = 0.196 / drawn.std(ddof=1)
     assert entry["p"] == pytest.approx(2 * norm.sf(z))
     assert entry["p"] == pytest.approx(0.05, abs=0.002)
-    assert math.isnan(_difference(np.full(11, np.nan))["p"])
+    assert math.isnan(with_normal_p(np.full(11, np.nan))["p"])
