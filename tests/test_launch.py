@@ -91,7 +91,7 @@ def test_a_checkpoint_of_one_process_goes_on_with_two(launch, tiny_store, tmp_pa
     assert losses(tmp_path / "run") == pytest.approx(losses(alone)[10:], abs=1e-5)
 
 
-@pytest.mark.parametrize("engine", ["ddp", "zero2"])
+@pytest.mark.parametrize("engine", [pytest.param("ddp", marks=pytest.mark.slow), "zero2"])
 def test_chunks_on_two_processes_equal_one_pass(launch, tiny_store, tmp_path, engine):
     """Two chunks a process against whole batches; without stochastic depth, whose draws belong to a chunk."""
     plain = ["--model.vision.drop_path", "0.0"]
