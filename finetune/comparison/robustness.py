@@ -12,7 +12,7 @@ from finetune.comparison.scoring import Cohort, Method, fine_tuned
 from hlip import metrics
 from hlip.store import WithoutSequence
 from hlip.zeroshot import ZeroShotSettings, embed_studies, score_taxonomy
-from hp2l.comparison.resampling import summary
+from hp2l.comparison.resampling import summary, with_normal_p
 from hp2l.comparison.scores import Scores
 from hp2l.comparison.slices import LEAST_STUDIES, macro_rows, measurable, resample_weights
 
@@ -64,7 +64,7 @@ def robustness(
             found[method.name] = {
                 "with_it": summary(before),
                 "without": summary(after),
-                "difference": summary(after - before, True),
+                "difference": with_normal_p(after - before),
             }
         adjusted = {name: entry["difference"]["p"] for name, entry in found.items()}
         rows.append({"sequence": sequence, "studies": len(own), "classes": int(keep.sum()), "methods": found, "p": adjusted})

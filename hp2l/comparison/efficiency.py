@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hp2l.comparison.resampling import summary
+from hp2l.comparison.resampling import summary, with_normal_p
 from hp2l.comparison.scores import Scores
 from hp2l.comparison.slices import macro_rows, resample_weights
 
@@ -58,7 +58,7 @@ def efficiency(
         points = [
             {"studies": studies}
             | summary(row)
-            | {"differences": {name: summary(row - line, paired=True) for name, line in lines.items()}}
+            | {"differences": {name: with_normal_p(row - line) for name, line in lines.items()}}
             for studies, row in curve
         ]
         result[str(level + 1)] = {
