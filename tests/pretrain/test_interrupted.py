@@ -64,7 +64,9 @@ def wait_for(process: subprocess.Popen, run: Path, steps: int) -> None:
     assert len(rows(run)) >= steps, process.communicate()[0]
 
 
-@pytest.mark.parametrize(("whom", "workers"), [pytest.param("the launcher", "0", marks=pytest.mark.slow), ("the whole group", "2")])
+@pytest.mark.parametrize(
+    ("whom", "workers"), [pytest.param("the launcher", "0", marks=pytest.mark.slow), ("the whole group", "2")]
+)
 def test_a_scheduler_s_signal_saves_and_the_same_command_goes_on(tiny_store, tmp_path, whom, workers):
     """SIGTERM to the launcher, as `kill` sends it, or to all its processes, as a scheduler does: the run saves where it is."""
     endless = ("--steps", "4000", "--save_every", "4000", "--log_every", "1")
