@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from hlip.reports.language import Language
-from hlip.reports.sections import sections
+from hlip.reports.resume import BEFORE, resumed
+from hlip.reports.sections import sections, without_tags
 from hlip.reports.sentences import sentences_of
 from hlip.reports.spec import ReportSpec
 
@@ -54,19 +55,17 @@ def lines(report: str, sentences: Sequence[str], spec: ReportSpec) -> list[Line]
     """Every sentence of a study, in order, with what became of it."""
     language = spec.patterns
     if spec.unescape:
-        report, sentences = unescaped(report), [unescaped(sentence) for sentence in sentences]
+        report, sentences = unescaped(report), [unescaped(sentence).strip() for sentence in sentences]
     if sentences:
         return [_line("", sentence, spec) for sentence in sentences]
-    found = sections(report, language)
-    kinds = {name: language.kind_of(name) for name in found}
-    if "" in kinds and not any("findings" in kind for kind in kinds.values()):
-        kinds[""] = ("findings",)  # IMPRESSION often stands alone below findings without a header
-    chosen = {name for name, kind in kinds.items() if not spec.sections or set(kind) & set(spec.sections)}
+    found = list(_blocks(report, spec))
+    chosen = {kind for _, kind, _ in found if not spec.sections or set(kind) & set(spec.sections)}
     if not chosen and spec.otherwise == "whole":
-        chosen = {name for name, kind in kinds.items() if not kind} or set(found)
+        kinds = {kind for _, kind, _ in found}
+        chosen = {()} if () in kinds else kinds
     told: list[Line] = []
-    for name, text in found.items():
-        if name not in chosen:
+    for name, kind, text in found:
+        if kind not in chosen:
             told += [Line(name, sentence, "", "section") for sentence in sentences_of(text, language)]
             continue
         for part, reason in _parts(text, spec):
@@ -77,9 +76,33 @@ def lines(report: str, sentences: Sequence[str], spec: ReportSpec) -> list[Line]
     return told
 
 
+def _blocks(report: str, spec: ReportSpec) -> Iterator[tuple[str, tuple[str, ...], str]]:
+    """(header, kinds, text) of what stands together in a report.
+
+    Text before the first header counts as findings where no header says findings: IMPRESSION often stands alone below it. An addendum may
+    correct findings and impression, and counts as both.
+    """
+    language = spec.patterns
+    found = [(name, language.kind_of(name), text) for name, text in sections(report, language).items()]
+    has_findings = any("findings" in kind for _, kind, _ in found)
+    parts = {name: resumed(text, language) for name, kind, text in found if spec.sections and kind and set(kind) <= BEFORE}
+    has_parts = has_findings or any(part.kind == "findings" for own in parts.values() for part in own)
+    for name, kind, text in found:
+        if "addendum" in kind:
+            yield name, ("findings", "impression", *kind), text
+        elif name not in parts:
+            yield name, ("findings",) if not name and not has_findings else kind, text
+        for part in parts.get(name, ()):
+            if part.kind == "section":
+                yield name, kind, part.text
+            else:
+                is_findings = part.kind == "findings" or not has_parts
+                yield part.label, ("findings",) if is_findings else kind, part.text
+
+
 def unescaped(text: str) -> str:
-    """A text without the marks of HTML for characters, and without U+FFFD: what stood there is lost."""
-    text = _ESCAPED.sub(lambda match: html.unescape(match[0]), text) if "&" in text else text
+    """A text without tags and marks of HTML for characters, and without U+FFFD: what stood there is lost."""
+    text = without_tags(_ESCAPED.sub(lambda match: html.unescape(match[0]), text) if "&" in text else text)
     if "\ufffd" not in text:
         return text
     return re.sub(r"\ufffd+", " ", re.sub(r"(?<=\w)\ufffd+(?=\w)", "", text))

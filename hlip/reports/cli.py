@@ -72,7 +72,7 @@ def add_label(commands: Any) -> None:
         "--reports",
         default="clean",
         metavar="SPEC",
-        help=f"sentences that are read: a YAML file or one of {', '.join(names('reports'))} (default: clean, findings and impression)",
+        help=f"sentences that are read: a YAML file or one of {', '.join(names('reports'))} (default: clean, findings, impression and addenda)",
     )
     add_language(command)
     command.add_argument("--overwrite", action="store_true", help="mined labels replace given ones")

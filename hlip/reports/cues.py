@@ -7,6 +7,7 @@ Cues and terminators are data (configs/language). What was added:
 - A cue behind a name goes before one in front of it ("possible meningioma is ruled out"), unless a comma parts them
   ("no infarct, meningioma cannot be excluded"). It does not reach back over a verb ("meningioma is stable and glioma is ruled out").
 - A cue of one word behind a name counts only right behind it ("glioma possible", not "meningioma, possible glioma").
+- A cue of contrast ("over") negates only behind one of probability ("favored to be meningioma over metastasis").
 - Two negations side by side are uncertain, not positive: a person should look.
 """
 
@@ -90,7 +91,7 @@ class Reading:
 
     def _after(self, start: int, end: int, before: Cue | None) -> Cue | None:
         """The nearest cue behind a name that reaches back to it."""
-        for cue in self._of("negated_after", "uncertain_after", "probable_after"):
+        for cue in self._of("negated_after", "uncertain_after", "probable_after", "history_after"):
             if cue.start < end:
                 continue
             if cue.end - cue.start == 1 and cue.start > end:
@@ -127,13 +128,18 @@ class CueReader:
 
     def read(self, among: list[Word]) -> Reading:
         """The cues of a sentence's words."""
-        cues, stops = [], [(place, "comma") for place, word in enumerate(among) if word.written == ","]
+        cues: list[Cue] = []
+        stops = [(place, "comma") for place, word in enumerate(among) if word.written == ","]
         used: set[int] = set()
-        for start, end, kinds in self._phrases.find(among):
-            text = " ".join(word.written for word in among[start:end])
+        ended = among if not among or among[-1].is_mark else [*among, Word(".", ".", among[-1].end, among[-1].end)]
+        for start, end, kinds in self._phrases.find(ended):
+            text = " ".join(word.written for word in ended[start:end])
             for kind in kinds:
                 if kind == "terminator":
                     stops.append((start, kind))
+                elif kind == "negated_by_contrast":
+                    if any(cue.kind.startswith("probable") for cue in cues):
+                        cues.append(Cue(start, end, "negated_until_comma", text))
                 elif kind != "none":
                     cues.append(Cue(start, end, kind, text))
             if kinds != ("terminator",):

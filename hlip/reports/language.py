@@ -19,16 +19,17 @@ import yaml
 from hlip.files import resources
 
 CUES = (
-    "none", "negated_before", "negated_until_comma", "negated_after", "uncertain_before", "uncertain_after", "uncertain_around",
-    "probable_before", "probable_after", "history_before", "family_before", "open_before",
+    "none", "negated_before", "negated_until_comma", "negated_by_contrast", "negated_after",
+    "uncertain_before", "uncertain_after", "uncertain_around",
+    "probable_before", "probable_after", "history_before", "history_after", "family_before", "open_before",
 )  # fmt: skip
 _TEXT = (
-    "headers", "abbreviations", "months", "after_ordinals", "openers", "single_letters_after", "tokens", "token_leads", "boilerplate",
-    "boilerplate_lines",
+    "headers", "labels", "abbreviations", "months", "after_ordinals", "openers", "single_letters_after", "tokens", "token_leads",
+    "boilerplate", "boilerplate_lines",
 )  # fmt: skip
 _WORDS = (
-    "spellings", "same", "same_names", "articles", "gap", "neutral", "breaks", "qualifiers", "too_general", "normal", "cues",
-    "terminators", "clause_openers", "history_ends", "verbs",
+    "spellings", "same", "same_names", "articles", "gap", "neutral", "breaks", "qualifiers", "negating_prefixes",
+    "too_general", "normal", "not_normal", "normal_but", "regions", "cues", "terminators", "clause_openers", "history_ends", "verbs",
 )  # fmt: skip
 
 
@@ -45,6 +46,8 @@ class Language:
     """Kind of section -> the headers that open it."""
     abbreviations: dict[str, tuple[str, ...]]
     """`always`, `before_number`, `as_written`."""
+    labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Words at a line's start that are no headers: `findings`, `other`, `asking` (see `hlip.reports.resume`); `longer` end in a header."""
     function_words: tuple[str, ...] = ()
     """By which reports in another language are told; see `hlip.reports.foreign`."""
     months: tuple[str, ...] = ()
@@ -70,8 +73,15 @@ class Language:
     breaks: tuple[str, ...] = ()
     qualifiers: tuple[str, ...] = ()
     """First words of a name that may stand behind it, after a comma."""
+    negating_prefixes: tuple[str, ...] = ()
+    """They make one word of themselves and the next, which then is no name: "non-hemorrhagic"."""
     too_general: tuple[str, ...] = ()
     normal: tuple[str, ...] = ()
+    """Regular expressions: statements that the whole study is normal; `not_normal`, `normal_but`: what leaves it open, in them or beside."""
+    not_normal: tuple[str, ...] = ()
+    normal_but: tuple[str, ...] = ()
+    regions: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Part of the body -> words that name it."""
     cues: dict[str, tuple[str, ...]] = field(default_factory=dict)
     terminators: tuple[str, ...] = ()
     clause_openers: tuple[str, ...] = ()
@@ -116,6 +126,8 @@ class Language:
         """The kinds of section that a header opens; none for text before the first header, or an unknown one."""
         header = re.sub(r"\s+", " ", header.strip().lower())
         found = [kind for kind, names in self.headers.items() if header in names or header.removesuffix("s") in names]
+        if not found and len(joined := re.split(r" ?[/&+] ?", header)) > 1:
+            found = list(dict.fromkeys(kind for part in joined for kind in self.kind_of(part)))
         return ("findings", "impression") if "both" in found else tuple(found)
 
 
@@ -145,7 +157,7 @@ def _plain(key: str, value: Any) -> Any:
         if not isinstance(value, Mapping):
             raise LanguageError(f"{key}: expected word: word")
         return {str(old).lower(): str(new).lower() for old, new in value.items()}
-    if key in ("headers", "abbreviations", "boilerplate", "boilerplate_lines", "cues"):
+    if key in ("headers", "labels", "abbreviations", "boilerplate", "boilerplate_lines", "regions", "cues"):
         if not isinstance(value, Mapping):
             raise LanguageError(f"{key}: expected a mapping of lists")
         return {str(kind): _list(f"{key}.{kind}", items, _is_regex(key), kind == "as_written") for kind, items in value.items()}
@@ -153,7 +165,7 @@ def _plain(key: str, value: Any) -> Any:
 
 
 def _is_regex(key: str) -> bool:
-    return key in ("tokens", "boilerplate", "boilerplate_lines", "normal")
+    return key in ("tokens", "boilerplate", "boilerplate_lines", "normal", "not_normal", "normal_but")
 
 
 def _list(key: str, items: Any, regex: bool, as_written: bool = False) -> tuple[str, ...]:

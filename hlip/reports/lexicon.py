@@ -8,14 +8,12 @@ that of the deeper class. A word such as `acute` may stand behind the name as we
 from __future__ import annotations
 
 import itertools
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hlip.reports.language import Language
+from hlip.reports.normal import Statements
 from hlip.reports.words import Word, words
 from hlip.taxonomy import Taxonomy
-
-_LONGEST = 500  # characters of a sentence in which a statement that all is normal is looked for
 
 
 @dataclass(frozen=True)
@@ -28,6 +26,8 @@ class Found:
     """As the taxonomy writes it."""
     places: tuple[int, ...]
     """Its words in the sentence."""
+    doubt: str = ""
+    """Of the normal class: words that leave open whether the whole study is normal."""
 
 
 class Lexicon:
@@ -41,7 +41,6 @@ class Lexicon:
     def __init__(self, tree: Taxonomy, language: Language) -> None:
         self._language = language
         self._normal = tree.normal
-        self._statements = [re.compile(pattern, re.IGNORECASE) for pattern in language.normal]
         general = {tuple(word.normal for word in words(term, language)) for term in language.too_general}
         self._by_first: dict[str, list[tuple[tuple[str, ...], str, str]]] = {}
         self._level = {item.name: item.level for level in range(1, tree.depth + 1) for item in tree.classes(level)}
@@ -55,6 +54,7 @@ class Lexicon:
                 seen.add((key, item.name))
                 self._by_first.setdefault(key[0], []).append((key, item.name, term))
                 vocabulary |= set(key)
+        self._statements = Statements(language, vocabulary)
         self._add_same_names()
         qualifiers = {words(word, language)[0].normal for word in language.qualifiers}
         self._behind: dict[str, list[tuple[tuple[str, ...], str, str]]] = {}
@@ -75,7 +75,7 @@ class Lexicon:
                 self._by_first.setdefault(key[0], []).extend((key, name, term) for name, term in known.get(target, ()))
 
     def find(self, sentence: str, among: list[Word]) -> list[Found]:
-        """The names in a sentence, in order; a statement that all is normal is one of the normal class, with no place."""
+        """The names in a sentence, in order; a statement that all is normal is one of the normal class."""
         candidates = [
             Found(name, term, places)
             for start, word in enumerate(among)
@@ -94,12 +94,17 @@ class Lexicon:
             meeting = [other for other in kept if set(found.places) & set(other.places)]
             if all(found.places == other.places and found.name != other.name for other in meeting):
                 kept.append(found)
-        if self._normal is not None and all(found.name != self._normal for found in kept):
-            for statement in self._statements:
-                if match := statement.search(sentence[:_LONGEST]):
-                    kept.append(Found(self._normal, match[0].strip(), ()))
-                    break
+        if self._normal is not None:
+            kept = self._with_normal(kept, sentence, among)
         return sorted(kept, key=lambda found: found.places)
+
+    def _with_normal(self, kept: list[Found], sentence: str, among: list[Word]) -> list[Found]:
+        """Names found, with at most one of the normal class: one that is beyond doubt, where there is one."""
+        named = [found for found in kept if found.name == self._normal and self._statements.is_whole(found.places, among)]
+        stated = [Found(self._normal or "", text, places) for text, places in self._statements.find(sentence, among)]
+        said = [replace(found, doubt=self._statements.doubt(sentence, among, found.places)) for found in [*named, *stated]]
+        said.sort(key=lambda found: bool(found.doubt))
+        return [found for found in kept if found.name != self._normal] + said[:1]
 
     def _match_behind(self, key: tuple[str, ...], among: list[Word], start: int) -> tuple[int, ...]:
         """Places of a term whose first word stands behind it, alone between a comma and the next mark or the end; or nothing."""

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hlip.reports.cleaning import lines
-from hlip.reports.cues import PRESENT, STATES, UNCERTAIN, reader
-from hlip.reports.lexicon import Lexicon
+from hlip.reports.cues import OPEN, PRESENT, STATES, UNCERTAIN, Reading, reader
+from hlip.reports.lexicon import Found, Lexicon
 from hlip.reports.spec import ReportSpec
-from hlip.reports.words import words
+from hlip.reports.words import Word, words
 from hlip.taxonomy import Taxonomy
 
 _LONGEST = 5000  # characters of a sentence that are read: what is longer is none
@@ -40,7 +40,7 @@ class Miner:
 
     Args:
         tree: the classes.
-        spec: which sentences are read; findings and impression without boilerplate by default.
+        spec: which sentences are read; findings, impression and addenda without boilerplate by default.
     """
 
     def __init__(self, tree: Taxonomy, spec: ReportSpec | None = None) -> None:
@@ -66,9 +66,17 @@ class Miner:
         reading = self._reader.read(among)
         made = []
         for found in names:
-            state, cue = reading.judge(found.places[0], found.places[-1] + 1) if found.places else (PRESENT, "")
+            state, cue = (OPEN, found.doubt) if found.doubt else self._judge(found, among, reading)
             made.append(Mention(found.name, state, found.term, cue, section, sentence))
         return made
+
+    def _judge(self, found: Found, among: list[Word], reading: Reading) -> tuple[str, str]:
+        """State and cue of a name; of a normal study by the cues behind the last comma: "no acute infarct, normal study"."""
+        first, last = found.places[0], found.places[-1] + 1
+        if found.name != self.tree.normal:
+            return reading.judge(first, last)
+        start = max((place + 1 for place in range(first) if among[place].written == ","), default=0)
+        return self._reader.read(among[start:]).judge(first - start, last - start)
 
 
 def states(mentions: Iterable[Mention]) -> dict[str, str]:

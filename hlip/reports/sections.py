@@ -1,7 +1,8 @@
 """A raw radiology report -> its sections.
 
-A header stands at the beginning of a line, up to its colon or the end of the line, in any letters, bold, underlined or numbered; or,
-with a colon, behind a sentence. Which words are headers is data (configs/language).
+A header stands at the beginning of a line, up to its colon or the end of the line, in any letters, bold, underlined or numbered; with a
+colon behind a sentence; or with a colon, in capitals, anywhere in a line (line breaks are lost in tables). Which words are headers is data
+(configs/language).
 """
 
 from __future__ import annotations
@@ -11,14 +12,22 @@ from functools import lru_cache
 
 from hlip.reports.language import Language, english
 
-_TAG = re.compile(r"</?(?:b|strong|i|em|u|p|h[1-6]|div|span|li|ul|ol)(?:\s[^<>]*)?/?>", re.IGNORECASE)
-_BREAK = re.compile(r"<br\s*/?>|</(?:p|div|h[1-6]|li)>", re.IGNORECASE)
+_TAG = re.compile(
+    r"</?(?:b|strong|i|em|u|s|a|font|span|small|big|sub|sup|code|center|td|th|tbody|thead|meta|link|style|o:p)(?:\s[^<>]*)?/?>|<!--[^<>]*>",
+    re.IGNORECASE,
+)
+_BREAK = re.compile(
+    r"</?(?:br|p|div|h[1-6]|li|ul|ol|dl|dt|dd|tr|table|html|head|body|title|pre|hr|blockquote)(?:\s[^<>]*)?/?>|<!doctype[^<>]*>",
+    re.IGNORECASE,
+)
+_SHOUTED = re.compile(r"(?:^|[.!?] ?)[A-Z\u00c0-\u00d6\u00d8-\u00de/& -]*$")  # from the beginning of a sentence on
 
 
 def sections(report: str, language: Language | None = None) -> dict[str, str]:
     """Section name (lower case, "" before the first header) -> text, in order; a repeated header continues its section."""
-    own_line, inline = _patterns(language or english())
-    text = inline.sub(lambda match: f"\n{match['name']}: ", _normal(report))
+    own_line, behind, within = _patterns(language or english())
+    text = behind.sub(lambda match: f"\n{match['name']}: ", _normal(report))
+    text = within.sub(lambda match: f"\n{match['name']}: " if match["name"] and _parts(match) else match[0], text)
     found: dict[str, str] = {}
     name, start = "", 0
     for match in [*own_line.finditer(text), None]:
@@ -31,21 +40,39 @@ def sections(report: str, language: Language | None = None) -> dict[str, str]:
 
 
 @lru_cache(maxsize=16)
-def _patterns(language: Language) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Headers at the beginning of a line, and those behind a sentence."""
+def _patterns(language: Language) -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
+    """Headers at the beginning of a line, those behind a sentence, and those in capitals anywhere else."""
     names = sorted((name for kind in language.headers.values() for name in kind), key=len, reverse=True)
     spelled = _escaped(names)
     capitals = "|".join(map(str.upper, spelled))
     lead = r"^(?:[*#_=>\[ ]|\(?\d{1,2}[.)]|[IVX]{1,4}\.){0,12}"
     mark = r" ?[\])]? ?[*_=]{0,6} ?"
-    remark = r"(?: ?\([^()\n]{1,60}\)(?=[*_ ]{0,6}:))?"  # FINDINGS (MRI of the brain):
-    ends = r"(?::[ *_]*|$)| [-\u2013\u2014] "
-    own = rf"{lead}(?P<name>(?:{'|'.join(spelled)})s?)(?![^\W_]){remark}{mark}(?:{ends})"
+    # FINDINGS (MRI of the brain): ADDENDUM #1 (3/4/2020):
+    remark = r"(?:(?: #?\d[\d/.: -]{0,20})?(?: ?\([^()\n]{1,60}\))?(?=[*_ ]{0,6}:))?"
+    ends = r"(?::[ *_]*|$)| [-\u2013\u2014](?: |$)"
+    own = rf"{lead}(?P<name>{_joined('|'.join(spelled))})(?![^\W_]){remark}{mark}(?:{ends})"
     # in capitals, with neither colon nor line of its own: FINDINGS There is ...
     bare = rf"^ ?(?P<bare>(?-i:(?:{capitals})S?)) (?=(?-i:[A-Z][a-z]+[ ,]))"
-    titles = "|".join([capitals, *spelled, *map(_title, spelled)])
-    behind = rf"(?<=[.!?])(?<!^\d\.)(?<!^\d\d\.) [*_]{{0,6}}(?P<name>(?:{titles})[sS]?) ?[*_]{{0,6}}:[ *_]*"
-    return re.compile(f"{own}|{bare}", re.IGNORECASE | re.MULTILINE), re.compile(behind, re.MULTILINE)
+    titles = _joined("|".join([capitals, *spelled, *map(_title, spelled)]))
+    behind = rf"(?<=[.!?])(?<!^\d\.)(?<!^\d\d\.) [*_]{{0,6}}(?P<name>{titles}) ?[*_]{{0,6}}:[ *_]*"
+    longer = "|".join(map(str.upper, _escaped(list(language.labels.get("longer", ()))))) or "(?!)"
+    within = rf"(?<=\S) [*_]{{0,6}}(?:(?:{longer})|(?P<name>{_joined(capitals)})) ?[*_]{{0,6}}:[ *_]*"
+    return (
+        re.compile(f"{own}|{bare}", re.IGNORECASE | re.MULTILINE),
+        re.compile(behind, re.MULTILINE),
+        re.compile(within),
+    )
+
+
+def _joined(names: str) -> str:
+    """One name, or two with a mark between them: CONCLUSIONS/RECOMMENDATIONS."""
+    return rf"(?:{names})[sS]?(?: ?[/&+] ?(?:{names})[sS]?)?"
+
+
+def _parts(header: re.Match[str]) -> bool:
+    """Whether a header in capitals stands behind words of another section, and is not the end of a longer one: OTHER FINDINGS."""
+    line = header.string[max(0, header.start() - 80) : header.start()].rsplit("\n", 1)[-1]
+    return bool(re.search(r"[^\W\d_]", line)) and not _SHOUTED.search(line)
 
 
 def _escaped(names: list[str]) -> list[str]:
@@ -56,7 +83,12 @@ def _title(name: str) -> str:
     return name[:1].upper() + name[1:]
 
 
+def without_tags(text: str, line_break: str = "\n") -> str:
+    """A text without the tags of HTML; other words in angle brackets stay."""
+    return _TAG.sub("", _BREAK.sub(line_break, text)) if "<" in text else text
+
+
 def _normal(report: str) -> str:
     """Line ends of one kind, single spaces (patterns that meet long runs of them would take long), no marks of HTML."""
     text = re.sub(r"[ \t\u00a0]+", " ", report).replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff")
-    return _TAG.sub("", _BREAK.sub("\n", text)) if "<" in text else text
+    return without_tags(text)

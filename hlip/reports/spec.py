@@ -6,11 +6,12 @@
     boilerplate: [signature, dictation]    # groups of the language file whose sentences are left out; default: none
     leave_out: ["^MRI of"]                 # further sentences, as regular expressions
     tokens: keep                           # anonymisation tokens: keep, remove (the token and its preposition) or leave_out (the sentence)
-    unescape: false                        # &amp; and the like become characters, characters lost in decoding (U+FFFD) go
+    unescape: false                        # &amp; and the like become characters, tags of HTML and characters lost in decoding (U+FFFD) go
 
 Cleaning is not de-identification: it leaves out lines and sentences that are signatures, greetings and the like, and anonymisation tokens;
 names and dates within other sentences stay as they are.
-Text before the first header counts as findings where no header says findings. A store says in report_spec.json how its text was made.
+Text before the first header counts as findings where no header says findings; `hlip.reports.resume` says where else findings begin without
+a header. An addendum counts as findings and as impression, which it may correct. A store says in report_spec.json how its text was made.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from hlip.files.folders import write_atomically
 from hlip.reports.language import Language
 
 FILE = "report_spec.json"
-_REVISION = 1
+_REVISION = 2
 """Part of every digest. Raise it when the same spec begins to give other sentences."""
 _TOKENS = ("keep", "remove", "leave_out")
 
@@ -57,7 +58,7 @@ class ReportSpec:
     tokens: str = "keep"
     """Anonymisation tokens: `keep`, `remove` (the token alone), `leave_out` (its whole sentence)."""
     unescape: bool = False
-    """Whether characters that HTML writes as `&amp;` are read as such, and U+FFFD is taken away."""
+    """Whether characters that HTML writes as `&amp;` are read as such, and tags and U+FFFD are taken away."""
 
     def __post_init__(self) -> None:
         for name in ("sections", "boilerplate", "leave_out"):

@@ -32,12 +32,20 @@ class Word:
 
 
 def words(text: str, language: Language) -> list[Word]:
-    """The words and marks of a text in order; hyphens and slashes inside a word part it."""
+    """The words and marks of a text in order; hyphens and slashes inside a word part it, but not from a negating prefix."""
+    if language.negating_prefixes:
+        text = _prefixed(language).sub(lambda match: f"{match[0][:-1]}_", text)
     text = _INSIDE.sub(" ", text)
     return [
         Word(match[0].lower().replace("\u2019", "'"), normal(match[0], language), match.start(), match.end())
         for match in _WORD.finditer(text)
     ]
+
+
+@lru_cache(maxsize=16)
+def _prefixed(language: Language) -> re.Pattern[str]:
+    """A negating prefix, which ends with the mark that parts it: a "non-hemorrhagic" infarct names no hemorrhage."""
+    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, language.negating_prefixes))})(?=\w)", re.IGNORECASE)
 
 
 def normal(word: str, language: Language) -> str:

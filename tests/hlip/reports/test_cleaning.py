@@ -107,6 +107,11 @@ def test_boilerplate(group: str, sentence: str) -> None:
         "Resident: John Smith, MD\nAttending Radiologist: Jane Doe",
         "Electronically signed 3/4/2020 10:22",
         "Patient: John Smith  DOB: 03/04/1950",
+        "Consultant Radiologist GMC 1234567\nReported: 14/03/2021 10:22",
+        "Consultant Radiologist GMC 1234567 Reported: 14/03/2021 10:22",
+        "NPI 123456\nJob 12345\nWorkstation: RAD-12",
+        "I, Dr. John Smith, have reviewed the images.",
+        "END IMPRESSION",
     ],
 )
 @pytest.mark.parametrize("stop", [".", ""])
@@ -116,7 +121,8 @@ def test_names_under_a_report_go(under: str, stop: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "sentence", ["Attending: Jane Doe.", "Jane Doe, MD.", "Seen by Dr. Smith at St. Mary's on Jan. 5, 2021."]
+    "sentence",
+    ["Attending: Jane Doe.", "Jane Doe, MD.", "Seen by Dr. Smith at St. Mary's on Jan. 5, 2021.", "NPI 123456", "Job 12345"],
 )
 def test_names_behind_a_sentence_go(sentence: str) -> None:
     assert kept(ReportSpec.load("clean"), f"IMPRESSION: Glioma. {sentence}") == ["Glioma."]
@@ -146,8 +152,27 @@ def test_characters_of_html_and_lost_ones() -> None:
     assert clean("", ("A &amp; b mass.",), ReportSpec.load("clean"))[1] == ("A & b mass.",)
 
 
+def test_tags_of_html() -> None:
+    report = "<html><body><p>FINDINGS: A mass.</p><p>IMPRESSION: A glioma.<br>Stable, ADC <700.</p></body></html>"
+    assert kept(ReportSpec.load("clean"), report) == ["A mass.", "A glioma.", "Stable, ADC <700."]
+    assert kept(ReportSpec.load("clean"), report.replace("<", "&lt;").replace(">", "&gt;")) == [
+        "A mass.",
+        "A glioma.",
+        "Stable, ADC <700.",
+    ]
+    assert clean("", ("<body>A <b>large</b> mass.</body>",), ReportSpec.load("clean"))[1] == ("A large mass.",)
+    assert clean("", ("<body>A mass.</body>",), ReportSpec())[1] == ("<body>A mass.</body>",)
+
+
 @pytest.mark.parametrize(
-    "sentence", ["No mass.", "The mass is signed by restricted diffusion.", "Normal study.", "None of the lesions enhances."]
+    "sentence",
+    [
+        "No mass.",
+        "The mass is signed by restricted diffusion.",
+        "Normal study.",
+        "None of the lesions enhances.",
+        "Reported: a mass.",
+    ],
 )
 def test_findings_are_no_boilerplate(sentence: str) -> None:
     assert lines("", [sentence], ReportSpec.load("clean"))[0].text == sentence

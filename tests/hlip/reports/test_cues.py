@@ -18,15 +18,22 @@ def miner() -> Miner:
     return Miner(Taxonomy.from_dict({"name": "hard", "classes": [{"name": name} for name in CLASSES]}), ReportSpec())
 
 
-def cases() -> list[list[str]]:
-    files = [Path(__file__).parent / f"{name}.txt" for name in ("hard_cues", "held_out_cues", "second_held_out_cues")]
+def cases(*names: str) -> list[list[str]]:
+    files = [Path(__file__).parent / f"{name}.txt" for name in names]
     lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     return [line.split(" | ") for line in lines if line and not line.startswith("#")]
 
 
-@pytest.mark.parametrize(("state", "name", "sentence"), cases())
+@pytest.mark.parametrize(("state", "name", "sentence"), cases("hard_cues", "held_out_cues", "second_held_out_cues"))
 def test_hard_cases(miner: Miner, state: str, name: str, sentence: str) -> None:
     assert states(miner.mentions("", [sentence])).get(name, "-") == state
+
+
+def test_sentences_for_which_no_cue_was_made(miner: Miner) -> None:
+    """13 of these 30 were judged right before the cues were mended for a user's sentences, 17 afterwards; those 4 are of the same form."""
+    told = cases("third_held_out_cues")
+    right = sum(states(miner.mentions("", [sentence])).get(name, "-") == state for state, name, sentence in told)
+    assert (len(told), right >= 17) == (30, True)
 
 
 def test_all_of_a_list_under_one_negation(miner: Miner) -> None:

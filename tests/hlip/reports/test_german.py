@@ -64,6 +64,11 @@ def test_sentences(text: str, expected: list[str]) -> None:
         "Keine Voraufnahmen zum Vergleich verfügbar.",
         "Für Rückfragen stehen wir zur Verfügung.",
         "Vielen Dank für die Zuweisung.",
+        "Dr. A. Müller / Dr. B. Schmidt",
+        "Prof. Dr. med. H. Müller    Dr. med. K. Meier-Lang",
+        "Dr. A. Müller, Oberarzt   Dr. B. Schmidt, Assistenzärztin",
+        "A. Müller   B. Schmidt",
+        "Oberarzt   Assistenzarzt",
     ],
 )
 def test_what_says_nothing_of_the_images(line: str) -> None:
@@ -71,7 +76,14 @@ def test_what_says_nothing_of_the_images(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["Meningeom mit Ödem.", "Prominente Liquorräume.", "Normaler Befund.", "Keine Blutung nachweisbar."]
+    "line",
+    [
+        "Meningeom mit Ödem.",
+        "Meningeom Typ A. Glioblastom.",
+        "Prominente Liquorräume.",
+        "Normaler Befund.",
+        "Keine Blutung nachweisbar.",
+    ],
 )
 def test_findings_stay(line: str) -> None:
     assert clean(f"BEURTEILUNG:\n{line}", (), ReportSpec.load("clean", "german"))[1] == (line,)
