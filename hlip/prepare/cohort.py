@@ -133,7 +133,7 @@ def _cores() -> int:
 
 def _check_spec(store: Path, spec: VolumeSpec) -> None:
     """Refuse to write over what was prepared otherwise: it may have taken days."""
-    if (store / "volume_spec.json").is_file() and any((store / "studies").glob("*")) and not _same_spec(store, spec):
+    if (store / "volume_spec.json").is_file() and not _same_spec(store, spec) and _studies_of_another(store, spec):
         raise StoreError(
             f"{store}: holds studies prepared with another spec; name a new folder, or add --replace to prepare all of them again"
         )
@@ -144,6 +144,17 @@ def _same_spec(store: Path, spec: VolumeSpec) -> bool:
         return read_spec(store).digest() == spec.digest()
     except StoreError:
         return False
+
+
+def _studies_of_another(store: Path, spec: VolumeSpec) -> bool:
+    """Whether there are studies, and the first that can be read is of another spec: the store's own word may be damaged."""
+    files = sorted((store / "studies").glob("*"))
+    for file in files:
+        try:
+            return read_metadata(file)["spec"] != spec.digest()
+        except (StoreError, LookupError):
+            continue
+    return bool(files)
 
 
 def _finish(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hlip.prepare.sources import source_path, sources_of
 from hlip.quality.measures import ends, measure
-from hlip.quality.pictures import strip, thumbnail
+from hlip.quality.pictures import as_text, strip, thumbnail
 from hlip.reports import split_sentences
 from hlip.scans.image import prepare_image, read_image
 from hlip.scans.reading import read_scan
@@ -78,7 +78,7 @@ def _prepare_study(
         }
         rows.append(row)
     tell(None)
-    metadata = {
+    metadata: dict[str, Any] = {
         "study_id": study.study_id,
         "spec": spec.digest(),
         "sources": sources_of(study, base),
@@ -86,6 +86,8 @@ def _prepare_study(
         "affines": [volume.affine.tolist() for volume in volumes],
         "quality": rows,
     } | ({"again": True} if refused else {})
+    if pictures and not volumes:
+        metadata["pictures"] = as_text(pictures)
     write_study(store, study.study_id, [volume.voxels for volume in volumes], metadata, pictures)
 
 

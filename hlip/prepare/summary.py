@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hlip.quality.flags import FLAGS
+
+_TOLD = ("mirrored", "orientation", "wrong-spec")  # flags explained here: what they say is wrong, the volumes may be, too
+
 
 @dataclass(frozen=True)
 class PrepareSummary:
@@ -45,6 +49,7 @@ class PrepareSummary:
         lines += [self.note] if self.note else []
         if self.flags:
             lines.append(f"to be looked at: {_counts(self.flags)}")
+            lines += [f"{name} {self.flags[name]}: {FLAGS[name].meaning}" for name in _TOLD if name in self.flags]
         if self.shard:
             lines.append("when all shards are done, run the same command without --shard: it writes index and quality table")
         else:

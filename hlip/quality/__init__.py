@@ -6,6 +6,6 @@ table.py       quality.parquet: its columns, and older stores' quality.csv
 duplicates.py  equal voxels and equal reports in several studies
 flags.py       which scans to look at, from the measures of all
 collect.py     the rows of all study files -> quality.parquet and quality.html
-sheet.py       quality.html: counts, histograms, the worst twenty, a sample
+sheet.py       quality.html: counts, histograms, the worst twenty, a sample; quality_ID.html: all scans of studies asked for
 check.py       `hlip check`: does every file still hold what was written?
 """

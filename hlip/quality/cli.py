@@ -16,13 +16,29 @@ def add_quality(commands: Any) -> None:
         "scans and a sample, before and after) again from what lies in STORE, and print a summary. `hlip prepare` does this at its end.",
     )
     command.add_argument("store", type=Path, metavar="STORE", help="a finished store")
+    command.add_argument(
+        "--study",
+        nargs="+",
+        action="extend",
+        metavar="ID",
+        help="only make a page of all scans of these studies, before and after, with what could be read of skipped ones: "
+        "STORE/quality_ID.html, beside the other, which stays as it is",
+    )
+    command.add_argument("--out", type=Path, metavar="FILE", help="where the page of --study goes instead")
     command.set_defaults(run=_run_quality)
 
 
 def _run_quality(arguments: argparse.Namespace) -> None:
     from hlip.quality.collect import renew_quality
-    from hlip.quality.sheet import NAME
+    from hlip.quality.sheet import NAME, write_studies
+    from hlip.store import Store, StoreError
 
+    if arguments.study:
+        page = write_studies(arguments.store, Store(arguments.store).quality, arguments.study, arguments.out)
+        print(f"to look at: {page}")
+        return
+    if arguments.out:
+        raise StoreError("--out names the page of --study ID; the page of all lies in the store")
     print(renew_quality(arguments.store))
     print(f"to look at: {arguments.store / NAME}")
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from hlip.quality.duplicates import shared
+from hlip.scans.scan import LIKE_CT, MIRRORED, NO_ORIENTATION, SHEARED, TWO_PLACES
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,11 @@ class Flag:
 
 
 FLAGS = {
+    "mirrored": Flag(5, "sform and qform are mirrored, or name left and right the other way round"),
+    "orientation": Flag(
+        4, "the header states no orientation, so that left and right are a guess, or sform and qform state two different places"
+    ),
+    "wrong-spec": Flag(4, "looks like CT, but was scaled by percentiles as for MRI: use a CT spec (head_ct, chest_ct)"),
     "empty": Flag(4, "under 2 % of the scan is foreground, or under 2 % of the prepared volume is not black"),
     "clipped": Flag(
         2,
@@ -34,12 +40,21 @@ FLAGS = {
     ),
     "other-part": Flag(3, "its millimetres are those of another part of the body than most scans of this store have"),
     "duplicate-voxels": Flag(3, "another study has a volume that is equal, voxel by voxel"),
+    "sheared": Flag(2, "the slices lean against their stack by a degree or more: a tilted gantry, or a damaged header"),
     "repeated-scan": Flag(1, "another scan of the same study has a volume that is equal, voxel by voxel"),
     "duplicate-report": Flag(0.5, "another study has the same report, word by word (templates of normal findings do)"),
 }
+NOTED = {
+    "mirrored": (MIRRORED,),
+    "orientation": (TWO_PLACES, NO_ORIENTATION),
+    "wrong-spec": (LIKE_CT,),
+    "sheared": (SHEARED,),
+}
+"""Flag -> how the notes begin that are its cause; so that studies of earlier runs have it as well."""
 EMPTY, SATURATED, WHITE, GHOSTING = 0.02, 0.01, 0.10, 0.05
 WORST = 20
-_MOST_OF_ONE = 8  # of one flag among the worst: a thousand duplicates must not hide everything else
+_MOST_OF_ONE = 8  # of one flag before the others had their turn: a thousand duplicates must not hide everything else
+_FAR = 5.0  # median distances from the median, from which a scan without a flag has its turn, too
 _USUAL = ("foreground", "ghosting", "saturated")
 
 
@@ -86,7 +101,8 @@ def own_flags(row: Mapping[str, Any]) -> list[str]:
     """The flags that a scan has by itself."""
     if row["status"] != "ok":
         return []
-    found = []
+    notes = row["notes"].split("; ")
+    found = [name for name, begins in NOTED.items() if any(note.startswith(begins) for note in notes)]
     by_percentiles = not any(row["windows"])
     black = min(row["black"], default=0.0)
     if (row["foreground"] is not None and row["foreground"] < EMPTY) or black > 1 - EMPTY:
@@ -103,15 +119,18 @@ def worst(rows: Sequence[dict[str, Any]], count: int = WORST) -> list[dict[str, 
     ready = [row for row in rows if row["status"] == "ok"]
     far = _unusual(ready)
     score = [sum(FLAGS[name].weight for name in row["flags"]) + 0.1 * value for row, value in zip(ready, far, strict=True)]
-    chosen: list[dict[str, Any]] = []
+    first: list[int] = []
+    later: list[int] = []
+    rest: list[int] = []
     taken: Counter[str] = Counter()
     for place in sorted(range(len(ready)), key=lambda place: (-score[place], place)):
-        row = ready[place]
-        main = max(row["flags"], key=lambda name: FLAGS[name].weight, default="")
-        if len(chosen) < count and (not main or taken[main] < _MOST_OF_ONE):
-            chosen.append(row)
-            taken[main] += 1
-    return chosen
+        main = max(ready[place]["flags"], key=lambda name: FLAGS[name].weight, default="")
+        if not main:
+            (first if far[place] >= _FAR else rest).append(place)
+        else:
+            (first if taken[main] < _MOST_OF_ONE else later).append(place)
+        taken[main] += 1
+    return [ready[place] for place in [*first, *later, *rest][:count]]
 
 
 def _unusual(rows: Sequence[Mapping[str, Any]]) -> list[float]:

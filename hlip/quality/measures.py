@@ -17,11 +17,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from hlip.scans.scan import LoadedScan
+from hlip.scans.scan import LoadedScan, io_orientation
+from hlip.volume.counting import Counts
+from hlip.volume.fitting import along_each_axis
 
 _SIDE = 96  # voxels of the thinned scan along its longest axis
 _SLICES = 9
@@ -36,11 +37,12 @@ def measure(scan: LoadedScan, ct: bool) -> dict[str, Any]:
         ct: values are HU: foreground is all above -200, and motion is not measured.
     """
     steps = tuple(max(1, n // _SIDE) for n in scan.data.shape)
-    thin = scan.data[tuple(slice(step // 2, None, step) for step in steps)].copy(order="K")
-    floor = -200.0 if ct else _floor(thin)
+    small = max(steps) == 1
+    thin = scan.data if small else scan.data[tuple(slice(step // 2, None, step) for step in steps)].copy(order="K")
+    counts = scan.counts if small else Counts.of(thin)
+    floor = -200.0 if ct else _floor(thin, counts)
     mask = thin > np.float32(floor)
-    inside = thin[mask]
-    saturated = float(np.count_nonzero(inside == inside.max())) / inside.size if inside.size else 0.0
+    saturated = _saturated(thin, mask, counts)
     extent = _extent(mask, scan, steps)
     return {
         "saturated": round(saturated, 5),
@@ -58,8 +60,19 @@ def ends(volumes: list[NDArray[np.uint8]]) -> dict[str, list[float]]:
     }
 
 
-def _floor(data: NDArray[np.float32]) -> float:
+def _saturated(data: NDArray[np.float32], mask: NDArray[np.bool_], counts: Counts | None) -> float:
+    """Share of a mask, of all above a floor, that holds the largest value."""
+    size = int(np.count_nonzero(mask))
+    if not size:
+        return 0.0
+    top = float(data.max()) if counts is None else counts.high
+    return (int(np.count_nonzero(data == np.float32(top))) if counts is None else counts.count(top)) / size
+
+
+def _floor(data: NDArray[np.float32], counts: Counts | None) -> float:
     """30 % of the way from the darkest voxel to the mean of what is brighter than the mean."""
+    if counts is not None and len(counts.counts) > 1:
+        return counts.low + 0.3 * (counts.mean(above=counts.mean()) - counts.low)
     low = float(data.min())
     bright = data[data > data.mean(dtype=np.float64)]
     return low + 0.3 * (float(bright.mean(dtype=np.float64)) - low) if bright.size else low
@@ -67,10 +80,10 @@ def _floor(data: NDArray[np.float32]) -> float:
 
 def _extent(mask: NDArray[np.bool_], scan: LoadedScan, steps: tuple[int, ...]) -> tuple[float, float, float]:
     """mm of the foreground along x, y, z of the patient."""
-    towards = nib.orientations.io_orientation(scan.affine)[:, 0]
+    towards = io_orientation(scan.affine)[:, 0]
     extent = [0.0, 0.0, 0.0]
-    for axis, (target, spacing, step) in enumerate(zip(towards, scan.spacing, steps, strict=True)):
-        low, high = _span(np.count_nonzero(mask, axis=tuple(other for other in range(3) if other != axis)))
+    for counts, target, spacing, step in zip(along_each_axis(mask), towards, scan.spacing, steps, strict=True):
+        low, high = _span(counts)
         extent[int(target)] = (high - low + 1) * spacing * step
     return extent[0], extent[1], extent[2]
 

@@ -5,12 +5,16 @@ Turned as prepared volumes are: the patient's left on the left, front and top fi
 
 from __future__ import annotations
 
+import base64
 import io
+from collections.abc import Mapping
+from typing import Any
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from hlip.scans.scan import io_orientation
 
 SIDE = 96
 """Pixels of one plane's square."""
@@ -26,7 +30,7 @@ def strip(data: NDArray[np.generic], affine: NDArray[np.float64], span: tuple[fl
         affine: (4, 4), their index -> RAS mm.
         span: values that become black and white; by default the 1 and 99.5 percentiles of what is drawn.
     """
-    towards = nib.orientations.io_orientation(affine)
+    towards = io_orientation(affine)
     stored = {int(target): (axis, flip) for axis, (target, flip) in enumerate(towards)}
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     middles = [n // 2 for n in data.shape]
@@ -50,6 +54,16 @@ def strip(data: NDArray[np.generic], affine: NDArray[np.float64], span: tuple[fl
         small = Image.fromarray(grey).resize((width, height), Image.Resampling.BILINEAR)
         sheet.paste(small, (place * SIDE + (SIDE - width) // 2, (SIDE - height) // 2))
     return _jpeg(sheet)
+
+
+def as_text(pictures: Mapping[int, bytes]) -> dict[str, str]:
+    """Scan number -> JPEG, as the metadata of a study without a volume keeps them: its file is JSON."""
+    return {str(scan): base64.b64encode(jpeg).decode() for scan, jpeg in pictures.items()}
+
+
+def pictures_of_skipped(metadata: Mapping[str, Any]) -> dict[int, bytes]:
+    """The same back; empty for the file of an earlier version."""
+    return {int(scan): base64.b64decode(text) for scan, text in metadata.get("pictures", {}).items()}
 
 
 def thumbnail(pixels: NDArray[np.uint8]) -> bytes:

@@ -1,4 +1,5 @@
 """STORE/quality.html: one self-contained page to look at before training. No scripts; counts, histograms, the worst twenty, a sample.
+And STORE/quality_ID.html: all scans of the studies that somebody asks for.
 
 Notable choices:
 - The page shows at most `WORST` + `SAMPLE` scans, so that 100,000 studies make the same page as a hundred. The table has all.
@@ -12,18 +13,22 @@ import base64
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hlip.files.folders import write_atomically
+from hlip.files.resources import names
 from hlip.quality.flags import FLAGS, worst
-from hlip.quality.pictures import strip, thumbnail
-from hlip.store import StoreError, read_pictures, read_spec, read_volumes, study_file
+from hlip.quality.pictures import pictures_of_skipped, strip, thumbnail
+from hlip.store import StoreError, read_metadata, read_pictures, read_spec, read_volumes, skipped_file, study_file
+from hlip.volume import VolumeSpec
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 NAME = "quality.html"
 SAMPLE = 12
-_TEMPLATE = "sheet.html.j2"
 _BINS = 30
 _REASONS = 3  # messages quoted of each reason
 
@@ -36,23 +41,15 @@ def write_sheet(
     Raises:
         OSError: it cannot be written.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     ready = [row for row in rows if row["status"] == "ok"]
     bad = worst(rows)
     shown = {id(row) for row in bad}
     rest = [row for row in ready if id(row) not in shown]
     sample = [rest[round(place)] for place in np.linspace(0, len(rest) - 1, min(SAMPLE, len(rest)))] if rest else []
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters["share"] = _share
-    environment.globals["zip_ends"] = lambda row: list(zip(row["low"], row["high"], strict=False))
     spec = read_spec(store)
-    page = environment.get_template(_TEMPLATE).render(
+    page = _template("sheet.html.j2").render(
         spec=spec,
-        digest=spec.digest(),
+        spec_name=_spec_name(spec),
         studies=len({row["study_id"] for row in rows}),
         usable=len({row["study_id"] for row in ready}),
         rows=rows,
@@ -69,6 +66,54 @@ def write_sheet(
     return store / NAME
 
 
+def write_studies(store: Path, rows: Sequence[dict[str, Any]], studies: Sequence[str], out: Path | None = None) -> Path:
+    """Write a page of all scans of some studies, skipped ones too, beside the store's page or to `out`.
+
+    Args:
+        rows: complete, of the whole store.
+
+    Raises:
+        StoreError: no study of that id, or the page cannot be written.
+    """
+    studies = list(dict.fromkeys(studies))
+    found: dict[str, list[dict[str, Any]]] = {study: [] for study in studies}
+    for row in rows:
+        if row["study_id"] in found:
+            found[row["study_id"]].append(row)
+    if unknown := [study for study in studies if not found[study]]:
+        raise StoreError(f"{store}: no study '{unknown[0]}' in its quality table; the ids stand there, and in the manifest")
+    more = f"_and_{len(studies) - 1}_more" if len(studies) > 1 else ""
+    out = out or store / f"quality_{studies[0]}{more}.html"
+    spec = read_spec(store)
+    cards = {study: [_card(store, row) for row in own] for study, own in found.items()}
+    page = _template("studies.html.j2").render(spec=spec, spec_name=_spec_name(spec), studies=cards)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out, page.encode())
+    except OSError as error:
+        raise StoreError(f"{out}: cannot be written ({error})") from error
+    return out
+
+
+def _template(name: str) -> Template:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["share"] = _share
+    environment.globals["zip_ends"] = lambda row: list(zip(row["low"], row["high"], strict=False))
+    return environment.get_template(name)
+
+
+def _spec_name(spec: VolumeSpec) -> str:
+    """The built-in ones of this content by name; always the digest, which a store and its checkpoints share."""
+    digest = spec.digest()
+    same = [name for name in names("volume") if VolumeSpec.load(name).digest() == digest]
+    return f"{' = '.join(same) or 'of your own'} ({digest})"
+
+
 def _messages(rows: Sequence[Mapping[str, Any]], reason: str) -> list[str]:
     return [f"{row['study_id']}: {row['message']}" for row in rows if row["reason"] == reason][:_REASONS]
 
@@ -78,18 +123,23 @@ def _card(store: Path, row: Mapping[str, Any]) -> dict[str, Any]:
     before, after = "", []
     try:
         file = study_file(store, row["study_id"])
-        pictures = read_pictures(file)
+        skipped = skipped_file(store, row["study_id"])
+        pictures = read_pictures(file) if file.is_file() else pictures_of_skipped(read_metadata(skipped))
         before = _data_uri(pictures[row["scan"]]) if row["scan"] in pictures else ""
-        volumes, affines = read_volumes(file, row["volumes"])
-        windows = row["windows"] or [""] * len(volumes)
-        if len(volumes) == 3 and volumes[0].shape[0] == 1:  # red, green and blue of an image
-            after = [("", _data_uri(thumbnail(np.stack([volume[0] for volume in volumes], -1))))]
-        else:
-            pairs = zip(windows, volumes, affines, strict=False)
-            after = [(name, _data_uri(strip(volume, affine, (0, 255)))) for name, volume, affine in pairs]
+        after = _after(file, row) if row["volumes"] else []
     except (StoreError, ValueError, IndexError):
         pass
     return {"row": row, "before": before, "after": after}
+
+
+def _after(file: Path, row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Window and picture of each of a scan's volumes; one picture of the three of an image."""
+    volumes, affines = read_volumes(file, row["volumes"])
+    if len(volumes) == 3 and volumes[0].shape[0] == 1:  # red, green and blue of an image
+        return [("", _data_uri(thumbnail(np.stack([volume[0] for volume in volumes], -1))))]
+    windows = row["windows"] or [""] * len(volumes)
+    pairs = zip(windows, volumes, affines, strict=False)
+    return [(name, _data_uri(strip(volume, affine, (0, 255)))) for name, volume, affine in pairs]
 
 
 def _data_uri(jpeg: bytes) -> str:

@@ -26,7 +26,7 @@ def read_scan(path: str | Path) -> LoadedScan:
     a zip (`study.zip/t1.nii.gz`).
 
     Raises:
-        VolumeError: missing, empty_file, truncated, not_an_image, not_3d, series_4d, rgb_or_complex, nan, constant,
+        VolumeError: missing, empty_file, truncated, not_an_image, wrong_suffix, not_3d, series_4d, rgb_or_complex, nan, constant,
             label_map, bad_affine, too_few_slices, too_large, or a code of `hlip.scans.dicom`.
     """
     path = Path(path)

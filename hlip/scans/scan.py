@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from hlip.volume.counting import Counts
 
 MIN_SLICES = 4
 """Along any axis. Fewer are a localizer or a single image."""
@@ -19,6 +24,12 @@ MIN_DISTINCT = 16
 """Grey values of a scan. Fewer are a mask or a label map."""
 MAX_VOXELS = 2**30
 """4 GiB as float32. A larger header is damaged or hostile."""
+NO_ORIENTATION = "the header states no orientation"
+TWO_PLACES = "sform and qform"
+MIRRORED = f"{TWO_PLACES} are mirrored"
+SHEARED = "axes sheared"
+LIKE_CT = "looks like CT"
+"""How notes begin that say that a scan's orientation or modality is in doubt; `hlip.quality.flags` knows them by it."""
 _SPACING_RANGE = (0.01, 100.0)  # mm
 
 
@@ -57,6 +68,18 @@ class LoadedScan:
         x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
         return x, y, z
 
+    @cached_property
+    def ends(self) -> tuple[float, float]:
+        """Smallest and largest value; not finite where any voxel is not."""
+        return float(self.data.min()), float(self.data.max())
+
+    @cached_property
+    def counts(self) -> Counts | None:
+        """How often each value occurs; None of a scan that is not of whole numbers."""
+        from hlip.volume.counting import Counts  # its package needs this module
+
+        return Counts.of(self.data, self.ends)
+
     @property
     def shear(self) -> float:
         """Degrees by which two axes leave a right angle, at most: 0 of all but tilted gantries and damaged headers."""
@@ -66,7 +89,19 @@ class LoadedScan:
     @property
     def codes(self) -> str:
         """Where the file's axes point, e.g. RAS or LPI ("to" naming of nibabel)."""
-        return "".join(nib.orientations.aff2axcodes(self.affine))
+        return "".join(nib.orientations.ornt2axcodes(io_orientation(self.affine)))
+
+
+def io_orientation(affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """nibabel's, of which a scan's is asked for again and again: not to be written to."""
+    return _io_orientation(affine.shape, affine.astype(np.float64, copy=False).tobytes())
+
+
+@lru_cache(maxsize=64)
+def _io_orientation(shape: tuple[int, ...], content: bytes) -> NDArray[np.float64]:
+    found = nib.orientations.io_orientation(np.frombuffer(content, np.float64).reshape(shape))
+    found.flags.writeable = False
+    return found
 
 
 def sample(data: NDArray[np.float32], count: int) -> NDArray[np.float32]:
@@ -99,7 +134,7 @@ def check(scan: LoadedScan) -> None:
     path, data = scan.path, scan.data
     volume_shape(path, data.shape)
     _check_affine(path, scan.affine)
-    low, high = float(data.min()), float(data.max())
+    low, high = scan.ends
     if not (np.isfinite(low) and np.isfinite(high)):
         count = int(data.size - np.isfinite(data).sum())
         raise VolumeError("nan", f"{path}: {count} of {data.size} voxels are NaN or infinite; replace them, then prepare again")

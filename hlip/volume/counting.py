@@ -22,26 +22,44 @@ class Counts:
     """
 
     def __init__(self, low: int, counts: NDArray[np.int64]) -> None:
-        self.low, self.counts = low, counts
+        self.low, self.high, self.counts = low, low + len(counts) - 1, counts
         self.size = int(counts.sum())
         self._ends = np.cumsum(counts)
         self._values = low + np.arange(len(counts), dtype=np.int64)
 
     @classmethod
-    def of(cls, data: NDArray[np.float32]) -> Counts | None:
-        """Of an array in any memory order; None where it holds fractions, or too many different numbers."""
+    def of(cls, data: NDArray[np.float32], ends: tuple[float, float] | None = None) -> Counts | None:
+        """Of an array in any memory order; None where it holds fractions, or too many different numbers.
+
+        Args:
+            ends: its smallest and largest value, if known.
+        """
         flat = data.ravel(order="K")
-        low, high = float(flat.min()), float(flat.max())
+        low, high = ends or (float(flat.min()), float(flat.max()))
         if not (abs(low) < 2**24 and abs(high) < 2**24 and low == int(low) and high - low < _MOST):
             return None
         counts = np.zeros(int(high - low) + 1, np.int64)
+        above, back = np.empty((2, min(_PIECE, flat.size)), np.float32)
+        whole = np.empty(len(above), np.int32)
         for start in range(0, flat.size, _PIECE):
-            piece = flat[start : start + _PIECE] - np.float32(low)
-            whole = piece.astype(np.int64)
-            if not np.array_equal(whole, piece):
+            piece = flat[start : start + _PIECE]
+            here = slice(0, len(piece))
+            np.subtract(piece, np.float32(low), out=above[here])
+            np.copyto(whole[here], above[here], casting="unsafe")
+            np.copyto(back[here], whole[here], casting="unsafe")
+            if not np.array_equal(back[here], above[here]):
                 return None
-            counts += np.bincount(whole, minlength=len(counts))
+            counts += np.bincount(whole[here], minlength=len(counts))
         return cls(int(low), counts)
+
+    def count(self, value: float) -> int:
+        """How many hold this value."""
+        place = value - self.low
+        return int(self.counts[int(place)]) if place == int(place) and 0 <= place < len(self.counts) else 0
+
+    def above(self, value: float) -> int:
+        """How many are larger."""
+        return int(self.counts[self._values > value].sum())
 
     def percentiles(self, wanted: Sequence[float]) -> list[float]:
         """What `numpy.percentile` gives (linear between neighbours), to the last bit."""

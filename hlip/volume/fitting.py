@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from hlip.scans.scan import LoadedScan
+from hlip.scans.scan import LoadedScan, io_orientation
 from hlip.volume import resample
 
 if TYPE_CHECKING:
@@ -28,13 +28,13 @@ def fit(
     scan: LoadedScan,
     spec: VolumeSpec,
     ranges: Sequence[Range],
-    mask: NDArray[np.bool_],
+    mask: NDArray[np.bool_] | None = None,
     grid: NDArray[np.float64] | None = None,
 ) -> tuple[list[NDArray[np.uint8]], NDArray[np.float64]]:
     """One (D, H, W) volume for each intensity range, and their affine (4, 4): (d, h, w, 1) -> RAS mm.
 
     Args:
-        mask: (X, Y, Z), the foreground, for specs that centre on it.
+        mask: (X, Y, Z), the foreground; only specs that centre on it need it.
         grid: (4, 4), a grid to lie on instead of one of the scan's own; for `spacing`.
     """
     axes = Axes(scan, spec)
@@ -43,7 +43,7 @@ def fit(
         return [_square(data, axes, spec, span) for span in ranges], axes.square_affine(spec)
     if grid is not None:
         return _on_grid(data, axes, spec, ranges, grid), grid
-    return _spacing(data, axes, spec, ranges, mask.T)
+    return _spacing(data, axes, spec, ranges, None if mask is None else mask.T)
 
 
 class Axes:
@@ -51,7 +51,7 @@ class Axes:
 
     def __init__(self, scan: LoadedScan, spec: VolumeSpec) -> None:
         towards = nib.orientations.ornt_transform(
-            nib.orientations.io_orientation(scan.affine), nib.orientations.axcodes2ornt(tuple(spec.orientation))
+            io_orientation(scan.affine), nib.orientations.axcodes2ornt(tuple(spec.orientation))
         )
         stored = {int(target): (axis, int(flip)) for axis, (target, flip) in enumerate(towards)}  # of x, y, z
         spacing = scan.spacing
@@ -93,12 +93,18 @@ class Axes:
 
 def _square(data: NDArray[np.float32], axes: Axes, spec: VolumeSpec, span: Range) -> NDArray[np.uint8]:
     """The Pub-Brain-5 protocol. The scan is rounded to uint8 first, as published, and once more at the end."""
-    slices = _spread(axes.view(data)[resample.nearest_exact(axes.shape[0], spec.size[0])], span)
-    return _bytes(square_slices(np.rint(slices, out=slices), spec))
+    slices, again = np.unique(resample.nearest_exact(axes.shape[0], spec.size[0]), return_inverse=True)
+
+    def ready(piece: NDArray[np.float32]) -> NDArray[np.float32]:
+        values = _spread(piece, span)
+        return np.rint(values, out=values)
+
+    volume = _bytes(square_slices(axes.view(data)[slices], spec, ready))
+    return volume if len(slices) == len(again) else volume[again]  # each slice is fitted once, however often it is shown
 
 
-def square_slices(slices: NDArray[np.float32], spec: VolumeSpec) -> NDArray[np.float32]:
-    """(D, h, w) slices of 0..255 -> (D, H, W): zero-padded to a centred square, bilinear to `spec.resize`, centre crop."""
+def square_slices(slices: NDArray[np.float32], spec: VolumeSpec, ready: resample.Ready | None = None) -> NDArray[np.float32]:
+    """(D, h, w) slices of 0..255 (after `ready`) -> (D, H, W): zero-padded to a centred square, bilinear to `spec.resize`, centre crop."""
     assert spec.resize is not None
     side = max(slices.shape[1:])
     matrices: list[resample.Matrix | None] = [None]
@@ -107,7 +113,7 @@ def square_slices(slices: NDArray[np.float32], spec: VolumeSpec) -> NDArray[np.f
         scale, crop, pad = side / resize, (resize - size) // 2, (side - count) // 2
         matrix = resample.linear_matrix(side, size, scale, scale * (crop + 0.5) - 0.5)
         matrices.append(matrix[:, pad : pad + count])  # the columns of the padding only ever meet zeros
-    return resample.apply(np.ascontiguousarray(slices, dtype=np.float32), matrices)
+    return resample.apply(slices.astype(np.float32, copy=False), matrices, ready)
 
 
 def _spacing(
@@ -115,7 +121,7 @@ def _spacing(
     axes: Axes,
     spec: VolumeSpec,
     ranges: Sequence[Range],
-    mask: NDArray[np.bool_],
+    mask: NDArray[np.bool_] | None,
 ) -> tuple[list[NDArray[np.uint8]], NDArray[np.float64]]:
     """Physical resampling. CT is resampled in HU and then windowed; MRI is clipped first, so that one bright vessel does
     not spread over its neighbours. A scan that leaves the patient's axes by less than a quarter of a voxel at its corners
@@ -123,7 +129,7 @@ def _spacing(
     """
     assert spec.spacing_mm is not None
     fill = min(low for low, _ in ranges)
-    source = data if spec.windows else np.clip(data, *ranges[0])
+    clip = None if spec.windows else ranges[0]
     wanted = np.array(spec.spacing_mm)
     centre, snap = _centre(axes, spec, mask)
     directions = np.zeros((3, 3))
@@ -134,12 +140,13 @@ def _spacing(
         to_input = np.eye(4)
         to_input[range(3), range(3)] = wanted / axes.spacing
         to_input[:3, 3] = centre - snap * wanted / axes.spacing
-        grid = _along_axes(source, axes, spec, to_input, fill)
+        grid = _along_axes(data, axes, spec, to_input, fill, clip)
         affine = axes.affine @ to_input
     else:
         affine = np.eye(4)
         affine[:3, :3] = directions * wanted
         affine[:3, 3] = (axes.affine @ [*centre, 1])[:3] - affine[:3, :3] @ snap
+        source = data if clip is None else np.clip(data, *clip)
         grid = _across_axes(source, axes, spec, affine, fill)
     return [_bytes(_spread(grid, span)) for span in ranges], affine
 
@@ -153,12 +160,12 @@ def _on_grid(
     return [_bytes(_spread(volume, span)) for span in ranges]
 
 
-def _centre(axes: Axes, spec: VolumeSpec, mask: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _centre(axes: Axes, spec: VolumeSpec, mask: NDArray[np.bool_] | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(oriented index of the scan, index of the volume) that shall meet."""
     assert spec.spacing_mm is not None
     size = np.array(spec.size)
     middle = (np.array(axes.shape) - 1) / 2
-    if spec.centre == "fov":
+    if spec.centre == "fov" or mask is None:
         # The resampled scan keeps whole voxels of the wanted step and is padded or cropped by whole voxels: with an equal
         # spacing no voxel is interpolated.
         whole = np.maximum(1, np.floor(np.array(axes.shape) * axes.spacing / spec.spacing_mm + 1e-3))
@@ -173,9 +180,9 @@ def _centre(axes: Axes, spec: VolumeSpec, mask: NDArray[np.bool_]) -> tuple[NDAr
 
 
 def _along_axes(
-    source: NDArray[np.float32], axes: Axes, spec: VolumeSpec, to_input: NDArray[np.float64], fill: float
+    source: NDArray[np.float32], axes: Axes, spec: VolumeSpec, to_input: NDArray[np.float64], fill: float, clip: Range | None
 ) -> NDArray[np.float32]:
-    """The grid is parallel to the scan: one matrix an axis, applied in file order."""
+    """The grid is parallel to the scan: one matrix an axis, applied in file order, to values clipped to a range."""
     matrices: list[resample.Matrix | None] = [None, None, None]
     inside = []
     for axis, place in enumerate(axes.stored):
@@ -183,7 +190,8 @@ def _along_axes(
         matrix = resample.linear_matrix(axes.shape[axis], spec.size[axis], scale, offset, scale)
         inside.append(matrix.any(1))
         matrices[2 - place] = matrix[:, ::-1] if axes.flips[axis] else matrix
-    grid = resample.apply(source, matrices).transpose([2 - place for place in axes.stored])
+    ready = None if clip is None else lambda piece: np.clip(piece, *clip, out=np.empty(piece.shape, np.float32))
+    grid = resample.apply(source, matrices, ready).transpose([2 - place for place in axes.stored])
     for axis, rows in enumerate(inside):
         if not rows.all():
             grid[(slice(None),) * axis + (~rows,)] = fill
@@ -204,7 +212,7 @@ def _across_axes(
 def _spread(data: NDArray[np.float32], span: Range) -> NDArray[np.float32]:
     """The range -> 0..255, clipped, in a new array."""
     low, high = span
-    values = data - np.float32(low)
+    values = np.subtract(data, np.float32(low), order="C")
     values *= np.float32(255 / (high - low))
     return np.clip(values, 0, 255, out=values)
 
@@ -217,7 +225,7 @@ def _bytes(values: NDArray[np.float32]) -> NDArray[np.uint8]:
 def spans(mask: NDArray[np.bool_], tail: float) -> list[tuple[int, int]]:
     """First and last index of a mask along each axis, leaving `tail` of its voxels out at either end."""
     found = []
-    for counts in _along_each_axis(mask):
+    for counts in along_each_axis(mask):
         mass = np.cumsum(counts)
         total = int(mass[-1]) if len(mass) else 0
         if total == 0:
@@ -227,11 +235,13 @@ def spans(mask: NDArray[np.bool_], tail: float) -> list[tuple[int, int]]:
     return found
 
 
-def _along_each_axis(mask: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
+def along_each_axis(mask: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
     """How many voxels of a mask lie in each plane across each axis; in two passes in memory order, not three across it."""
-    slow, middle, fast = order = sorted(range(3), key=lambda axis: -mask.strides[axis])
-    turned = mask.transpose(order).view(np.uint8)
-    columns = np.add.reduce(turned, axis=0, dtype=np.uint32)  # (middle, fast)
+    slow, middle, fast = order = sorted(range(3), key=lambda axis: -abs(mask.strides[axis]))
+    turned = mask.transpose(order)
+    columns = np.zeros(turned.shape[1:], np.uint32)
+    for start in range(0, len(turned), 255):  # as many as a byte holds
+        columns += np.add.reduce(turned[start : start + 255].view(np.uint8), axis=0, dtype=np.uint8)
     counts = [np.zeros(0, np.int64)] * 3
     counts[slow] = np.array([np.count_nonzero(plane) for plane in turned], dtype=np.int64)
     counts[middle], counts[fast] = columns.sum(axis=1, dtype=np.int64), columns.sum(axis=0, dtype=np.int64)

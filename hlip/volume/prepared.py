@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from hlip.scans.scan import LoadedScan, VolumeError, sample
+from hlip.scans.scan import LIKE_CT, SHEARED, LoadedScan, VolumeError, sample
 from hlip.volume import fitting
 from hlip.volume.counting import Counts
 from hlip.volume.skull_strip import skull_strip
@@ -50,11 +50,17 @@ def prepare_volume(scan: LoadedScan, spec: VolumeSpec, grid: NDArray[np.float64]
         raise VolumeError("not_2d", f"{scan.path}: a scan, but the spec is one for images; name the spec of a scan, e.g. mri")
     if spec.skull_strip is not None:
         scan = skull_strip(scan, spec.skull_strip)
-    counts = None if spec.windows else Counts.of(scan.data)
+    counts = None if spec.windows else scan.counts
     ranges, notes = _intensity(scan, spec, counts)
-    mask = _foreground(scan.data, spec, counts)
-    share = float(mask.mean())
-    if spec.crop_mm is not None:
+    floor = _floor(scan, spec, counts)
+    mask = None
+    if counts is None or _centred(spec):
+        mask = scan.data > floor
+        inside = int(np.count_nonzero(mask))
+    else:
+        inside = counts.above(float(floor))
+    share = inside / scan.data.size
+    if spec.crop_mm is not None and mask is not None:
         scan, mask = _crop(scan, mask, spec.crop_mm)
     volumes, affine = fitting.fit(scan, spec, [(low, high) for _, low, high in ranges], mask, grid)
     if not any(voxels.any() for voxels in volumes):
@@ -89,16 +95,16 @@ def _intensity(
         flat = sample(data, 2**20) if spec.windows else data.ravel(order="K")
         low, middle, high = (float(value) for value in np.percentile(flat, (cuts[0], 50, cuts[1])))
     # A value that more than half of the voxels hold is the median: no histogram needed.
-    same = data == np.float32(middle)
-    share = float(np.count_nonzero(same)) / data.size
-    sparse = share > 0.9 and _fill(~same) < _FILL
+    middle32 = np.float32(middle)
+    share = (counts.count(float(middle32)) if counts else int(np.count_nonzero(data == middle32))) / data.size
+    sparse = share > 0.9 and _fill(data != middle32) < _FILL
     if sparse and (spec.windows or scan.slope != int(scan.slope)):
         cause = "and its values were rescaled, so they are no HU" if not spec.windows else "so they are no plain HU"
         raise VolumeError(
             "thresholded", f"{path}: {share:.1%} of the voxels hold the value {middle:g}, {cause}; use the original series"
         )
     if spec.windows:
-        if float(data.min()) >= 0:
+        if scan.ends[0] >= 0:
             remedy = "was the rescale intercept lost, or is this no CT?"
             raise VolumeError("not_hu", f"{path}: no value below 0, while air is -1000 HU; {remedy}")
         return [(name, level - width / 2, level + width / 2) for name, level, width in spec.windows], tuple(notes)
@@ -107,7 +113,7 @@ def _intensity(
     if sparse:
         notes.append(f"{share:.1%} of the voxels hold one value: a thresholded or masked image (vessels only?)")
     if scan.modality == "CT" or (low <= -900 and high > 100):
-        notes.append("looks like CT, but this spec scales by percentiles as for MRI: use a CT spec (head_ct, chest_ct)")
+        notes.append(f"{LIKE_CT}, but this spec scales by percentiles as for MRI: use a CT spec (head_ct, chest_ct)")
     return [("", low, high)], tuple(notes)
 
 
@@ -117,7 +123,7 @@ def _on_shear(scan: LoadedScan, spec: VolumeSpec) -> list[str]:
         return []
     straight = spec.fit == "spacing" and spec.frame == "patient"
     done = "resampled upright" if straight else "the slices are kept as they are, so the volume leans"
-    return [f"axes sheared by {scan.shear:.1f} degrees (a tilted gantry, or a damaged header): {done}"]
+    return [f"{SHEARED} by {scan.shear:.1f} degrees (a tilted gantry, or a damaged header): {done}"]
 
 
 def _fill(mask: NDArray[np.bool_]) -> float:
@@ -127,13 +133,17 @@ def _fill(mask: NDArray[np.bool_]) -> float:
     return float(np.count_nonzero(mask)) / float(box)
 
 
-def _foreground(data: NDArray[np.float32], spec: VolumeSpec, counts: Counts | None) -> NDArray[np.bool_]:
-    """What is not background: above -200 HU, or above 30 % of the mean of all that is brighter than the mean."""
+def _centred(spec: VolumeSpec) -> bool:
+    """Whether it matters where the foreground lies, not only how much there is."""
+    return spec.crop_mm is not None or spec.centre == "foreground"
+
+
+def _floor(scan: LoadedScan, spec: VolumeSpec, counts: Counts | None) -> np.float32:
+    """Above it is what is not background: -200 HU, or 30 % of the way to the mean of all that is brighter than the mean."""
     if spec.windows:
-        return data > -200
+        return np.float32(-200)
+    low, data = scan.ends[0], scan.data
     if counts is not None:
-        low = float(counts.low)
-        return data > np.float32(low + 0.3 * (counts.mean(above=counts.mean()) - low))
-    low = float(data.min())
+        return np.float32(low + 0.3 * (counts.mean(above=counts.mean()) - low))
     bright = float(data[data > data.mean(dtype=np.float64)].mean(dtype=np.float64))
-    return data > np.float32(low + 0.3 * (bright - low))
+    return np.float32(low + 0.3 * (bright - low))

@@ -9,7 +9,7 @@ split among BLAS threads, and slow where processes share cores).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from scipy.sparse import csr_array
 
 Matrix = NDArray[np.float32]
 """(outputs, inputs) weights of one axis."""
+Ready = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+_PIECE = 2**17  # voxels worked on at once
 
 
 def linear_matrix(inputs: int, outputs: int, scale: float, offset: float, support: float = 1.0) -> Matrix:
@@ -39,16 +41,34 @@ def nearest_exact(inputs: int, outputs: int) -> NDArray[np.int64]:
     return np.minimum(index.astype(np.int64), inputs - 1)
 
 
-def apply(data: NDArray[np.float32], matrices: Sequence[Matrix | None]) -> NDArray[np.float32]:
-    """Apply one matrix an axis to a 3-D array (`None` leaves an axis), the strongest reduction first."""
+def apply(data: NDArray[np.float32], matrices: Sequence[Matrix | None], ready: Ready | None = None) -> NDArray[np.float32]:
+    """Apply one matrix an axis to a 3-D array (`None` leaves an axis), the strongest reduction first.
+
+    Args:
+        ready: what is done to the voxels before; it gets the part that is needed piece by piece, and gives a new array in C order.
+    """
     todo = [(axis, matrix) for axis, matrix in enumerate(matrices) if matrix is not None]
     for axis, matrix in sorted(todo, key=lambda item: len(item[1]) / item[1].shape[1]):
         used = np.flatnonzero(matrix.any(0))
         part = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 1)
-        turned = np.moveaxis(data, axis, 0)[part]
-        rows = csr_array(matrix[:, part]) @ np.ascontiguousarray(turned).reshape(turned.shape[0], -1)
-        data = np.moveaxis(rows.reshape(len(matrix), *turned.shape[1:]), 0, axis)
+        data = _apply_one(data[(slice(None),) * axis + (part,)], axis, csr_array(matrix[:, part]), ready)
+        ready = None
     return data
+
+
+def _apply_one(data: NDArray[np.float32], axis: int, weights: csr_array, ready: Ready | None) -> NDArray[np.float32]:
+    """In pieces that stay in the cache, as turning an axis to the front is slow across memory; in C order."""
+    shape = [weights.shape[0] if at == axis else count for at, count in enumerate(data.shape)]
+    out = np.empty(shape, np.float32)
+    cut = max((at for at in range(3) if at != axis), key=lambda at: abs(data.strides[at]))
+    step = max(1, _PIECE * data.shape[cut] // max(1, data.size))
+    for start in range(0, data.shape[cut], step):
+        place = (slice(None),) * cut + (slice(start, start + step),)
+        piece = np.moveaxis(data[place], axis, 0)
+        piece = np.ascontiguousarray(piece) if ready is None else ready(piece)
+        rows = weights @ piece.reshape(len(piece), -1)
+        np.moveaxis(out[place], axis, 0)[...] = rows.reshape(len(rows), *piece.shape[1:])
+    return out
 
 
 def tilted(

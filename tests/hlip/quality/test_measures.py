@@ -181,6 +181,31 @@ def test_the_worst_come_first_and_one_flag_does_not_fill_the_list() -> None:
     flags.set_flags(rows, {})
     worst = [each["study_id"] for each in flags.worst(rows)]
     assert len(worst) == flags.WORST
-    assert sum(study.startswith("copy") for study in worst) == 8
+    assert sum(study.startswith("copy") for study in worst[:10]) == 8
+    assert sum(study.startswith("copy") for study in worst) == 18, "there is nothing else to look at"
     assert "ghost" in worst[:9]
     assert "odd" in worst[:10]
+
+
+def test_the_list_is_filled_up_to_twenty_with_more_of_one_flag() -> None:
+    rows = [row(f"copy{n}", hashes=["x"]) for n in range(22)] + [row(f"ghost{n}", ghosting=0.2) for n in range(4)]
+    rows += [row(f"good{n}") for n in range(40)]
+    flags.set_flags(rows, {})
+    worst = [each["study_id"] for each in flags.worst(rows)]
+    assert len(worst) == flags.WORST
+    assert sum(study.startswith("ghost") for study in worst) == 4
+    assert sum(study.startswith("copy") for study in worst) == 16, "flagged ones come before good ones"
+
+
+@pytest.mark.parametrize(
+    ("note", "expected"),
+    [
+        ("sform and qform put a corner 12 mm apart; the sform is used", ["orientation"]),
+        ("sform and qform are mirrored: left and right may be exchanged; the sform is used", ["mirrored", "orientation"]),
+        ("brain extracted by bet: 9.0% of the voxels; looks like CT, but this spec scales", ["wrong-spec"]),
+        ("a grey image: red, green and blue are equal", []),
+    ],
+)
+def test_notes_of_doubt_are_flags_of_older_stores_too(note: str, expected: list[str]) -> None:
+    rows = [row("a", notes=note), row("b")]
+    assert flagged(rows).get(("a", 0), []) == expected

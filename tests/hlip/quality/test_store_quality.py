@@ -1,4 +1,4 @@
-"""The table, the page and the check of a prepared store, of an earlier version's too."""
+"""The table and the page of a prepared store, of an earlier version's too."""
 
 from __future__ import annotations
 
@@ -9,56 +9,18 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
 import pandas as pd
 import pytest
 
-from hlip.cli import main
 from hlip.files.checksums import canonical
 from hlip.prepare import prepare
-from hlip.quality.check import check_store, delete_damaged
+from hlip.quality.check import check_store
 from hlip.quality.collect import renew_quality
 from hlip.quality.table import COLUMNS, complete
-from hlip.store import Store, StoreError, skipped_file, study_file
+from hlip.store import Store, skipped_file, study_file
 from hlip.volume import VolumeSpec
 
 SPEC = VolumeSpec(size=(6, 12, 12), spacing_mm=(30, 20, 20), through_plane="axial")
-
-
-def scan(path: Path, seed: int) -> str:
-    rng = np.random.default_rng(seed)
-    grids = np.meshgrid(*[np.linspace(-1.4, 1.4, n) for n in (32, 40, 28)], indexing="ij")
-    data = 500 * (sum(grid**2 for grid in grids) < 1) + np.abs(rng.normal(scale=30, size=(32, 40, 28)))
-    nib.save(nib.Nifti1Image(data.astype(np.int16), np.diag([6.0, 6, 6, 1])), path)
-    return path.name
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six studies, of which s4 holds s0's scan again and s5 nothing usable; manifest.jsonl and store."""
-    folder = tmp_path_factory.mktemp("made")
-    scans = {f"s{n}": [scan(folder / f"s{n}_t1.nii.gz", n), scan(folder / f"s{n}_t2.nii.gz", 50 + n)] for n in range(4)}
-    scans |= {"s4": ["s0_t1.nii.gz"], "s5": ["<gone>.nii.gz"]}
-    rows = [
-        {
-            "study_id": name,
-            "patient_id": name,
-            "scans": [{"path": path} for path in paths],
-            "report": f"Case {name}.",
-            "split": "train",
-        }
-        for name, paths in scans.items()
-    ]
-    (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    prepare(folder / "manifest.jsonl", folder / "store", SPEC, workers=1, progress=False)
-    return folder
-
-
-@pytest.fixture
-def folder(made: Path, tmp_path: Path) -> Path:
-    """A copy that may be damaged."""
-    return Path(shutil.copytree(made, tmp_path / "copy"))
 
 
 def again(folder: Path) -> None:
@@ -139,102 +101,6 @@ def test_quality_of_an_untouched_store_changes_no_byte(folder: Path) -> None:
     before = content(folder / "store")
     renew_quality(folder / "store")
     assert content(folder / "store") == before
-
-
-# --- check -------------------------------------------------------------------------------------------------------------------
-
-
-def test_a_good_store_is_good(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["check", str(made / "store")])
-    assert "6 studies, all as they were written" in capsys.readouterr().out
-
-
-def flip(file: Path, place: int) -> None:
-    data = bytearray(file.read_bytes())
-    data[place] ^= 4
-    file.write_bytes(bytes(data))
-
-
-@pytest.mark.parametrize("place", [-1, -300, 500, 1200, 3, 40])
-def test_one_flipped_bit_is_found_wherever_it_lies(folder: Path, place: int) -> None:
-    """In voxels or pictures (at the end), in the metadata, in the header."""
-    flip(study_file(folder / "store", "s2"), place)
-    assert set(check_store(folder / "store", progress=False).damaged) == {"s2"}
-
-
-def test_every_byte_of_a_study_is_covered(folder: Path) -> None:
-    file = study_file(folder / "store", "s4")
-    whole = file.read_bytes()
-    missed = []
-    for place in np.random.default_rng(0).choice(len(whole), 150, replace=False):
-        flip(file, int(place))
-        if not check_store(folder / "store", progress=False).damaged:
-            missed.append(int(place))
-        file.write_bytes(whole)
-    assert not [whole[place - 30 : place + 30] for place in missed if whole[place : place + 1] != b" "], "padding may change"
-
-
-def damage(kind: str, folder: Path) -> None:
-    store = folder / "store"
-    file = study_file(store, "s1")
-    match kind:
-        case "truncated":
-            file.write_bytes(file.read_bytes()[:-700])
-        case "empty":
-            file.write_bytes(b"")
-        case "missing":
-            file.unlink()
-        case "another's":
-            file.write_bytes(study_file(store, "s2").read_bytes())
-
-
-@pytest.mark.parametrize("kind", ["truncated", "empty", "missing", "another's"])
-def test_the_bad_study_is_named_and_the_remedy_works(folder: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    before = content(folder / "store")
-    damage(kind, folder)
-    with pytest.raises(SystemExit) as status:
-        main(["check", str(folder / "store"), "--delete"])
-    assert status.value.code == 1
-    said = capsys.readouterr().out
-    assert "s1: " in said
-    assert "1 of 6 studies are bad" in said
-    assert "hlip prepare" in said
-    again(folder)
-    assert content(folder / "store") == before
-    assert check_store(folder / "store", progress=False).ok
-
-
-def test_a_skipped_study_is_checked_too(folder: Path) -> None:
-    file = skipped_file(folder / "store", "s5")
-    file.write_text(file.read_text().replace("missing", "missinG"))
-    assert set(check_store(folder / "store", progress=False).damaged) == {"s5"}
-    file.unlink()
-    assert set(check_store(folder / "store", progress=False).damaged) == {"s5"}
-
-
-@pytest.mark.parametrize("name", ["index.jsonl", "quality.parquet", "quality.html", "volume_spec.json"])
-def test_files_beside_the_studies_are_checked(folder: Path, name: str) -> None:
-    file = folder / "store" / name
-    file.write_bytes(file.read_bytes()[:-9] + b"\n" * 9)
-    checked = check_store(folder / "store", progress=False)
-    assert not checked.ok
-    assert name in checked.faults[0]
-    assert not checked.damaged
-
-
-def test_files_of_no_study_are_named_and_no_fault(folder: Path) -> None:
-    shutil.copy(study_file(folder / "store", "s1"), study_file(folder / "store", "withdrawn"))
-    (folder / "store" / "studies" / "s1.safetensors.7.partial").write_bytes(b"half")
-    checked = check_store(folder / "store", progress=False)
-    assert checked.ok
-    assert set(checked.strangers) == {"studies/withdrawn.safetensors", "studies/s1.safetensors.7.partial"}
-    assert delete_damaged(checked) == []
-
-
-def test_an_unfinished_store_cannot_be_checked(folder: Path) -> None:
-    (folder / "store" / "index.jsonl").unlink()
-    with pytest.raises(StoreError, match="not finished"):
-        check_store(folder / "store")
 
 
 # --- earlier versions --------------------------------------------------------------------------------------------------------

@@ -282,3 +282,45 @@ def test_a_vector_at_each_voxel_is_a_series(tmp_path: Path) -> None:
 )
 def test_samples_that_are_no_scan(name: str, reason: str) -> None:
     assert refused(SAMPLES / name) == reason
+
+
+# --- files that are not what they are called ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("called", "truly"), [("a.nii", "a.nii.gz"), ("A.NII.GZ", "A.nii"), ("a.mgz", "a.mgh"), ("a.mgh", "a.mgz")]
+)
+def test_a_wrong_suffix_is_named_with_its_remedy(tmp_path: Path, called: str, truly: str) -> None:
+    kind = nib.MGHImage if "mg" in called else nib.Nifti1Image
+    nib.save(kind(voxels(), AFFINE), tmp_path / truly)
+    (tmp_path / truly).rename(tmp_path / called)
+    with pytest.raises(VolumeError, match=f"rename it to {truly}$") as error:
+        read_scan(tmp_path / called)
+    assert error.value.reason == "wrong_suffix"
+    (tmp_path / called).rename(tmp_path / truly)
+    np.testing.assert_array_equal(read_scan(tmp_path / truly).data, voxels())
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.mgz"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\n<!DOCTYPE html><html><body>404</body></html>", "an HTML page .* download it again"),
+        (b"\xef\xbb\xbf<html lang='en'>" + b" " * 600, "an HTML page .* download it again"),
+        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "XML or JSON.* download it again"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 3\n", "git lfs pull"),
+        (b"PK\x03\x04" + bytes(600), "a zip archive; unpack it"),
+        (bytes(128) + b"DICM" + bytes(600), "a DICOM file"),
+    ],
+)
+def test_what_is_no_scan_is_called_what_it_is(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(VolumeError, match=said) as error:
+        read_scan(tmp_path / name)
+    assert error.value.reason == "not_an_image"
+
+
+@pytest.mark.parametrize("flip", [np.diag([-1.0, 1, 1, 1]), np.diag([1.0, -1, 1, 1]), np.diag([-1.0, -1, 1, 1])])
+def test_forms_that_exchange_left_and_right_are_called_mirrored(tmp_path: Path, flip: np.ndarray) -> None:
+    note = read_scan(with_forms(tmp_path / "a.nii", AFFINE, flip @ AFFINE, (1, 1))).notes[0]
+    assert note.startswith("sform and qform are mirrored: left and right may be exchanged")
