@@ -2,31 +2,53 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
+
+from hlip.importing.outcome import SHOWN, LeftOut
+from hlip.scans.filekind import is_nifti
 
 _LEFT_BEHIND = ("__MACOSX", "Thumbs.db", "desktop.ini")
 LONGEST_NAME = 200
 """Bytes of a study id: it becomes a file name of the store."""
 
 
-def children(folder: Path) -> list[Path]:
-    """What lies in a folder, by name, hidden things left out; nothing where it cannot be listed."""
+def children(folder: Path, closed: list[Path] | None = None) -> list[Path]:
+    """What lies in a folder, by name, hidden things left out; nothing where it may not be read, and then it is added to `closed`."""
     try:
         found = sorted(folder.iterdir())
+        os.stat(f"{folder}/.")  # noqa: PTH116 (a folder may be listed and yet not be entered)
     except OSError:
+        if closed is not None:
+            closed.append(folder)
         return []
     return [child for child in found if not child.name.startswith(".") and child.name not in _LEFT_BEHIND]
 
 
-def files_below(folder: Path, depth: int, skip: Container[Path] = ()) -> Iterator[Path]:
-    """Files below a folder, through links, in order, from no more than `depth` folders down; folders of `skip` are not entered."""
-    for child in children(folder):
-        if not child.is_dir():
+def files_below(
+    folder: Path, depth: int, skip: Container[Path] = (), closed: list[Path] | None = None
+) -> Iterator[Path]:
+    """Files below a folder, through links, in order, from no more than `depth` folders down; folders of `skip` are not entered, and one
+    that is called a NIfTI file is given like a file. Those that may not be read are added to `closed`."""
+    for child in children(folder, closed):
+        if is_nifti(child) or not child.is_dir():
             yield child
         elif depth and child not in skip:
-            yield from files_below(child, depth - 1, skip)
+            yield from files_below(child, depth - 1, skip, closed)
+
+
+def on_closed(closed: Iterable[Path]) -> tuple[list[LeftOut], list[str]]:
+    """Of folders that may not be read: a row each for the list of what is left out, and a note for the terminal."""
+    rows = [
+        LeftOut(str(folder), "no_permission", f"{folder}: may not be read, nothing in it is imported; correct its permissions")
+        for folder in dict.fromkeys(closed)
+    ]
+    if not rows:
+        return [], []
+    named = ", ".join(row.path for row in rows[:SHOWN]) + (", ..." if len(rows) > SHOWN else "")
+    return rows, [f"no permission to read {len(rows)} folders, nothing in them is imported: {named}"]
 
 
 def own_places(root: Path, out: Path) -> set[Path]:

@@ -21,7 +21,7 @@ def add_dicom(sources: Any) -> None:
         "Intermediate files lie in the system's temporary folder (TMPDIR). Started again it converts only studies "
         "whose files changed.",
     )
-    source.add_argument("folder", type=Path, metavar="FOLDER", help="any tree; file names do not matter")
+    source.add_argument("folder", type=Path, metavar="FOLDER", help="any tree, or one zip archive; file names do not matter")
     source.add_argument(
         "out", type=Path, metavar="OUT", help="folder to write: manifest.jsonl, studies/, series.csv, left_out.csv"
     )

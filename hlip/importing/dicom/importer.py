@@ -34,22 +34,25 @@ from hlip.importing.dicom.headers import quiet_pydicom, read_headers
 from hlip.importing.dicom.kinds import IMAGES
 from hlip.importing.dicom.study import COLUMNS, Done, Names, import_study
 from hlip.importing.dicom.tags import Slice, Unread
-from hlip.importing.dicom.walk import find_files
+from hlip.importing.dicom.walk import Found, find_files
 from hlip.importing.identity import hashed, read_salt
 from hlip.importing.outcome import Imported, ImportingError, LeftOut, check_place, manifest_file, write_import
 from hlip.importing.splits import check_shares, split_studies
-from hlip.importing.table_files import read_table
+from hlip.importing.table_files import read_table, require_columns
 from hlip.importing.tables import Tables, check_tables, join
 from hlip.study import Study
 
 SOURCE = "dicom"
 KEYS = ("study_id", "patient_id", "accession_number")
 _SHOWN = 3  # files named on the terminal
+_FOLDERS = "folders"  # the kind of what is no file
 _UNREAD = {
     "not_dicom": "files that are not DICOM",
     "damaged": "DICOM files whose header cannot be read; copy them again",
     "damaged_archive": "zip archives that are damaged or cut short; copy them again (what was whole in them is read)",
+    "zip_in_zip": "zip archives within zip archives, not looked into; unpack the outer ones and import again",
     "no_permission": "files that may not be read; correct their permissions",
+    "no_permission of folders": "folders that may not be read, so that nothing in them is imported; correct their permissions",
     "no_uid": "DICOM files without a study or series UID",
 }
 
@@ -70,6 +73,7 @@ def import_dicom(
     """Import every study below a folder.
 
     Args:
+        folder: any tree, or one zip archive.
         salt: file of the secret, drawn where there is none; default OUT.salt.key beside OUT, or OUT/salt.key where an earlier import
             left one.
         keep_ids: StudyInstanceUID and PatientID as they are, instead of their hashes.
@@ -85,11 +89,10 @@ def import_dicom(
     """
     folder, manifest = Path(os.path.abspath(folder)), manifest_file(out)
     out = manifest.parent
-    if not folder.is_dir():
-        raise ImportingError(f"{folder}: no such folder")
+    _check_source(folder)
     check_place(manifest, SOURCE)
     tables = tables or Tables()
-    _check(tables, shares)
+    _check(tables, shares, keep_columns)
     program()
     key_file = Path(salt) if salt else default_salt(out)
     new_key = not key_file.exists()
@@ -121,9 +124,20 @@ def default_salt(out: str | Path) -> Path:
     return earlier if earlier.exists() else out.with_name(f"{out.name}.salt.key")
 
 
-def _check(tables: Tables, shares: Sequence[float] | None) -> None:
+def _check_source(folder: Path) -> None:
+    if not folder.exists():
+        raise ImportingError(f"{folder}: no such folder")
+    if not folder.is_dir() and folder.suffix.lower() != ".zip":
+        raise ImportingError(f"{folder}: neither a folder nor a zip archive; name the folder that holds it")
+
+
+def _check(tables: Tables, shares: Sequence[float] | None, keep_columns: Sequence[str]) -> None:
     """What is wrong with tables and shares, before hours of conversion."""
     check_tables(tables, KEYS)
+    if keep_columns and tables.metadata is None:
+        raise ImportingError(f"--keep-columns {' '.join(keep_columns)}: of which table? name it with --metadata")
+    if tables.metadata is not None:
+        require_columns(tables.metadata, list(read_table(tables.metadata)[0][1]), keep_columns)
     if shares is None:
         return
     check_shares(shares)
@@ -132,13 +146,21 @@ def _check(tables: Tables, shares: Sequence[float] | None) -> None:
 
 
 def _read(folder: Path, out: Path, key_file: Path, workers: int, progress: bool) -> tuple[list[Slice], list[Unread]]:
-    walk = tqdm(find_files(folder, without=out), unit="file", desc="files", disable=not progress)
+    closed: list[str] = []
+    walk = tqdm(find_files(folder, without=out, closed=closed), unit="file", desc="files", disable=not progress)
     files = [file for file in walk if file.path != os.path.abspath(key_file)]
     slices, unread = read_headers(files, workers, progress)
+    unread = [Unread(item.file, "zip_in_zip", item.kind) if _is_packed_twice(item) else item for item in unread]
+    unread += [Unread(Found(path, "", 0, 0), "no_permission", _FOLDERS) for path in closed]
     if not slices:
         found = ", ".join(f"{reason} {count}" for reason, count in Counter(item.reason for item in unread).items())
-        raise ImportingError(f"{folder}: no DICOM series among {len(files)} files" + (f" ({found})" if found else ""))
+        said = "".join(f"\n  {note}" for note in _on_files(unread))
+        raise ImportingError(f"{folder}: no DICOM series among {len(files)} files" + (f" ({found})" if found else "") + said)
     return slices, unread
+
+
+def _is_packed_twice(item: Unread) -> bool:
+    return item.reason == "not_dicom" and item.file.member.lower().endswith(".zip")
 
 
 def _studies(slices: Sequence[Slice]) -> dict[str, list[Slice]]:
@@ -223,7 +245,10 @@ def _left_files(unread: Sequence[Unread]) -> list[LeftOut]:
     """One row for files of a kind: their names may hold a patient's."""
     counts = Counter((item.reason, item.kind) for item in unread)
     return [
-        LeftOut(f"({kind} files)", reason, f"{count} {_UNREAD[reason]}") for (reason, kind), count in sorted(counts.items())
+        LeftOut(f"({kind})", reason, f"{count} {_UNREAD[f'{reason} of {kind}']}")
+        if kind == _FOLDERS
+        else LeftOut(f"({kind} files)", reason, f"{count} {_UNREAD[reason]}")
+        for (reason, kind), count in sorted(counts.items())
     ]
 
 
@@ -254,9 +279,13 @@ def _on_runs(done: dict[str, Done], out: Path) -> list[str]:
 
 def _on_files(unread: Sequence[Unread]) -> list[str]:
     """Damaged files by name; this goes to the terminal and nowhere else."""
-    broken = [str(item.file) for item in unread if item.reason in ("damaged", "no_permission")]
-    archives = [str(item.file) for item in unread if item.reason == "damaged_archive"]  # all: each may be a patient
-    notes = [f"damaged archive, copy it again: {path}" for path in archives]
+    broken = [str(item.file) for item in unread if item.reason in ("damaged", "no_permission") and item.kind != _FOLDERS]
+    whole = {  # all are named: each may be a patient
+        "damaged archive, copy it again": [item for item in unread if item.reason == "damaged_archive"],
+        "an archive within an archive, unpack the outer one": [item for item in unread if item.reason == "zip_in_zip"],
+        "no permission to read this folder, nothing in it is imported": [item for item in unread if item.kind == _FOLDERS],
+    }
+    notes = [f"{text}: {item.file}" for text, items in whole.items() for item in items]
     more = f" and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
     return notes + ([f"unreadable: {', '.join(broken[:_SHOWN])}{more}"] if broken else [])
 

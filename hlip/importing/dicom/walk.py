@@ -6,6 +6,7 @@ Of an archive that does not open, its file and what members are whole are found;
 from __future__ import annotations
 
 import os
+import stat
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -44,17 +45,23 @@ class Found:
             return cast(BinaryIO, archive.open(self.member))
 
 
-def find_files(folder: Path, without: Path | None = None) -> Iterator[Found]:
+def find_files(folder: Path, without: Path | None = None, closed: list[str] | None = None) -> Iterator[Found]:
     """Regular files below a folder, in order of their names. Links are followed, but no folder is entered twice.
 
     Args:
+        folder: or one zip archive.
         without: a folder that is not entered: what the import itself writes.
+        closed: folders that cannot be listed are added.
     """
+    if folder.is_file():
+        yield from _of_file(str(folder), folder.stat())
+        return
+    refused = [] if closed is None else closed
     entered: set[tuple[int, int]] = set()
     if without is not None and without.is_dir():
         status = without.stat()
         entered.add((status.st_dev, status.st_ino))
-    for name, folders, files in os.walk(folder, followlinks=True):
+    for name, folders, files in os.walk(folder, followlinks=True, onerror=lambda error: refused.append(str(error.filename))):
         status = Path(name).stat()
         if (status.st_dev, status.st_ino) in entered:
             folders.clear()
@@ -64,8 +71,9 @@ def find_files(folder: Path, without: Path | None = None) -> Iterator[Found]:
         for file in sorted(files):
             path = os.path.join(name, file)  # noqa: PTH118 (a million times)
             try:
-                if os.path.isfile(path):  # noqa: PTH113 (neither a pipe nor a device)
-                    yield from _of_file(path, os.stat(path))  # noqa: PTH116
+                status = os.stat(path)  # noqa: PTH116
+                if stat.S_ISREG(status.st_mode):  # neither a pipe nor a device
+                    yield from _of_file(path, status)
             except OSError:  # vanished, or not ours to see: the headers' reader says so
                 yield Found(path, "", 0, 0)
 
