@@ -24,12 +24,12 @@ from tqdm import tqdm
 
 from hlip.importing import fields
 from hlip.importing.bids_layout import BidsName, Sidecars, scans_below, why_not
-from hlip.importing.files import children
+from hlip.importing.cells import RESERVED
+from hlip.importing.files import children, on_closed
 from hlip.importing.options import Options, add_options, finish, options_of, show
 from hlip.importing.outcome import Imported, ImportingError, LeftOut, check_place, manifest_file
 from hlip.importing.series import diffusion_scans, stem_of
 from hlip.importing.table_files import read_table
-from hlip.importing.tables import RESERVED
 from hlip.study import Scan, Study
 
 _NOT_RAW = ("derivatives", "sourcedata", "code", "stimuli")
@@ -66,15 +66,17 @@ def import_bids(root: str | Path, out: str | Path, options: Options | None = Non
     ]
     sidecars = Sidecars(root)
     studies = []
+    closed: list[Path] = []
     for subject in tqdm(_folders(root, "sub-"), unit="subject", disable=not progress):
-        sessions = _folders(subject, "ses-")
+        sessions = _folders(subject, "ses-", closed)
         if sessions:
             astray = [file for file in scans_below(subject) if not file.parent.name.startswith("ses-")]
             left_out += [
                 LeftOut(str(file), "misplaced", f"{file}: outside of the sessions of {subject.name}") for file in astray
             ]
         for folder in sessions or [subject]:
-            scans, entities, about, lost = _scans(folder, subject, sidecars, manifest.parent / "scans")
+            files = list(scans_below(folder, closed))
+            scans, entities, about, lost = _scans(files, folder, subject, sidecars, manifest.parent / "scans")
             left_out += lost
             if scans:
                 extra = people.get(subject.name, {}) | about | {"entities": entities}
@@ -82,19 +84,21 @@ def import_bids(root: str | Path, out: str | Path, options: Options | None = Non
         sidecars.forget(subject)
     left_out += [LeftOut(str(path), "sidecar", f"{path}: no JSON object ({why})") for path, why in sidecars.broken.items()]
     sessions_said = _add_sessions(root, studies)
-    return finish("bids", studies, out, options or Options(), left_out, [*notes, *sessions_said], _called)
+    lost, closed_said = on_closed(closed)
+    notes += [*closed_said, *sessions_said]
+    return finish("bids", studies, out, options or Options(), [*left_out, *lost], notes, _called)
 
 
 def _scans(
-    folder: Path, subject: Path, sidecars: Sidecars, split_into: Path
+    files: Sequence[Path], folder: Path, subject: Path, sidecars: Sidecars, split_into: Path
 ) -> tuple[list[Scan], list[dict[str, str]], dict[str, Any], list[LeftOut]]:
-    """Scans of a session, their entities, vendor and field strength of most, and what is left out."""
+    """Scans of a session's files, their entities, vendor and field strength of most, and what is left out."""
     scans: list[Scan] = []
     entities: list[dict[str, str]] = []
     left_out: list[LeftOut] = []
     vendors: Counter[str] = Counter()
     strengths: Counter[float] = Counter()
-    for file in scans_below(folder):
+    for file in files:
         name = BidsName.of(stem_of(file))
         fault = why_not(name, file.parent.name) or _misplaced(file, name, subject, folder)
         if fault or name is None:
@@ -141,8 +145,8 @@ def _called(study: Study, key: str) -> Sequence[str]:
     return study.patient_id, study.patient_id.removeprefix("sub-")
 
 
-def _folders(folder: Path, start: str) -> list[Path]:
-    return [child for child in children(folder) if child.name.startswith(start) and child.is_dir()]
+def _folders(folder: Path, start: str, closed: list[Path] | None = None) -> list[Path]:
+    return [child for child in children(folder, closed) if child.name.startswith(start) and child.is_dir()]
 
 
 def _check_root(root: Path) -> list[str]:
@@ -204,16 +208,10 @@ def _person(row: dict[str, str], codes: Mapping[str, str]) -> dict[str, Any]:
     known = {name: text for name, text in row.items() if text.lower() not in _EMPTY and name != "acq_time"}
     said: dict[str, Any] = {}
     for name, text in known.items():
-        key = name.casefold()
-        value: Any = text
-        if key in ("sex", "gender"):
-            key, value = "sex", fields.sex(codes.get(text, text)) or text
-        elif key == "age":
-            years = fields.age(text)
-            value = text if years is None else years
-        else:
-            key = f"participant_{name}" if name in _TAKEN else name
-        said.setdefault(key, value)
+        key, value = fields.told(name, text)
+        if key == "sex":
+            value = fields.sex(codes.get(text, text)) or text
+        said.setdefault(f"participant_{key}" if key in _TAKEN else key, value)
     return said
 
 

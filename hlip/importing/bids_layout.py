@@ -155,11 +155,12 @@ class Sidecars:
         return self._read[path]
 
 
-def scans_below(folder: Path) -> Iterator[Path]:
-    """NIfTI files below a subject's or session's folder, in order: of itself and of its data types."""
-    for child in children(folder):
+def scans_below(folder: Path, closed: list[Path] | None = None) -> Iterator[Path]:
+    """NIfTI files below a subject's or session's folder, in order: of itself and of its data types. Folders that may not be read are
+    added to `closed`."""
+    for child in children(folder, closed):
         if child.is_dir():
-            yield from (file for file in children(child) if is_nifti(file) and not file.is_dir())
+            yield from (file for file in children(child, closed) if is_nifti(file) and not file.is_dir())
         elif is_nifti(child):
             yield child
 

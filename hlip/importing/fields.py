@@ -1,4 +1,4 @@
-"""What scanners and people are called in a manifest: one word a thing, however the source writes it.
+"""What scanners and people are called in a manifest: one word a thing, however the source writes it; and what a table's columns mean.
 
 The fields are those by which methods are compared within groups: sex (M, F, O), age (years), vendor, field_strength (tesla).
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Any
 
 _VENDORS = (  # found anywhere in a name; the first match wins
     ("Siemens", r"siemens"),
@@ -23,6 +24,7 @@ _SEXES = {
     **dict.fromkeys(("f", "female", "woman", "w", "weiblich", "frau"), "F"),
     **dict.fromkeys(("o", "other", "d", "divers"), "O"),
 }
+_COLUMNS = {"sex": "sex", "gender": "sex", "patientsex": "sex", "age": "age", "patientage": "age"}
 _UNITS = {"": 1.0, "y": 1.0, "m": 1 / 12, "w": 7 / 365.25, "d": 1 / 365.25}
 
 
@@ -59,3 +61,19 @@ def age(text: object) -> float | int | None:
         return None
     years = round(float(found[1]) * _UNITS[found[2]], 2)
     return None if years >= 130 else int(years) if years == int(years) else years
+
+
+def field_of(column: str) -> str:
+    """The manifest's field of a table's column: sex and age whatever its letters, any other as it is."""
+    return _COLUMNS.get(column.casefold(), column)
+
+
+def told(column: str, text: str) -> tuple[str, Any]:
+    """A cell as field and value of the manifest: sex and age in our words where they are understood, any other as it is."""
+    field = field_of(column)
+    if field == "sex":
+        return field, sex(text) or text
+    if field == "age":
+        years = age(text)
+        return field, text if years is None else years
+    return field, text

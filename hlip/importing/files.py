@@ -27,9 +27,7 @@ def children(folder: Path, closed: list[Path] | None = None) -> list[Path]:
     return [child for child in found if not child.name.startswith(".") and child.name not in _LEFT_BEHIND]
 
 
-def files_below(
-    folder: Path, depth: int, skip: Container[Path] = (), closed: list[Path] | None = None
-) -> Iterator[Path]:
+def files_below(folder: Path, depth: int, skip: Container[Path] = (), closed: list[Path] | None = None) -> Iterator[Path]:
     """Files below a folder, through links, in order, from no more than `depth` folders down; folders of `skip` are not entered, and one
     that is called a NIfTI file is given like a file. Those that may not be read are added to `closed`."""
     for child in children(folder, closed):

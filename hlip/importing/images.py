@@ -25,10 +25,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hlip.importing.files import files_below
+from hlip.importing.files import files_below, on_closed
 from hlip.importing.options import add_preparing, prepared
 from hlip.importing.outcome import ImportingError, check_place, some
-from hlip.importing.splits import SHARES, SPLIT_NAMES, check_patients, draw_splits
+from hlip.importing.splits import REMEDY, SHARES, SPLIT_NAMES, check_patients, draw_splits
 from hlip.importing.table_files import Row, read_table
 from hlip.scans.filekind import is_image
 from hlip.study import SPLITS, Scan, Study, write_manifest
@@ -171,7 +171,11 @@ def import_images(
         if splits is not None:
             raise ImportingError(f"{labels or folder}: states its splits itself; leave --splits out")
         check_patients(
-            studies, "move them into one; or, if their folders only happen to share a name, tell them apart in a CSV (--labels)"
+            studies,
+            REMEDY
+            if labels
+            else "move them into one; or, if only their folders share a name, tell them apart in a CSV (--labels)",
+            Path(labels) if labels else None,
         )
     else:
         drawn = draw_splits(studies, SHARES if splits is None else splits, seed)
@@ -191,7 +195,10 @@ def import_images(
 
 def _sorted_by_folder(folder: Path, manifest: Path) -> tuple[list[Study], dict[str, int]]:
     """Studies without an id as the folders sort them, and what else lies there."""
-    files = [file for file in files_below(folder, _DEPTH) if file != Path(os.path.abspath(manifest))]
+    closed: list[Path] = []
+    files = [file for file in files_below(folder, _DEPTH, closed=closed) if file != Path(os.path.abspath(manifest))]
+    for note in on_closed(closed)[1]:
+        warnings.warn(note, stacklevel=3)
     images = [file for file in files if is_image(file)]
     splits = {name for name in {file.relative_to(folder).parts[0] for file in images} if name.lower() in SPLIT_NAMES}
     studies, faults = [], []

@@ -8,8 +8,8 @@ Notable choices:
 - study_id and path are needed. path is a NIfTI or MGZ file, a DICOM file (which stands for its series) or a folder of one series;
   relative ones are taken from the table's folder, or from --root.
 - patient_id, split, report (or its sections) and label are of the study: they may stand in one of its rows or in all, but may not differ.
-- Any other column goes into the manifest. One whose values differ between the scans of a study (echo_time) becomes a list there, a value
-  a scan, in all studies.
+- Any other column goes into the manifest, sex and age in one spelling (`hlip.importing.fields`). One whose values differ between the scans
+  of a study (echo_time) becomes a list there, a value a scan, in all studies.
 - A file that is not there is left out and listed, as is a row without study_id or without path; everything else that is wrong (a study
   that contradicts itself, a file of two studies) is told at once, with its line, and stops the import.
 """
@@ -19,18 +19,20 @@ from __future__ import annotations
 import argparse
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from hlip.importing import fields
+from hlip.importing.cells import RESERVED, SECTIONS, labels_of, report_of, split_of
 from hlip.importing.files import id_fault
 from hlip.importing.options import Options, add_options, finish, options_of, show
 from hlip.importing.outcome import Imported, ImportingError, LeftOut, check_place, manifest_file
 from hlip.importing.series import b_values_beside, diffusion_scans
+from hlip.importing.splits import REMEDY, check_patients
 from hlip.importing.table_files import Faults, Row, read_table
-from hlip.importing.tables import RESERVED, SECTIONS, labels_of, report_of, split_of
 from hlip.scans.filekind import is_dicom, is_nifti
 from hlip.scans.sequence import guess_sequence
 from hlip.study import Scan, Study
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 _OF_STUDY = ("patient_id", "split", "label", "report", *SECTIONS)
 _OF_SCAN = ("path", "sequence")
+_BACKSLASHES = "paths with \\ are those of Windows; write / instead, and no drive letter"
 LEAK = "counts as a patient of its own; if patients have several studies that is a leak: fill in patient_id"
 
 
@@ -73,7 +76,9 @@ def import_table(
     faults.stop()
     extra = [name for name in columns if name not in ("study_id", *_OF_SCAN, *_OF_STUDY)]
     varying = {
-        name for name in extra if any(len({row[name] for _, row in group if row[name]}) > 1 for group in by_study.values())
+        name
+        for name in extra
+        if any(len({fields.told(name, row[name]) for _, row in group if row[name]}) > 1 for group in by_study.values())
     }
     studies = []
     for study_id, group in tqdm(by_study.items(), unit="study", disable=not progress):
@@ -81,19 +86,28 @@ def import_table(
         left_out += lost
         if not scans:
             continue
-        fields: dict[str, Any] = {}
+        further: dict[str, Any] = {}
         for name in extra:
             if name in varying:
-                fields[name] = [row[name] for row in of_scan]
-            elif value := next((row[name] for _, row in group if row[name]), ""):
-                fields[name] = value
-        studies.append(Study(study_id, scans=tuple(scans), extra=fields, **known[study_id]))
+                further.setdefault(fields.field_of(name), [fields.told(name, row[name])[1] for row in of_scan])
+            elif text := next((row[name] for _, row in group if row[name]), ""):
+                further.setdefault(*fields.told(name, text))
+        studies.append(Study(study_id, scans=tuple(scans), extra=further, **known[study_id]))
     alone = sum(study.patient_id == study.study_id for study in studies)
     notes = [f"the patient of {alone} of {len(studies)} studies is not said: each {LEAK}"] if alone else []
+    check_patients([study for study in studies if study.split], REMEDY, table, _first_lines(by_study))
     missing = [item.path for item in left_out if item.reason == "missing"]
-    if missing and not studies and root == Path(os.path.abspath(table.parent)):
-        raise ImportingError(f"{table}: no file is there, e.g. {missing[0]}; name the folder from which paths count: --root")
+    windows = [path for path in missing if "\\" in path]
+    if missing and not studies and (windows or root == Path(os.path.abspath(table.parent))):
+        remedy = _BACKSLASHES if windows else "name the folder from which paths count: --root"
+        raise ImportingError(f"{table}: no file is there, e.g. {(windows or missing)[0]}; {remedy}")
+    notes += [f"{len(windows)} files are not there: {_BACKSLASHES}"] if windows else []
     return finish("table", studies, out, options, left_out, notes)
+
+
+def _first_lines(by_study: Mapping[str, Sequence[Row]]) -> dict[str, int]:
+    """Study -> the line of it that says its split."""
+    return {name: next((line for line, row in group if row.get("split")), group[0][0]) for name, group in by_study.items()}
 
 
 def _by_study(rows: Sequence[Row], root: Path, faults: Faults) -> tuple[dict[str, list[Row]], list[LeftOut]]:

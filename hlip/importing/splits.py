@@ -7,8 +7,9 @@ wanted shares in each split, whatever the shares are (equal folds, as libraries 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from hlip.importing.outcome import ImportingError, some
 from hlip.study import SPLITS, Study
@@ -17,6 +18,8 @@ SHARES = (0.7, 0.1, 0.2)
 """Of train, val and test."""
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """What others call the splits."""
+REMEDY = "give all studies of a patient the same one"
+"""For whom a patient stands in several splits."""
 
 
 def split_studies(studies: Sequence[Study], shares: Sequence[float] | None, seed: int) -> tuple[list[Study], list[str]]:
@@ -31,7 +34,7 @@ def split_studies(studies: Sequence[Study], shares: Sequence[float] | None, seed
         return [replace(study, split=drawn[study.patient_id]) for study in studies], []
     if shares is not None:
         raise ImportingError(f"{len(stated)} of {len(studies)} studies state their split themselves; leave --splits out")
-    check_patients(stated, "give all studies of a patient the same one")
+    check_patients(stated, REMEDY)
     bare = len(studies) - len(stated)
     return list(studies), [f"{bare} of {len(studies)} studies have no split: nothing uses them"] if bare else []
 
@@ -80,14 +83,27 @@ def check_shares(shares: Sequence[float]) -> None:
         )
 
 
-def check_patients(studies: Sequence[Study], remedy: str) -> None:
+def check_patients(
+    studies: Sequence[Study], remedy: str, table: Path | None = None, lines: Mapping[str, int] | None = None
+) -> None:
     """
+    Args:
+        remedy: what their owner can do.
+        table: that states the splits, if one does.
+        lines: study -> its line there.
+
     Raises:
-        ImportingError: a patient in several splits; `remedy` says what its owner can do.
+        ImportingError: a patient in several splits.
     """
-    homes: defaultdict[str, set[str]] = defaultdict(set)
+    homes: defaultdict[str, dict[str, str]] = defaultdict(dict)  # patient -> split -> an example of it
     for study in studies:
-        homes[study.patient_id].add(str(study.split))
-    torn = [f"{patient}: {', '.join(sorted(found))}" for patient, found in sorted(homes.items()) if len(found) > 1]
+        line = (lines or {}).get(study.study_id)
+        homes[study.patient_id].setdefault(str(study.split), f" (line {line})" if line else f" ({study.study_id})")
+    torn = [
+        f"{patient}: {', '.join(split + example for split, example in sorted(found.items()))}"
+        for patient, found in sorted(homes.items())
+        if len(found) > 1
+    ]
     if torn:
-        raise ImportingError(f"{len(torn)} patients are in several splits, a leak; {remedy}{some(torn)}")
+        where = f"{table}: " if table else ""
+        raise ImportingError(f"{where}{len(torn)} patients are in several splits, a leak; {remedy}{some(torn)}")

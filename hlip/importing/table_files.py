@@ -4,12 +4,14 @@ Notable choices:
 - What parts the cells is read from the header: comma, semicolon or tab, whichever gives the columns that are needed, else the most (on a tie
   the comma; the tab where the file is called *.tsv). Spreadsheets write semicolons where the comma is the decimal mark.
 - Another encoding than UTF-8 is refused, not guessed: as a wrong guess it would change names. The message names what the bytes look like.
+- A first line "sep=;", which Excel writes and obeys, says what parts the cells and is no header.
 - A row longer than the header is a fault: a report whose commas are not in quotes would otherwise lose its end silently.
 """
 
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,24 +63,27 @@ def read_table(file: str | Path, needed: Sequence[str] = ()) -> list[Row]:
     file = Path(file)
     if not file.is_file():
         raise ImportingError(f"{file}: no such table")
+    _check_text(file)
     faults, rows = Faults(file), []
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
             header = lines.readline()
             if "\0" in header:
                 raise csv.Error("NUL")
-            mark = _mark(header, file, needed)
+            said = _said_mark(header)
+            mark = said or _mark(header, file, needed)
             lines.seek(0)
+            before = len([lines.readline()]) if said else 0
             reader = csv.reader(lines, delimiter=mark)
             columns = [name.strip() for name in next(reader, [])]
-            line = reader.line_num + 1
+            line = before + reader.line_num + 1
             for cells in reader:
                 if len(cells) > len(columns) and any(cell.strip() for cell in cells[len(columns) :]):
-                    remedy = f"put text with {_MARKS[mark]} into quotes"
+                    remedy = f"put text with {_MARKS.get(mark, mark)} into quotes"
                     faults.add(line, f"{len(cells)} cells under {len(columns)} columns; {remedy}")
                 elif any(cell.strip() for cell in cells):
                     rows.append((line, _cells(columns, cells)))
-                line = reader.line_num + 1
+                line = before + reader.line_num + 1
     except (UnicodeDecodeError, csv.Error) as error:
         raise ImportingError(f"{file}: {_not_utf_8(file) or f'no table in UTF-8 ({error})'}") from error
     _check_columns(file, columns, needed)
@@ -92,8 +97,10 @@ def read_columns(file: Path) -> list[str]:
     """Names in the first line of a table, whatever its encoding; none where it is no text."""
     with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
         first = lines.readline()
+        said = _said_mark(first)
+        first = lines.readline() if said else first
     try:
-        return [name.strip() for name in next(csv.reader([first], delimiter=_mark(first, file)), [])]
+        return [name.strip() for name in next(csv.reader([first], delimiter=said or _mark(first, file)), [])]
     except csv.Error:
         return []
 
@@ -106,6 +113,23 @@ def require_columns(file: Path, columns: Sequence[str], needed: Sequence[str]) -
     if missing := [name for name in needed if name not in columns]:
         shown = ", ".join(columns[:_SHOWN_COLUMNS])
         raise ImportingError(f"{file}: no column {' and '.join(missing)}; its columns are {shown}")
+
+
+def _said_mark(first: str) -> str:
+    """What parts the cells, where the first line is Excel's "sep=;"; else ""."""
+    found = re.fullmatch(r"\"?sep=([^\w\s\"]|\t)\"?", first.strip("\r\n "), re.IGNORECASE)
+    return found[1] if found else ""
+
+
+def _check_text(file: Path) -> None:
+    """
+    Raises:
+        ImportingError: a spreadsheet, whatever it is called.
+    """
+    with file.open("rb") as content:
+        start = content.read(8)
+    if start.startswith((b"PK\3\4", b"\xd0\xcf\x11\xe0")):
+        raise ImportingError(f"{file}: a spreadsheet (.xlsx, .xls, .ods), not a CSV; open it and save it as 'CSV UTF-8'")
 
 
 def _mark(header: str, file: Path, needed: Sequence[str] = ()) -> str:

@@ -2,7 +2,8 @@
 
     --reports CSV    KEY and report; or KEY and sections (findings, impression, ...), which are put together under their headers
     --labels CSV     KEY and label (several parted by ;), or KEY and a column of 0 and 1 for each class
-    --metadata CSV   KEY and any columns (sex, age, vendor, field_strength, split, ...), which go into the manifest
+    --metadata CSV   KEY and any columns (sex, age, vendor, field_strength, split, ...), which go into the manifest; sex and age in one
+                     spelling (`hlip.importing.fields`)
 
 KEY is a column study_id (or patient_id, which then holds for all studies of the patient). `hlip.importing.table_files` reads them.
 
@@ -20,25 +21,27 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hlip.importing.outcome import SHOWN, ImportingError
-from hlip.importing.splits import SPLIT_NAMES
+from hlip.importing import fields
+from hlip.importing.cells import NO as NO
+from hlip.importing.cells import RESERVED as RESERVED
+from hlip.importing.cells import SECTIONS as SECTIONS
+from hlip.importing.cells import UNKNOWN as UNKNOWN
+from hlip.importing.cells import YES as YES
+from hlip.importing.cells import labels_of, report_of, split_of
+from hlip.importing.cells import put_together as put_together
+from hlip.importing.cells import unknown_note as unknown_note
+from hlip.importing.outcome import ImportingError
+from hlip.importing.splits import REMEDY, check_patients
 from hlip.importing.table_files import Faults, Row, read_table, require_columns
 from hlip.study import Study
 
 if TYPE_CHECKING:
     from hlip.taxonomy import Taxonomy
 
-SECTIONS = ("clinical_information", "indication", "history", "technique", "comparison", "findings", "impression", "conclusion")
-"""Columns that hold parts of a report, in the order of one."""
 KEYS = ("study_id", "patient_id")
 _IDENTIFIERS = (*KEYS, "accession_number")  # columns that are never a class, nor told
-RESERVED = ("scans", "sentences", "labels", "imported", "report")
-"""Fields of a manifest that a column of metadata would overwrite."""
-YES, NO, UNKNOWN = {"1", "1.0", "true", "yes"}, {"0", "0.0", "false", "no"}, {"", "-1", "-1.0", "nan"}
-"""What a cell under a class may say, in lower case."""
-
 KeyOf = Callable[[Study, str], "str | Sequence[str]"]
 """What a study is called under a key column; of several names the first that a row has counts."""
 
@@ -126,57 +129,6 @@ def check_tables(tables: Tables, keys: Sequence[str] = KEYS) -> None:
         raise ImportingError("\n".join(problems))
 
 
-def put_together(sections: Mapping[str, str]) -> str:
-    """A report from its sections: "FINDINGS: ...", one below the other; empty ones are passed over."""
-    return "\n".join(f"{name.replace('_', ' ').upper()}: {sections[name]}" for name in SECTIONS if sections.get(name))
-
-
-def report_of(row: Mapping[str, str]) -> str:
-    """The report of a row: its column report, else its sections put together."""
-    cells = {name.lower().replace(" ", "_"): text for name, text in row.items()}
-    return cells.get("report") or put_together(cells)
-
-
-def labels_of(cell: str, tree: Taxonomy | None) -> tuple[str, ...] | None:
-    """The labels of a cell, parted by ;, as classes of the tree if there is one; None where it says nothing.
-
-    Raises:
-        TaxonomyError: a label that stands for none of the classes.
-    """
-    names = [name.strip() for name in cell.split(";") if name.strip()]
-    return tuple(dict.fromkeys(tree.meant_by(name) if tree else name for name in names)) or None
-
-
-def split_of(cell: str) -> str | None:
-    """The split that a cell means; None where it is empty.
-
-    Raises:
-        ValueError: no split is called so.
-    """
-    if cell and cell.lower() not in SPLIT_NAMES:
-        raise ValueError(f"split '{cell}' is none of {', '.join(SPLIT_NAMES)}")
-    return SPLIT_NAMES.get(cell.lower())
-
-
-def unknown_note(file: Path, said: Mapping[str, int], empty: int = 0) -> list[str]:
-    """What to tell of cells that say neither yes nor no of a class, beside others of their row that do.
-
-    Args:
-        said: class -> cells that say -1 or nan.
-        empty: cells without a word.
-    """
-    if not said and not empty:
-        return []
-    most = Counter(said).most_common(SHOWN)
-    which = ", ".join(f"{name} {count}" for name, count in most) + (", ..." if len(said) > len(most) else "")
-    parts = [f"-1 or nan, uncertain, {sum(said.values())} ({which})"] if said else []
-    parts += [f"empty {empty}"] if empty else []
-    return [
-        f"{file.name}: cells that leave a class open: {'; '.join(parts)}. A manifest cannot hold a single class as unknown: it is not among "
-        "the study's labels and counts as absent. To prevent that, empty the study's whole row: it then has no labels at all"
-    ]
-
-
 _Add = Callable[[Study, dict[str, str], str, "Taxonomy | None"], Study]
 
 
@@ -189,28 +141,33 @@ def _joined(
     key = _key(file, columns, add, keys)
     faults = Faults(file)
     by_key = _unique(key, rows, faults)
-    done, met, bare = [], set(), 0
+    done: list[Study] = []
+    called: list[str | None] = []  # in the table, in the order of `done`
     example = ""
     for study in studies:
         names = key_of(study, key)
         names = (names,) if isinstance(names, str) else names
         example = example or next(iter(names), "")
         name = next((name for name in names if name in by_key), None)
+        called.append(name)
         if name is None:
-            bare += 1
             done.append(study)
             continue
-        met.add(name)
         number, row = by_key[name]
         try:
             done.append(add(study, row, key, tree))
         except ValueError as error:  # TaxonomyError is one
+            done.append(study)
             faults.add(number, str(error))
+    met, bare = set(called) - {None}, called.count(None)
     if not met and not faults:
         there = f"{key} '{next(iter(by_key))}' there, '{example}' here" if studies else "there are no studies"
         raise ImportingError(f"{file}: no row meets a study ({there})")
     faults.stop()
-    notes = _unknown(file, columns, [by_key[name][1] for name in met]) if add is _labels else []
+    if add is _metadata:
+        lines = {study.study_id: by_key[name][0] for study, name in zip(done, called, strict=True) if name is not None}
+        check_patients([study for study in done if study.split], REMEDY, file, lines)
+    notes = _unknown(file, columns, [by_key[name][1] for name in met if name is not None]) if add is _labels else []
     if unmet := len(by_key) - len(met):
         notes.append(f"{file.name}: {unmet} of {len(by_key)} rows meet no study")
     if bare:
@@ -275,7 +232,10 @@ def _unknown(file: Path, columns: Sequence[str], rows: Iterable[Mapping[str, str
 
 def _metadata(study: Study, row: dict[str, str], key: str, tree: Taxonomy | None) -> Study:
     split = split_of(row.get("split", ""))
-    more = {name: text for name, text in row.items() if text and name not in (*_IDENTIFIERS, "split")}
+    more: dict[str, Any] = {}
+    for name, text in row.items():
+        if text and name not in (*_IDENTIFIERS, "split"):
+            more.setdefault(*fields.told(name, text))
     patient = row["patient_id"] if key == "study_id" and row.get("patient_id") else study.patient_id
     return replace(study, patient_id=patient, split=split or study.split, extra=study.extra | more)
 

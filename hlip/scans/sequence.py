@@ -1,27 +1,42 @@
-"""The name of a sequence, guessed from a file name or a series description."""
+"""The name of a sequence, guessed from a file name or a series description; and the words by which people say that an agent was given,
+which names and descriptions share (`hlip.importing.dicom.sequence`).
+
+Notable choices:
+- A T1 is one with contrast where a word says so, unless another one right before it denies it: of file names "native" may mean the space.
+- Parts and projections of another scan (SWI_phase, SWI_mIP) have no name: they are no plain scan of that sequence.
+- What is called T2* counts with SWI.
+"""
 
 from __future__ import annotations
 
 import re
 
-_CONTRAST = r"(contrast\w*|gado?\w*|gd|km|mdc|kontrast\w*|c(?![a-z]))"
+NONE = r"pre|non?|not|without|w/?o|vor|ohne|sans|avant|sin|senza"
+"""Words before an agent's that deny it."""
+AGENTS = r"contr\w*|gad\w*|gd|km|mdc|kontrast\w*|injection"
+GIVEN = (
+    rf"(?<![a-z])(?:(?:{AGENTS}|ce|enhanced|postcontr\w*|t1w?ce?)(?![a-z])|post(?![a-z])(?![ _-]*(?:op(?![a-z])|foss|surg|interv)))"
+    r"|\+ ?(?:c|gd|gad|km)(?![a-z])|(?<![a-z])c ?\+|contrast|(?<=t1)w?(?:ce?|gd|gad|km|post)(?![a-z])"
+)
+"""An agent was given, in lower case."""
+BOTH = r"(?<![a-z0-9])w/?[ _]?(?:and[ _])?w/?o|with (?:and )?without|mit (?:und )?ohne"
+"""Two series under one name: the agent was given."""
+_DENIED = rf"(?<![a-z])(?:{NONE})[ _-]*(?:{AGENTS}|ce|c)(?![a-z])"
+_PART = r"(phase|pha)(?![a-z])"
+_HAS_PARTS = r"(swi|swan|susc[a-z]*|gre|star)(?![a-z])"
 _SEQUENCES = (  # first match wins; the order matters (a FLAIR is also a T2 but for a T1 FLAIR, a DWI may say "b0 t2")
-    ("", r"(phase|pha|mip|minip)(?![a-z])"),  # a part or a projection of another scan
-    ("T1", rf"(t1|mp ?rage).*(?<![a-z])(pre|non|no|without|wo|w/o|ohne|vor|sans|sin|senza)[ _-]*{_CONTRAST}"),
-    (
-        "T1 contrast",
-        r"t1w?[ _-]*(ce|c|gd|gad|km)(?![a-z])|(t1|mp ?rage).*([+](c|gd|gad|km)|gado?|gd|km|contrast|post(?![a-z])(?![ _-]*(op|foss|surg)))",
-    ),
+    ("", rf"(mip|minip)(?![a-z])|{_HAS_PARTS}.*(?<![a-z]){_PART}|{_PART}.*(?<![a-z]){_HAS_PARTS}"),
     ("T1", r"t1w?[ _-]*(flair|tirm)"),
     ("FLAIR", r"flair|tirm|t2f(?![a-z])"),
-    ("SWI", r"swi|swan|susc|t2[ _-]?\*|t2[ _-]?star|gre|hemo"),
+    ("SWI", r"swi|swan|susc|ven[ _-]?bold|t2w?[ _-]?\*|t2w?[ _-]?star"),
     ("ADC", r"adc|apparent"),
-    ("DWI b0", r"(dwi|diff|dti)[a-z]*[ _-]*b0+(?![0-9])"),
+    ("DWI b0", r"(dwi|diff|dti)[a-z]*[ _-]*b0+(?![0-9])(?!.*(?<![a-z])b[1-9])"),
     ("DWI", r"dwi|diff|trace|dti"),
     ("CT angiography", r"cta|ct.*angio"),
     ("MRA", r"mra|tof|angio"),
     ("PD", r"pd|proton"),
-    ("T1", r"t1|mprage|mpr|spgr|bravo"),
+    ("T1", r"t1|mp ?rage|mpr|spgr|bravo"),
+    ("SWI", r"gre(?![a-z])|hemo"),
     ("T2", r"t2"),
     ("CT", r"ct"),
 )
@@ -32,5 +47,10 @@ def guess_sequence(text: str) -> str:
     words = re.sub(r"\.nii(\.gz)?$|\.mg[hz]$|\.dcm$", "", text.lower())
     for name, pattern in _SEQUENCES:
         if re.search(rf"(?<![a-z])(?:{pattern})", words):
-            return name
+            return "T1 contrast" if name == "T1" and _has_contrast(words) else name
     return ""
+
+
+def _has_contrast(words: str) -> bool:
+    denied = re.search(_DENIED, words) and not re.search(BOTH, words)
+    return not denied and bool(re.search(GIVEN, words) or re.search(r"(?<![a-z])t1w?[_-]c(?![a-z]|[ _-]*sp)", words))

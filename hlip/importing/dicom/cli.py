@@ -38,7 +38,8 @@ def add_dicom(sources: Any) -> None:
         action="extend",
         default=[],
         metavar="NAME",
-        help="columns of --metadata that are taken over as they are written (default: sex, age, vendor, model, field_strength, split)",
+        help="columns of --metadata that are taken over as they are written, names and dates included; an age is then not capped "
+        "(default: sex, age, vendor, model, field_strength, split)",
     )
     add_options(source)
     source.set_defaults(run=_run)

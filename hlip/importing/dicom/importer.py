@@ -35,6 +35,7 @@ from hlip.importing.dicom.kinds import IMAGES
 from hlip.importing.dicom.study import COLUMNS, Done, Names, import_study
 from hlip.importing.dicom.tags import Slice, Unread
 from hlip.importing.dicom.walk import Found, find_files
+from hlip.importing.fields import field_of
 from hlip.importing.identity import hashed, read_salt
 from hlip.importing.outcome import Imported, ImportingError, LeftOut, check_place, manifest_file, write_import
 from hlip.importing.splits import check_shares, split_studies
@@ -226,7 +227,7 @@ def _joined(
 
     joined, notes = join(studies, tables, key_of, KEYS)
     if keep is not None:
-        joined, said = without_names(studies, joined, keep)
+        joined, said = without_names(studies, joined, {*keep, *map(field_of, keep)})
         notes += said
     if tables.reports:
         notes.append("reports are taken over as they are: free text is not de-identified here")

@@ -35,6 +35,7 @@ from dataclasses import dataclass, replace
 from hlip.importing.dicom.kinds import is_adc
 from hlip.importing.dicom.tags import Stack
 from hlip.importing.diffusion import LOW_B
+from hlip.scans.sequence import BOTH, GIVEN, NONE
 
 WORDS = 0.8
 """Confidence of a description."""
@@ -68,14 +69,7 @@ _FRAME_TYPES = {
     "T1": "T1", "T2": "T2", "T2_STAR": "SWI", "STIR": "T2", "PROTON_DENSITY": "PD", "FLUID_ATTENUATED": "FLAIR", "TOF": "MRA",
 }  # fmt: skip
 _FRAME_TYPE = 0.75
-_NONE = r"pre|non?|not|without|w/?o|vor|ohne|sans|avant|sin|senza"  # a word before the agent's
-_AGENTS = r"contr\w*|gad\w*|gd|km|mdc|kontrast\w*|injection"
-_DENIED = rf"(?<![a-z])(?:(?:{_NONE})(?![a-z])(?! ?op)|nativ\w*|plain|unenhanced|non ?con\w*)"
-_GIVEN = (
-    rf"(?<![a-z])(?:(?:{_AGENTS}|ce|enhanced|t1w?c|t1ce)(?![a-z])|post(?![a-z])(?! ?(?:op\b|foss|surg|interv)))|\+ ?(?:c|gd|gad|km)\b"
-    r"|(?<![a-z])c ?\+|contrast|(?<=t1)(?:c|ce|gd|gad|post)\b"
-)
-_BOTH = r"w/? ?(?:and )?w/?o|with (?:and )?without|mit (?:und )?ohne"  # two series under one name: the agent was given
+_DENIED = rf"(?<![a-z])(?:(?:{NONE})(?![a-z])(?! ?op)|nativ\w*|plain|unenhanced|non ?con\w*)"
 
 
 @dataclass(frozen=True)
@@ -181,9 +175,9 @@ def _by_words(stack: Stack) -> Guess:
 
 def _with_contrast(found: Guess, stack: Stack) -> Guess:
     text = f"{stack.description} {'' if stack.description else stack.protocol}".lower().replace("_", " ")
-    if re.search(_DENIED, text) and not re.search(_BOTH, text):
+    if re.search(_DENIED, text) and not re.search(BOTH, text):
         return Guess("T1", min(found.confidence, WORDS), f"{found.rule}; no contrast by description")
-    if re.search(_GIVEN, text):
+    if re.search(GIVEN, text):
         return Guess("T1 contrast", min(found.confidence, WORDS), f"{found.rule}; contrast by description")
     agent = stack.contrast.lower()
     if agent and not re.fullmatch(r"(no|none|n/?a|0|without.*|nil|no contrast)", agent):

@@ -32,7 +32,7 @@ from hlip.importing.dicom.tags import Slice, Stack
 from hlip.importing.outcome import ImportingError, LeftOut
 from hlip.study import Scan, Study
 
-_REVISION = 3
+_REVISION = 4
 """Part of every hash. Raise it when the same files begin to give other scans."""
 _RECORD = "import.json"
 _AGAIN = ("converter_timeout", "converter_killed", "unexpected")  # another run may fare better: such a study is tried again

@@ -17,7 +17,7 @@ from hlip.importing.tables import Tables
 from hlip.store import Store
 from hlip.study import read_manifest
 
-from .nifti_trees import reasons, run, scan, small_spec, table, touch
+from .nifti_trees import deny, reasons, run, scan, small_spec, table, touch
 
 
 def bids(folder: Path, *names: str) -> Path:
@@ -159,6 +159,18 @@ def test_misplaced_missing_and_stray_files_are_named(tmp_path: Path) -> None:
         "sub-01_FLAIR.nii.gz": "misplaced",
         "sub-01_ses-1_angio.nii.gz": "missing",
     }
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = (
+        "sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz",
+        "sub-01/ses-2/anat/sub-01_ses-2_T1w.nii.gz",
+        "sub-02/anat/sub-02_T1w.nii.gz",
+    )
+    root = bids(tmp_path / "set", *names)
+    deny(monkeypatch, root / "sub-01/ses-2/anat", root / "sub-02")
+    assert set(imported(root, tmp_path / "out")) == {"sub-01_ses-1"}
+    assert reasons(tmp_path / "out") == {"anat": "no_permission", "sub-02": "no_permission"}
 
 
 def test_a_data_set_without_a_usable_scan_says_why(tmp_path: Path) -> None:

@@ -70,6 +70,13 @@ def test_age(text: object, years: float) -> None:
     assert type(found) is type(years)
 
 
+def test_columns_of_sex_and_age_in_any_letters() -> None:
+    cells = [("SEX", "w"), ("Gender", "Male"), ("PatientAge", "045Y"), ("AGE", "61,5"), ("age", "old"), ("Site", "X")]
+    assert [fields.told(column, text) for column, text in cells] == [
+        ("sex", "F"), ("sex", "M"), ("age", 45), ("age", 61.5), ("age", "old"), ("Site", "X"),
+    ]  # fmt: skip
+
+
 def test_sex() -> None:
     assert [fields.sex(text) for text in ("M", "male", " F ", "Female", "w", "weiblich", "o", "n/a", "1", None)] == [
         "M", "M", "F", "F", "F", "F", "O", None, None, None,

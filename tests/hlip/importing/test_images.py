@@ -21,6 +21,8 @@ from hlip.study import Scan, Study, read_manifest
 from hlip.taxonomy import Taxonomy
 from hlip.volume import VolumeSpec
 
+from .nifti_trees import deny
+
 
 def touch(folder: Path, *names: str) -> Path:
     """Empty files: an import opens no image."""
@@ -110,6 +112,13 @@ def test_images_outside_of_the_layout_are_named(tmp_path: Path, names: tuple[str
     assert not (tmp_path / "m.jsonl").exists()
 
 
+def test_a_folder_that_may_not_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path / "i", *[f"normal/p{n}/a.png" for n in range(10)], "leukemia/p1/a.png")
+    deny(monkeypatch, tmp_path / "i/leukemia")
+    with pytest.warns(UserWarning, match=f"no permission to read 1 folders, .*: {tmp_path / 'i/leukemia'}$"):
+        assert len(import_images(tmp_path / "i", tmp_path / "m.jsonl").studies) == 10
+
+
 def test_nothing_to_import(tmp_path: Path) -> None:
     with pytest.raises(ImportingError, match="no such folder"):
         import_images(tmp_path / "i", tmp_path / "m.jsonl")
@@ -188,7 +197,7 @@ def test_impossible_shares(smears: Path, tmp_path: Path, shares: tuple[float, ..
 
 def test_a_patient_in_two_given_splits_is_refused(tmp_path: Path) -> None:
     touch(tmp_path / "i", "train/normal/p1/a.png", "test/AML/p1/b.png", "test/AML/p2/c.png")
-    with pytest.raises(ImportingError, match=r"1 patients are in several splits[\s\S]*p1: test, train"):
+    with pytest.raises(ImportingError, match=r"1 patients are in several splits[\s\S]*p1: test .test__AML__p1__b.,"):
         import_images(tmp_path / "i", tmp_path / "m.jsonl")
 
 
@@ -234,7 +243,10 @@ def test_csv_without_patients_and_splits(tmp_path: Path) -> None:
         (["path,label,split", "a.png,x,holdout"], "split 'holdout' is none of"),
         (["path,label,split", "a.png,x,train", "b.png,x,"], "1 of 2 images have none"),
         (["path,label,study_id", "a.png,x,1"], "study_id would overwrite"),
-        (["path,label,patient_id,split", "a.png,x,p,train", "b.png,x,p,test"], "p: test, train"),
+        (
+            ["path,label,patient_id,split", "a.png,x,p,train", "b.png,x,p,test"],
+            "labels.csv: 1 patients .*; give all studies of a patient the same one\n  p: test .b., train .a.",
+        ),
         (["path,label", ",x"], "line 2: no path"),
     ],
 )

@@ -57,6 +57,30 @@ def test_columns_that_differ_between_scans_become_lists(tmp_path: Path) -> None:
     assert "note" not in second
 
 
+def test_sex_and_age_have_one_spelling_whatever_the_letters_of_their_column(tmp_path: Path) -> None:
+    touch(tmp_path, "1.nii.gz", "2.nii.gz", "3.nii.gz", "4.nii.gz")
+    rows = ["study_id;path;SEX;Age", "A;1.nii.gz;w;61,5", "A;2.nii.gz;F;61.5", "B;3.nii.gz;männlich;045Y", "C;4.nii.gz;?;"]
+    made = imported(table(tmp_path / "t.csv", *rows), tmp_path / "out")
+    found = [{name: value for name, value in study.extra.items() if name != "imported"} for study in made.studies]
+    assert found == [{"sex": "F", "age": 61.5}, {"sex": "M", "age": 45}, {"sex": "?"}]
+
+
+def test_paths_of_windows_are_told(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.nii.gz")
+    windows = ["B,a\\1.nii.gz", "C,D:\\data\\2.nii.gz"]
+    made = imported(table(tmp_path / "t.csv", "study_id,path", "A,a/1.nii.gz", *windows), tmp_path / "out")
+    assert "2 files are not there: paths with \\ are those of Windows; write / instead, and no drive letter" in made.notes
+    with pytest.raises(ImportingError, match=r"no file is there, e.g. .*a\\1.nii.gz; paths with . are those of Windows"):
+        imported(table(tmp_path / "u.csv", "study_id,path", *windows), tmp_path / "other", tmp_path)
+
+
+def test_a_patient_in_two_splits_is_named_with_its_table_and_lines(tmp_path: Path) -> None:
+    touch(tmp_path, "1.nii.gz", "2.nii.gz", "3.nii.gz")
+    rows = ["study_id,path,patient_id,split", "A,1.nii.gz,P,", "A,2.nii.gz,P,train", "B,3.nii.gz,P,test"]
+    with pytest.raises(ImportingError, match=r"t.csv: 1 patients are in several splits[\s\S]*P: test .line 4., train .line 3."):
+        imported(table(tmp_path / "t.csv", *rows), tmp_path / "out")
+
+
 def test_every_fault_is_told_at_once_with_its_line(tmp_path: Path) -> None:
     touch(tmp_path, *[f"{n}.nii.gz" for n in range(9)])
     csv = table(

@@ -42,10 +42,12 @@ def test_stated_ones_are_not_drawn_again() -> None:
 
 def test_a_patient_in_two_splits_is_named() -> None:
     torn = cohort(["train", "test", "val", "val", None], ["p0", "p0", "p1", "p1", "p1"])
-    with pytest.raises(ImportingError, match=r"1 patients are in several splits, a leak[\s\S]*p0: test, train"):
+    with pytest.raises(ImportingError, match=r"1 patients are in several splits, a leak[\s\S]*p0: test .s1., train .s0."):
         split_studies(torn, None, 0)
     with pytest.raises(ImportingError, match="do this"):
         check_patients(torn, "do this")
+    with pytest.raises(ImportingError, match=r"^t.csv: 1 patients [\s\S]*p0: test .line 3., train .line 2."):
+        check_patients(torn[:4], "do this", Path("t.csv"), {f"s{n}": n + 2 for n in range(4)})
     split_studies(torn[2:], None, 0)  # a study without a split leaks nothing
 
 

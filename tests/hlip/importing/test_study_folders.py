@@ -13,7 +13,7 @@ from hlip.importing.tables import Tables
 from hlip.store import Store
 from hlip.study import read_manifest
 
-from .nifti_trees import reasons, run, scan, small_spec, table, touch
+from .nifti_trees import deny, reasons, run, scan, small_spec, table, touch
 
 
 def imported(root: Path, out: Path, **tables: Path) -> Imported:
@@ -28,9 +28,7 @@ def studies(out: Path) -> dict[str, tuple[str, list[tuple[str, str]]]]:
 
 
 def test_a_folder_a_study(tmp_path: Path) -> None:
-    root = touch(
-        tmp_path / "in", "s1/t1.nii.gz", "s1/flair.mgz", "s1/notes.txt", "s2/T2.NII", "s2/.hidden.nii.gz", "empty/a.txt"
-    )
+    root = touch(tmp_path / "in", "s1/t1.nii.gz", "s1/flair.mgz", "s1/notes.txt", "s2/T2.NII", "s2/.hidden.nii.gz")
     made = imported(root, tmp_path / "out")
     assert studies(tmp_path / "out") == {
         "s1": ("s1", [("flair.mgz", "FLAIR"), ("t1.nii.gz", "T1")]),
@@ -62,7 +60,7 @@ def test_folders_that_may_be_series_are_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "word"),
     [
-        (["a.nii.gz", "s1/a.nii.gz"], "a.nii.gz: lies in ROOT itself"),
+        (["a.nii.gz", "b.nii.gz"], "a.nii.gz lies in ROOT itself; if ROOT is one study, name the folder above it"),
         (["p/s/anat/a.nii.gz", "p/s/dwi/a.nii.gz"], "2 folders .*\n  p/s/anat: too deep\n  p/s/dwi: too deep"),
         (["p/a.nii.gz", "p/s/a.nii.gz"], "p: holds scans, and folders with scans"),
     ],
@@ -71,6 +69,49 @@ def test_scans_outside_of_the_layout_are_all_named(tmp_path: Path, names: list[s
     with pytest.raises(ImportingError, match=word):
         imported(touch(tmp_path / "in", *names), tmp_path / "out")
     assert not (tmp_path / "out/manifest.jsonl").exists()
+
+
+def test_a_stray_scan_in_root_is_named_and_the_rest_is_imported(tmp_path: Path) -> None:
+    imported(touch(tmp_path / "in", "stray.nii.gz", "s1/t1.nii.gz", "s2/t1.nii.gz"), tmp_path / "out")
+    assert set(studies(tmp_path / "out")) == {"s1", "s2"}
+    assert reasons(tmp_path / "out") == {"stray.nii.gz": "stray"}
+
+
+def test_every_folder_gives_a_study_or_is_named(tmp_path: Path) -> None:
+    """Forty studies; pairs, other packing, archives, other formats, folders called like files, other files, nothing, masks alone."""
+    others = {
+        "pair": ("img_hdr", ["t1.img", "t1.hdr"]),
+        "bz2": ("packed", ["t1.nii.bz2"]),
+        "zip": ("archive", ["scans.zip"]),
+        "nrrd": ("other_format", ["t1.nrrd"]),
+        "pictures": ("no_scan", ["a.png", "b.png"]),
+        "notes": ("no_scan", ["a.txt"]),
+        "deep": ("no_scan", ["/".join("abcdefgh") + "/t1.nii.gz"]),
+        "p1/without": ("no_scan", ["a.txt"]),
+    }
+    names = [f"{folder}/{name}" for folder, (_, held) in others.items() for name in held]
+    root = touch(tmp_path / "in", *[f"s{n}/t1.nii.gz" for n in range(40)], "p1/base/t1.nii.gz", *names)
+    (root / "empty").mkdir()
+    touch(root, "inside/t1.nii.gz/t1.nii", "masked/brain_mask.nii.gz", "s0/t2.img", "s0/t2.hdr")
+    made = imported(root, tmp_path / "out")
+    assert len(made.studies) == 41
+    named = {Path(row.path).relative_to(root).as_posix(): (row.reason, row.message) for row in made.left_out}
+    rest = {"empty": "no_scan", "inside/t1.nii.gz": "folder", "masked/brain_mask.nii.gz": "mask", "s0": "img_hdr"}
+    assert {path: reason for path, (reason, _) in named.items()} == {
+        path: reason for path, (reason, _) in others.items()
+    } | rest
+    assert "t1.hdr and 1 more, pairs of .img and .hdr, are not read; make them .nii.gz: nib-convert" in named["pair"][1]
+    assert "its files: .png 2); if it is a study, put its scans there" in named["pictures"][1]
+    assert "move the scan in it out" in named["inside/t1.nii.gz"][1]
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = touch(tmp_path / "in", "s1/t1.nii.gz", "s2/t1.nii.gz", "p/s3/t1.nii.gz", "p/s4/t1.nii.gz")
+    deny(monkeypatch, root / "s2", root / "p/s4")
+    made = imported(root, tmp_path / "out")
+    assert set(studies(tmp_path / "out")) == {"s1", "p__s3"}
+    assert reasons(tmp_path / "out") == {"s2": "no_permission", "s4": "no_permission"}
+    assert f"no permission to read 2 folders, nothing in them is imported: {root / 'p/s4'}, {root / 's2'}" in made.notes
 
 
 def test_other_trees_are_sent_elsewhere(tmp_path: Path) -> None:

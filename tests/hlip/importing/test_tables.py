@@ -68,6 +68,17 @@ def test_a_table_of_one_column_is_one(tmp_path: Path) -> None:
     assert read_table(table(tmp_path / "t.csv", "study_id", "s;0")) == [(2, {"study_id": "s;0"})]
 
 
+@pytest.mark.parametrize("first", ["sep=;", "\ufeffsep=;", '"sep=;"', "SEP=\t"])
+def test_excels_first_line_says_what_parts_the_cells(tmp_path: Path, first: str) -> None:
+    mark = first.strip('"')[-1]
+    file = table(tmp_path / "t.csv", first, f"study_id{mark}a, b", "", f"s0{mark}1,5", f"s1{mark}2{mark}3")
+    assert read_columns(file) == ["study_id", "a, b"]
+    with pytest.raises(ImportingError, match="line 5: 3 cells under 2 columns"):
+        read_table(file, ["study_id"])
+    file.write_text("\n".join(file.read_text().splitlines()[:-1]), encoding="utf-8")
+    assert read_table(file, ["study_id"]) == [(4, {"study_id": "s0", "a, b": "1,5"})]
+
+
 def test_rows_longer_than_the_header_are_all_named(tmp_path: Path) -> None:
     file = table(tmp_path / "t.csv", "study_id,report", "s0,No bleed, no mass.", "s1,Normal.", "s2,a,b,c", "s3,x, ,")
     with pytest.raises(ImportingError) as error:
@@ -91,6 +102,8 @@ def test_rows_longer_than_the_header_are_all_named(tmp_path: Path) -> None:
         ),
         ("study_id,a\n1,Ödem\n".encode("utf-16"), "UTF-16, not UTF-8; save it as"),
         ("study_id,a\n1,Ödem\n".encode("utf-16-le"), "UTF-16, not UTF-8; save it as"),
+        (b"PK\3\4\x14\0\x06\0", "a spreadsheet .*, not a CSV; open it and save it as 'CSV UTF-8'"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1", "a spreadsheet"),
         (b"study_id,a\n1,\x81\n", "line 2 is in another encoding than UTF-8"),
     ],
 )
@@ -164,11 +177,30 @@ def test_metadata_goes_into_the_manifest(tmp_path: Path) -> None:
     lines = ["study_id,patient_id,split,sex,age", "s0,q,Validation,F,61", "s1,,,M,", "s2,q,val,,"]
     done, _ = joined(tmp_path, metadata=lines)
     assert [(study.patient_id, study.split, study.extra) for study in done] == [
-        ("q", "val", {"sex": "F", "age": "61"}),
+        ("q", "val", {"sex": "F", "age": 61}),
         ("p0", None, {"sex": "M"}),
         ("q", "val", {}),
         ("p1", None, {}),
     ]
+
+
+def test_sex_and_age_have_one_spelling_whatever_the_letters_of_their_column(tmp_path: Path) -> None:
+    lines = ["study_id;SEX;Age;Site", "s0;weiblich;61,5;A", "s1;w;045Y;a", "s2;?;unknown;b", "s3;M;97;"]
+    done, _ = joined(tmp_path, metadata=lines)
+    assert [study.extra for study in done] == [
+        {"sex": "F", "age": 61.5, "Site": "A"},
+        {"sex": "F", "age": 45, "Site": "a"},
+        {"sex": "?", "age": "unknown", "Site": "b"},
+        {"sex": "M", "age": 97},
+    ]
+
+
+def test_a_patient_in_two_splits_of_metadata_is_named_with_its_lines(tmp_path: Path) -> None:
+    lines = ["study_id,split", "s0,train", "s2,val", "s1,test", "s3,val"]
+    with pytest.raises(
+        ImportingError, match=r"metadata.csv: 1 patients are in several splits[\s\S]*p0: test .line 4., train .line 2."
+    ):
+        joined(tmp_path, metadata=lines)
 
 
 def test_patients_of_metadata_are_those_other_tables_speak_of(tmp_path: Path) -> None:

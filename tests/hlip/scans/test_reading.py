@@ -344,7 +344,20 @@ def test_scans_of_several_patients_are_no_study(tmp_path: Path) -> None:
         *((name, "T1") for name in ("T1_posterior", "t1 post op", "t1_ohne_km", "BraTS-GLI-0-t1n", "t1_cor")),
         ("BraTS-GLI-0-t2f", "FLAIR"),
         ("BraTS-GLI-0-t2w", "T2"),
+        *(
+            (name, "T1 contrast")
+            for name in ("sub-01_ce-gd_T1w", "gd_t1", "t1_c", "T1_vibe_KM", "t1_gd_native", "T1 w/wo contrast")
+        ),
+        *(
+            (name, "T1")
+            for name in ("t1_gre", "greta_t1", "T1 C-Spine", "t1_sans_injection", "T1_senza_mdc", "T1w_wo_contrast")
+        ),
         ("T2_star", "SWI"),
+        ("VEN_BOLD", "SWI"),
+        ("gre_tra", "SWI"),
+        ("ct_arterial_phase", "CT"),
+        ("phase_swi", ""),
+        ("dwi_b0_b1000", "DWI"),
         ("SWI_phase", ""),
         ("SWI_mIP", ""),
         ("dwi_b0", "DWI b0"),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import os
+import zipfile
 from pathlib import Path
 
 import nibabel as nib
@@ -11,6 +14,7 @@ import pydicom
 import pytest
 
 from hlip.importing.dicom import importer
+from hlip.importing.dicom.walk import find_files
 from hlip.importing.outcome import ImportingError
 from hlip.importing.tables import Tables
 
@@ -199,6 +203,69 @@ def test_tables_are_joined_by_the_hospitals_ids(tmp_path: Path, key: str, name: 
     assert study.labels == ("normal",)
 
 
+def test_a_column_to_keep_must_be_there(tmp_path: Path) -> None:
+    phantom.series(tmp_path / "in", slices=6)
+    (tmp_path / "m.csv").write_text("study_id,site\n1.2.3.4,A\n")
+    with pytest.raises(ImportingError, match="no column scanner; its columns are study_id, site"):
+        run(tmp_path / "in", tmp_path / "out", tables=Tables(metadata=tmp_path / "m.csv"), keep_columns=["site", "scanner"])
+    with pytest.raises(ImportingError, match="--keep-columns site: of which table"):
+        run(tmp_path / "in", tmp_path / "out", keep_columns=["site"])
+
+
+def test_a_folder_that_may_not_be_read_is_named_on_the_terminal_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    phantom.series(tmp_path / "in" / "a", slices=6)
+    phantom.series(tmp_path / "in" / "ZZMARK" / "b", slices=6, study="1.9")
+    listed = os.scandir
+
+    def scandir(path: str) -> object:
+        if str(path).endswith("ZZMARK"):  # nothing is forbidden to root
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    done = run(tmp_path / "in", tmp_path / "out")
+    assert len(done.studies) == 1
+    assert [(row.path, row.reason) for row in done.left_out] == [("(folders)", "no_permission")]
+    assert done.left_out[0].message.startswith("1 folders that may not be read")
+    assert any(note.endswith(f"nothing in it is imported: {tmp_path / 'in' / 'ZZMARK'}") for note in done.notes)
+    assert b"ZZMARK" not in all_text(tmp_path / "out")
+    with pytest.raises(ImportingError, match=r"among 0 files \(no_permission 1\)\n  no permission .*ZZMARK"):
+        run(tmp_path / "in" / "ZZMARK", tmp_path / "other")
+
+
+def test_a_file_in_a_folder_that_may_not_be_entered_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    phantom.series(tmp_path / "in" / "a", slices=6)
+    (tmp_path / "in" / "hidden").write_bytes(b"x")
+    seen = os.stat
+
+    def stat(path: object, *more: object, **named: object) -> object:
+        if str(path).endswith("hidden"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return seen(path, *more, **named)  # type: ignore[arg-type, call-overload]
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert next(str(file) for file in find_files(tmp_path / "in")) == str(tmp_path / "in" / "hidden")
+
+
+def test_one_archive_may_be_named_and_an_archive_within_it_is_told(tmp_path: Path) -> None:
+    phantom.series(tmp_path / "a", slices=6)
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as archive:
+        archive.writestr("IM1", b"x")
+    with zipfile.ZipFile(tmp_path / "export.zip", "w") as archive:
+        for file in sorted((tmp_path / "a").iterdir()):
+            archive.write(file, file.name)
+        archive.writestr("ZZMARK.zip", inner.getvalue())
+    done = run(tmp_path / "export.zip", tmp_path / "out")
+    assert [len(study.scans) for study in done.studies] == [1]
+    assert [(row.path, row.reason) for row in done.left_out] == [("(.zip files)", "zip_in_zip")]
+    assert "unpack the outer ones and import again" in done.left_out[0].message
+    assert any(note.endswith("export.zip!ZZMARK.zip") for note in done.notes)
+    assert b"ZZMARK" not in all_text(tmp_path / "out")
+    with pytest.raises(ImportingError, match="neither a folder nor a zip archive; name the folder that holds it"):
+        run(next((tmp_path / "a").iterdir()), tmp_path / "other")
+
+
 NAMING = (
     "Patient",
     "geburtsdatum",
@@ -210,6 +277,7 @@ NAMING = (
     "comment",
     "Klinik",
     "study_date",
+    *("untersuchungsdatum", "adresse", "zip", "hospital_no", "admitted", "alter"),
 )
 
 
@@ -229,6 +297,18 @@ def test_columns_of_a_table_are_taken_by_name_and_read_as_what_they_are(tmp_path
     (note,) = (note for note in done.notes if "may name a patient" in note)
     assert all(name in note for name in NAMING)
     assert "--keep-columns" in note
+
+
+def test_an_age_that_is_to_be_kept_is_not_capped(tmp_path: Path) -> None:
+    phantom.series(tmp_path / "in", slices=6)
+    (tmp_path / "m.csv").write_text("study_id,Age\n1.2.3.4,097Y\n")
+    ages = [
+        run(tmp_path / "in", tmp_path / "out", tables=Tables(metadata=tmp_path / "m.csv"), keep_columns=keep)
+        .studies[0]
+        .extra["age"]
+        for keep in ([], ["Age"])
+    ]
+    assert ages == [90, 97]
 
 
 def test_a_report_without_a_patient_does_not_name_the_study_s_patient(tmp_path: Path) -> None:

@@ -163,7 +163,15 @@ CONTRAST = (
     "AX T1 W/WO CONTRAST",
     "T1 +C",
 )
-PLAIN_T1 = ("T1 TSE ohne KM", "t1 tse vor KM", "T1 sin contraste", "T1 senza mdc", "T1 sans injection", "T1 pre contrast")
+PLAIN_T1 = (
+    "T1 TSE ohne KM",
+    "t1 tse vor KM",
+    "T1 sin contraste",
+    "T1 senza mdc",
+    "T1 sans injection",
+    "T1 pre contrast",
+    "T1W WO CONTRAST",
+)
 NO_EVIDENCE = ("POST OP T1", "T1 POST FOSSA", "T1 posterior")
 
 

@@ -1,0 +1,72 @@
+"""What columns and cells of a table mean, whichever import reads it: sections of reports, labels, splits, classes left open."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hlip.importing.outcome import SHOWN
+from hlip.importing.splits import SPLIT_NAMES
+
+if TYPE_CHECKING:
+    from hlip.taxonomy import Taxonomy
+
+SECTIONS = ("clinical_information", "indication", "history", "technique", "comparison", "findings", "impression", "conclusion")
+"""Columns that hold parts of a report, in the order of one."""
+RESERVED = ("scans", "sentences", "labels", "imported", "report")
+"""Fields of a manifest that a column of metadata would overwrite."""
+YES, NO, UNKNOWN = {"1", "1.0", "true", "yes"}, {"0", "0.0", "false", "no"}, {"", "-1", "-1.0", "nan"}
+"""What a cell under a class may say, in lower case."""
+
+
+def put_together(sections: Mapping[str, str]) -> str:
+    """A report from its sections: "FINDINGS: ...", one below the other; empty ones are passed over."""
+    return "\n".join(f"{name.replace('_', ' ').upper()}: {sections[name]}" for name in SECTIONS if sections.get(name))
+
+
+def report_of(row: Mapping[str, str]) -> str:
+    """The report of a row: its column report, else its sections put together."""
+    cells = {name.lower().replace(" ", "_"): text for name, text in row.items()}
+    return cells.get("report") or put_together(cells)
+
+
+def labels_of(cell: str, tree: Taxonomy | None) -> tuple[str, ...] | None:
+    """The labels of a cell, parted by ;, as classes of the tree if there is one; None where it says nothing.
+
+    Raises:
+        TaxonomyError: a label that stands for none of the classes.
+    """
+    names = [name.strip() for name in cell.split(";") if name.strip()]
+    return tuple(dict.fromkeys(tree.meant_by(name) if tree else name for name in names)) or None
+
+
+def split_of(cell: str) -> str | None:
+    """The split that a cell means; None where it is empty.
+
+    Raises:
+        ValueError: no split is called so.
+    """
+    if cell and cell.lower() not in SPLIT_NAMES:
+        raise ValueError(f"split '{cell}' is none of {', '.join(SPLIT_NAMES)}")
+    return SPLIT_NAMES.get(cell.lower())
+
+
+def unknown_note(file: Path, said: Mapping[str, int], empty: int = 0) -> list[str]:
+    """What to tell of cells that say neither yes nor no of a class, beside others of their row that do.
+
+    Args:
+        said: class -> cells that say -1 or nan.
+        empty: cells without a word.
+    """
+    if not said and not empty:
+        return []
+    most = Counter(said).most_common(SHOWN)
+    which = ", ".join(f"{name} {count}" for name, count in most) + (", ..." if len(said) > len(most) else "")
+    parts = [f"-1 or nan, uncertain, {sum(said.values())} ({which})"] if said else []
+    parts += [f"empty {empty}"] if empty else []
+    return [
+        f"{file.name}: cells that leave a class open: {'; '.join(parts)}. A manifest cannot hold a single class as unknown: it is not among "
+        "the study's labels and counts as absent. To prevent that, empty the study's whole row: it then has no labels at all"
+    ]
