@@ -61,8 +61,8 @@ def _intervals(comparison: Comparison) -> str:
         text += "equals the value itself, those of its differences likewise."
     if not others_of(comparison):
         return text
-    text += " P-values of paired differences are two-sided, from the same resamples, "
-    text += "2 min(P(d ≤ 0), P(d ≥ 0)), and Holm-corrected over the classes of a level where marked."
+    text += " P-values are two-sided: of paired differences of macro numbers the difference over its standard deviation in the same resamples, "
+    text += "taken as normal; of single classes 2 min(P(d ≤ 0), P(d ≥ 0)) of the resamples, Holm-corrected over the classes of a level."
     if "delong" in settings:
         text += " Differences in a class's AUC were tested a second time by DeLong's method, with studies clustered by patient "
         text += "(Obuchowski), Holm-corrected in the same way; the classes that gain or lose are counted by this test, "

@@ -42,6 +42,8 @@ WORDS = 0.8
 DISPUTED = 0.5
 _STRONG = 0.9
 _AGENT = 0.75
+BOTH_ECHOES = "PD and T2"
+"""What a description calls a double echo; no sequence of a scan."""
 _DESCRIPTIONS = (  # first match wins
     ("CT angiography", "CT", r"cta|angio\w*|carotid\w*|circle of willis"),
     ("CT", "CT", r"ct|head|brain|sinus\w*|orbit\w*"),
@@ -52,7 +54,7 @@ _DESCRIPTIONS = (  # first match wins
     ("MRA", "MR", r"mra|tof|angio\w*|mrv|pca|inhance"),
     ("T1", "MR", r"t1 ?w?( \w+)* ?(flair|tirm)|(flair|tirm) ?t1"),
     ("FLAIR", "MR", r"flair\w*|tirm|dark ?fluid|t2 ?dark|da ?fl|spc\w* ?ir"),
-    ("PD and T2", "MR", r"pdw? ?[/+&]? ?t2w?|t2w? ?[/+&]? ?pdw?"),
+    (BOTH_ECHOES, "MR", r"pdw? ?[/+&]? ?t2w?|t2w? ?[/+&]? ?pdw?"),
     ("PD", "MR", r"pdw?|proton( density)?"),
     ("T1", "MR", r"(3d|[esdv])?t1\w*|mp ?rage\w*|mp2rage|mpr|spgr|f?spgr|bravo|3d ?tfe|vibe|thrive|lava"),
     ("T2", "MR", r"(3d|[esdv])?t2\w*|t?stir\w*|ciss|fiesta\w*|drive|haste|ssfse|blade|propeller"),
@@ -62,8 +64,6 @@ _KINDS_OF = {
     ("short inversion", "T2", "FLAIR"),
     ("image type", "ADC", "DWI"),
     ("image type", "ADC", "DWI b0"),
-    ("spin echo", "T2", "PD and T2"),
-    ("spin echo", "PD", "PD and T2"),
 }
 _FRAME_TYPES = {
     "T1": "T1", "T2": "T2", "T2_STAR": "SWI", "STIR": "T2", "PROTON_DENSITY": "PD", "FLUID_ATTENUATED": "FLAIR", "TOF": "MRA",
@@ -93,8 +93,11 @@ def guess(stack: Stack) -> Guess:
 
 
 def _together(tags: Guess, words: Guess) -> Guess:
+    if words.sequence == BOTH_ECHOES:  # a double echo: the tags know which of its two this is
+        if tags.sequence in ("PD", "T2"):
+            return Guess(tags.sequence, tags.confidence, f"{tags.rule}, of a double echo")
+        words = replace(words, sequence="PD")
     if not words.sequence or not tags.sequence:
-        words = replace(words, sequence="PD") if words.sequence == "PD and T2" else words
         return tags if tags.sequence else words
     rule = f"{tags.rule} + {words.rule}"
     if (tags.rule, tags.sequence, words.sequence) in _KINDS_OF:

@@ -190,6 +190,8 @@ def test_an_echo_tells_which_of_two_a_double_echo_is() -> None:
     found = [guess(stack("PD/T2 tra", **timing("SE", 3000, echo))) for echo in (15, 95)]
     assert [(one.sequence, one.confidence > 0.5) for one in found] == [("PD", True), ("T2", True)]
     assert guess(stack("PD/T2 tra")).sequence == "PD"
+    disputed = guess(stack("PD/T2 tra", **timing("SE", 500, 12)))
+    assert (disputed.sequence, disputed.confidence) == ("PD", 0.5), "the name of both is no sequence"
 
 
 def test_an_adc_in_a_series_called_diffusion_is_no_dispute() -> None:
