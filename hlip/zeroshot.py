@@ -8,7 +8,7 @@ probability of disease.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import yaml
 from einops import rearrange
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -128,15 +129,15 @@ def score_taxonomy(
     prompts = PromptSet.load(settings.prompts)
     study = features[:, SENTENCE].float()
     scale = float(model.logit_scale_sentence.exp())
-    leaves = range(1, taxonomy.depth + 1)
+    levels = range(1, taxonomy.depth + 1)
     similarities = []
-    for level in leaves:
+    for level in levels:
         classes = taxonomy.classes(level)
         phrases = [[c.prompt, *(c.synonyms if settings.synonyms else ())] for c in classes]
         similarities.append(study @ embed_classes(model, phrases, prompts).cpu().T)
     normal_prompt = study @ embed_classes(model, [[NORMAL_PHRASE]], prompts)[0].cpu()
     scores = []
-    for level, similarity in zip(leaves, similarities, strict=True):
+    for level, similarity in zip(levels, similarities, strict=True):
         score = (similarity + 1) / 2
         if settings.contrast:
             score = contrast_scores(similarity, normal_prompt, scale)
@@ -147,11 +148,28 @@ def score_taxonomy(
                     rival = similarity[:, others].amax(dim=1)
                     score[:, place] = torch.sigmoid(scale * (similarity[:, place] - rival))
         scores.append(score.numpy().astype(np.float64))
-    if settings.parents == "children":
-        deepest = scores[-1]
-        for level in range(1, taxonomy.depth):
-            for index in range(len(taxonomy.levels[level - 1])):
-                leaves_below = taxonomy.subtree_leaves(level, index)
-                if leaves_below:
-                    scores[level - 1][:, index] = deepest[:, leaves_below].max(axis=1)
-    return scores
+    return from_children(scores, taxonomy) if settings.parents == "children" else scores
+
+
+def highest(below: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, children) -> (N,)"""
+    return below.max(axis=1)
+
+
+def from_children(
+    scores: Sequence[NDArray[np.float64]],
+    taxonomy: Taxonomy,
+    combine: Callable[[NDArray[np.float64]], NDArray[np.float64]] = highest,
+) -> list[NDArray[np.float64]]:
+    """Inner classes answered by the last level's classes below them; by their own score where there are none.
+
+    Args:
+        scores: L arrays (N, K_l).
+        combine: scores below a class (N, children) -> its own (N,).
+    """
+    found = [level.copy() for level in scores]
+    for level in range(1, taxonomy.depth):
+        for index in range(len(taxonomy.levels[level - 1])):
+            if below := taxonomy.subtree_leaves(level, index):
+                found[level - 1][:, index] = combine(scores[-1][:, below])
+    return found

@@ -17,7 +17,7 @@ from finetune.comparison.words import (
     method_label,
     number,
     others_of,
-    p_text,
+    plain_p,
     reference_of,
     shown,
     span,
@@ -102,7 +102,7 @@ def statements(comparison: Comparison) -> list[str]:
     lines = []
     for method in others:
         change = last["differences"][method]["macro_auc"]
-        size = f"{number(change['value'], True)}, 95 % interval {span(change, True)}, p {p_text(change['p'], comparison, True)}"
+        size = f"{number(change['value'], True)}, 95 % interval {span(change, True)}, p {plain_p(change['p'], True)}"
         minus = f"{lower_label(method)} minus {lower_label(reference_of(comparison))}"
         start = (
             f"Difference ({minus}) {size}, in {sample}." if len(others) == 1 else f"{method_label(method)}: difference {size}."

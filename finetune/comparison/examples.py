@@ -42,7 +42,8 @@ def choose_examples(
 ) -> list[dict[str, Any]]:
     """Test studies of each group of GROUPS, drawn at random; the caller adds pictures (`finetune.comparison.pictures`).
 
-    A method is right about a study if its highest-scoring class of the last level is truly present; with several methods the first two
+    A method is right about a study if its highest-scoring class of the last level is truly present (give scores that can be held against
+    those of other classes: `hp2l.comparison.alignment.likeliest`); with several methods the first two
     decide the group, and all are shown. The draw prefers a variety of classes: no leaf twice in a group as long as another is left. Rows
     follow the first method's order.
     """

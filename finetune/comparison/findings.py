@@ -10,7 +10,7 @@ import numpy as np
 from finetune.comparison.figures.decision import judged_levels
 from finetune.comparison.figures.house import frequencies
 from finetune.comparison.labels_needed import efficiency
-from finetune.comparison.methods_text import setting_words
+from finetune.comparison.methods_text import PARENT_WORDS, setting_words
 from finetune.comparison.words import (
     joined,
     last_level,
@@ -18,7 +18,7 @@ from finetune.comparison.words import (
     method_label,
     number,
     others_of,
-    p_text,
+    plain_p,
     reference_of,
     shown,
     span,
@@ -102,7 +102,7 @@ def drop(comparison: Comparison) -> str:
         change = lost["differences"][method]["macro_auc"]
         relation = {1: "drops more than", -1: "drops less than", 0: "is not shown to drop otherwise than"}[verdict(change)]
         text += f" {method_label(method)} {relation} {lower_label(reference_of(comparison))} ({number(change['value'], True)}, "
-        text += f"{span(change, True)}, p {p_text(change['p'], comparison, True)})."
+        text += f"{span(change, True)}, p {plain_p(change['p'], True)})."
     return text + " Levels have different classes, so a drop mixes finer questions with rarer ones."
 
 
@@ -112,7 +112,7 @@ def tree(comparison: Comparison) -> str:
         return ""
     own = comparison["tree"]["methods"]
     if "hierarchical_f1" not in next(iter(own.values())):
-        return _recoveries(own)
+        return _recoveries(own) + _most_frequent(comparison["tree"])
     best = max(own, key=lambda method: own[method]["hierarchical_f1"]["value"] or 0)
     parts = [f"{number(own[m]['hierarchical_f1']['value'])} with {lower_label(m)}" for m in own]
     text = f"Hierarchical F1 is {joined(parts)}"
@@ -120,18 +120,32 @@ def tree(comparison: Comparison) -> str:
     if any(shown.values()):
         sure = joined([f"{lower_label(m)} ({'higher' if v > 0 else 'lower'})" for m, v in shown.items() if v])
         text += f"; the interval of the difference to {lower_label(reference_of(comparison))} excludes zero for {sure}"
-    return f"{text}. {_recoveries({best: own[best], **own})}".strip()
+    return f"{text}. {_recoveries({best: own[best], **own})}{_most_frequent(comparison['tree'])}".strip()
+
+
+def _most_frequent(tree: Mapping[str, Any]) -> str:
+    """What a method must beat that looks at nothing."""
+    entry = tree.get("most_frequent") or {}
+    if "wrong_last" not in entry:
+        return ""
+    names = entry["classes"]
+    parts = [f"{100 * entry['wrong_last']['value']:.0f} % at the last ('{names[-1]}')"]
+    if entry.get("wrong_first", {}).get("value") is not None:
+        parts.insert(0, f"{100 * entry['wrong_first']['value']:.0f} % of studies at level 1 ('{names[0]}')")
+    return f" Answering every study with the most frequent class would be wrong in {joined(parts)}."
 
 
 def _recoveries(own: Mapping[str, Mapping[str, Any]]) -> str:
-    """What is saved after a wrong first level: of the first method that can, and which cannot by construction."""
+    """What is saved after a wrong first level: of the methods that can, and which cannot by construction."""
     known = {m: e for m, e in own.items() if e.get("recovery", {}).get("value") is not None}
     built = [m for m, e in known.items() if "structural" in e["recovery"]]
-    text = ""
-    for method in [m for m in known if m not in built][:1]:
-        entry = known[method]
-        text += f"With {lower_label(method)}, {100 * entry['wrong_first']['value']:.0f} % of studies are wrong at level 1, and "
-        text += f"{100 * entry['recovery']['value']:.0f} % of these are right at the last level all the same."
+    parts = [
+        f"{100 * known[m]['wrong_first']['value']:.0f} % with {lower_label(m)} ({100 * known[m]['recovery']['value']:.0f} % of these right "
+        "at the last level all the same)"
+        for m in known
+        if m not in built
+    ]
+    text = f"Wrong at level 1: {', '.join(parts)}." if parts else ""
     if built:
         text += f" With {joined([lower_label(m) for m in built])} that {known[built[0]]['recovery']['structural']}."
     return text.strip()
@@ -151,15 +165,32 @@ def calibration(comparison: Comparison) -> str:
     if not parts:
         return ""
     count = len(last_level(comparison)["macro_classes"])
-    return f"Mean calibration error over {count} classes of the last level: {'; '.join(parts)}.{_at_limit(last, count)}"
+    text = f"Mean calibration error over {count} classes of the last level: {'; '.join(parts)}."
+    return text + _skill(comparison, last) + _at_limit(last, "temperature", count) + _at_limit(last, "platt", count)
 
 
-def _at_limit(last: Mapping[str, Mapping[str, Any]], count: int) -> str:
-    """Methods whose temperature ran into the end of its range, in how many classes."""
-    hot = {m: len(stages["temperature"].get("at_limit", [])) for m, stages in last.items() if "temperature" in stages}
+def _skill(comparison: Comparison, last: Mapping[str, Mapping[str, Any]]) -> str:
+    """What is gained over the prevalence alone, which calibration error cannot tell."""
+    base = comparison["calibration"].get("prevalence", {}).get(list(comparison["levels"])[-1])
+    told = {m: stages["platt"]["brier_skill"] for m, stages in last.items() if "platt" in stages}
+    if not base or not told or base["macro_brier"]["value"] is None:
+        return ""
+    error, brier = number(base["macro_expected_calibration_error"]), number(base["macro_brier"]["value"], digits=3)
+    parts = [f"{number(entry['value'], True)} ({span(entry, True)}) with {lower_label(m)}" for m, entry in told.items()]
+    return (
+        f" Scores that know each class's prevalence and nothing else have a calibration error of {error} too, and a Brier score of {brier}; "
+        f"over these, Brier skill after Platt scaling is {joined(parts)}, where 0 is no better and 1 is perfect."
+    )
+
+
+def _at_limit(last: Mapping[str, Mapping[str, Any]], stage: str, count: int) -> str:
+    """Methods whose scaling ran into the end of its range, in how many classes."""
+    hot = {m: len(stages[stage].get("at_limit", [])) for m, stages in last.items() if stage in stages}
     told = [f"{n} of {count} classes of {lower_label(m)}" for m, n in hot.items() if n]
     if not told:
         return ""
+    if stage == "platt":
+        return f" Platt scaling stood at its limit in {joined(told)}: on validation those scores are flat, or rank the wrong way round."
     return (
         f" The temperature stood at its limit in {joined(told)}: it cannot move a score across 0.5, so that what follows it there means "
         "nothing; Platt scaling has a bias besides."
@@ -167,18 +198,17 @@ def _at_limit(last: Mapping[str, Mapping[str, Any]], count: int) -> str:
 
 
 def decision(comparison: Comparison) -> str:
-    """At which thresholds a method is worth more than treating all or none."""
+    """At which thresholds a method is worth more than treating all, none, or by prevalence."""
     levels = judged_levels(comparison)
     if not levels:
         return ""
     key, steps = list(levels)[-1], comparison["net_benefit"]["thresholds"]
     level, parts = levels[key], []
-    floor = [max(value, 0.0) for value in level["treat_all"]]
     for method, curves in level["methods"].items():
         curve = curves.get("platt") or curves.get("temperature") or curves.get("before")
         if not curve:
             continue
-        above = [place for place, low in enumerate(curve["low"]) if low is not None and low > floor[place] + 1e-6]
+        above = [place for place, low in enumerate(curve["beyond"]["low"]) if low is not None and low > 1e-6]
         if not above:
             parts.append(f"{lower_label(method)} nowhere")
             continue
@@ -191,7 +221,13 @@ def decision(comparison: Comparison) -> str:
         )
     if not parts:
         return ""
-    return f"At level {key} the whole band of net benefit lies above treating all and treating none at these thresholds: {'; '.join(parts)}."
+    rivals = "treating all and treating none"
+    if "treat_by_prevalence" in level:
+        rivals = "treating all, treating none, and treating all for the classes frequent enough"
+    return (
+        f"At level {key} net benefit is above that of {rivals} (the whole band of the gain over the best of these) at these thresholds: "
+        f"{'; '.join(parts)}."
+    )
 
 
 def spreads(comparison: Mapping[str, Any]) -> dict[str, tuple[Mapping[str, Any], list[Mapping[str, Any]]]]:
@@ -214,36 +250,37 @@ def prompts(comparison: Comparison) -> str:
     """How much hangs on the prompts, and how parents are better scored."""
     text = []
     for method, (chosen, settings) in spreads(comparison).items():
-        tests = [s["test"][-1] for s in settings if s["test"][-1] is not None]
-        if not tests:
+        own = next((s["test"] for s in settings if is_chosen(s, chosen)), None)
+        parts = []
+        for place, key in enumerate(comparison["levels"]):
+            tests = {(s["val"][place], s["test"][place]) for s in settings if s["test"][place] is not None}
+            if not tests:
+                continue
+            found = sorted(test for _, test in tests)
+            part = f"from {number(found[0])} to {number(found[-1])} at level {key} ({len(tests)} different"
+            parts.append(part + (f"; chosen {number(own[place])})" if own is not None else ")"))
+        if not parts:
             continue
-        own = next((s["test"][-1] for s in settings if is_chosen(s, chosen)), None)
-        line = f"Over {len(settings)} settings of {lower_label(method)} the test macro AUC of the last level runs from "
-        line += f"{number(min(tests))} to {number(max(tests))}"
-        if own is not None:
-            line += f"; the one chosen on validation ({setting_words(chosen)}) has {number(own)}"
-        text.append(line + ".")
+        line = f"Over {len(settings)} settings of {lower_label(method)} the test macro AUC runs {joined(parts)}"
+        text.append(line + f". Validation chose {setting_words(chosen)}.")
         if told := parents(settings):
             text.append(told)
     return " ".join(text)
 
 
 def parents(settings: Sequence[Mapping[str, Any]]) -> str:
-    """Were inner classes better asked by their own prompts or by their children's? On validation, settings otherwise alike."""
-    rest = ("prompts", "synonyms", "contrast")
-    pairs: dict[tuple[Any, ...], dict[str, Any]] = {}
+    """How are inner classes better answered, by their own prompts or by their children's scores? On validation, over all other choices."""
+    found: dict[str, list[float]] = {}
     for setting in settings:
-        pairs.setdefault(tuple(setting[key] for key in rest), {})[setting["parents"]] = setting["val"][:-1]
-    whole = [pair for pair in pairs.values() if {"own", "children"} <= set(pair)]
-    both = [(a, b) for pair in whole for a, b in zip(pair["own"], pair["children"], strict=True) if None not in (a, b)]
-    if not both:
+        found.setdefault(setting["parents"], []).extend(area for area in setting["val"][:-1] if area is not None)
+    means = {way: float(np.mean(areas)) for way, areas in found.items() if areas}
+    if len(means) < 2 or "own" not in means:
         return ""
-    own, below = (float(np.mean([pair[place] for pair in both])) for place in (0, 1))
-    wins = sum(b > a for a, b in both)
-    better = "their children" if below > own else "their own prompts"
+    best = max(means, key=lambda way: means[way])
+    told = [f"{number(means[way])} by {PARENT_WORDS[way]}" for way in means if way != best]
     return (
-        f"On validation, parents were scored better by {better}: mean macro AUC {number(below)} by their children against "
-        f"{number(own)} by their own prompts; children won {wins} of {len(both)} times, a setting and an inner level at a time."
+        f"On validation, inner classes are told best by {PARENT_WORDS[best]}: macro AUC {number(means[best])}, mean over prompts and inner "
+        f"levels, against {joined(told)}."
     )
 
 

@@ -9,6 +9,14 @@ from finetune.comparison.words import joined, lower_label, method_label, others_
 from hp2l.comparison.compare import Comparison
 from hp2l.comparison.slices import LEAST_CASES, LEAST_STUDIES
 
+PARENT_WORDS = {
+    "own": "their own prompts",
+    "children": "their highest child",
+    "scaled_children": "their highest child after Platt scaling",
+    "any_child": "the chance of any child, after Platt scaling",
+}
+"""How inner classes are answered (`finetune.comparison.zero_shot.PARENTS`), after `by`."""
+
 
 def methods_paragraph(comparison: Comparison) -> str:
     """How the numbers were made, in sentences that can go into a paper."""
@@ -78,23 +86,25 @@ def _calibration(comparison: Comparison) -> str:
         bins = comparison["calibration"]["bins"]
         text += "Scores were calibrated a class at a time by temperature scaling, by Platt scaling and by isotonic regression, fitted on the "
         text += f"validation split; expected calibration error ({bins} bins of equal width) is given without an interval, "
-        text += "because resampling biases it upwards."
+        text += "because resampling biases it upwards; Brier skill is 1 - Brier / Brier of the classes' validation prevalences."
         text += " Decision curves pool all pairs of a study and a class that enter the macro mean of a level, after Platt "
-        text += "scaling; net benefit is (true positives − false positives × t / (1 − t)) / pairs at threshold t, with pointwise bands."  # noqa: RUF001
+        text += "scaling; net benefit is (true positives − false positives × t / (1 − t)) / pairs at threshold t, with pointwise bands, "  # noqa: RUF001
+        text += (
+            "held against treating all, treating none, and treating all for the classes whose validation prevalence reaches t."
+        )
     return text.strip()
 
 
 def _tree(comparison: Comparison) -> str:
     if not comparison.get("tree"):
         return ""
-    text = ""
+    text, scaled = "", ""
     if comparison["settings"].get("validation_studies", 1):
         text = "Hierarchical precision, recall and F1 count every called and every true class together with all its ancestors. "
-    text += (
-        "A study counts as wrong at level 1 if its highest-scoring class there is not among its labels (studies whose level-1 label itself "
-        "stands at the last level, such as normal, are not asked); recovery is the share "
-    )
-    return text + "of these studies that is right at the last level."
+        scaled = " after Platt scaling, as classes have scales of their own,"
+    text += f"A study counts as wrong at a level if its highest-scoring class there{scaled} is not among its labels; recovery is the share of "
+    text += "studies wrong at level 1 that is right at the last level (studies whose level-1 label itself stands at the last level, such as "
+    return text + "normal, are not asked)."
 
 
 def _groups(comparison: Comparison) -> str:
@@ -140,5 +150,5 @@ def setting_words(setting: Mapping[str, Any]) -> str:
     """A zero-shot setting in words."""
     kind = "held against the phrase of a normal study" if setting.get("contrast") else "scored by plain similarity"
     words = "with synonyms" if setting.get("synonyms") else "without synonyms"
-    parents = "their own prompts" if setting.get("parents") == "own" else "their children"
+    parents = PARENT_WORDS.get(str(setting.get("parents")), str(setting.get("parents")))
     return f"templates '{setting.get('prompts')}' {words}, {kind}, inner classes by {parents}"

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.comparison.scoring import Cohort, Method, fine_tuned
+from finetune.comparison.cohort import Cohort
+from finetune.comparison.scoring import Method, fine_tuned
+from finetune.comparison.zero_shot import last_level_settings
 from hlip import metrics
 from hlip.store import WithoutSequence
-from hlip.zeroshot import ZeroShotSettings, embed_studies, score_taxonomy
+from hlip.zeroshot import embed_studies, score_taxonomy
 from hp2l.comparison.resampling import summary, with_normal_p
 from hp2l.comparison.scores import Scores
 from hp2l.comparison.slices import LEAST_STUDIES, macro_rows, measurable, resample_weights
@@ -91,6 +93,5 @@ def _again(method: Method, table: Scores, part: Cohort) -> Any:
     """(N, K) scores of the last level."""
     if not method.zero_shot:
         return fine_tuned(method.model, part)[-1]  # type: ignore[arg-type]
-    chosen = {key: table.provenance["prompts"][key] for key in ZeroShotSettings.__dataclass_fields__}
     features = embed_studies(method.model, part.store, part.records)  # type: ignore[arg-type]
-    return score_taxonomy(method.model, features, part.taxonomy, ZeroShotSettings(**chosen))[-1]  # type: ignore[arg-type]
+    return score_taxonomy(method.model, features, part.taxonomy, last_level_settings(table.provenance["prompts"]))[-1]  # type: ignore[arg-type]

@@ -19,16 +19,18 @@ import numpy as np
 from rich.console import Console
 from tqdm import tqdm
 
+from finetune.comparison.cohort import Cohort, labelled, prevalence
 from finetune.comparison.pictures import pictured
 from finetune.comparison.refusals import on_the_stores_studies, refuse_another_tree, refuse_efficiency, refuse_options
 from finetune.comparison.report import answer, choose_examples, format_table, write_report
-from finetune.comparison.scoring import Cohort, Method, labelled, open_method, prevalence, score
+from finetune.comparison.scoring import Method, open_method, score
 from finetune.comparison.sections import further
 from finetune.comparison.words import method_label
 from hlip.inference.inputs import pick_device
 from hlip.model import CheckpointError, checkpoint_folder
 from hlip.store import Store, study_file
 from hlip.taxonomy import Taxonomy
+from hp2l.comparison.alignment import likeliest
 from hp2l.comparison.compare import compare_tables, mean_of
 from hp2l.comparison.scores import CompareError, Scores
 
@@ -76,7 +78,8 @@ def run(arguments: argparse.Namespace) -> None:
     comparison |= further(arguments, comparison, given.cohort, given.methods, given.tables, tables)
     names = given.tables[0].class_names or []
     targets, known = truth_of_table(given.tables[0])
-    examples = choose_examples({table.method: table for table in given.tables}, targets, known, names) if given.cohort else []
+    scaled = {table.method: likeliest(table) for table in given.tables}
+    examples = choose_examples(scaled, targets, known, names) if given.cohort else []
     for example in tqdm(examples, desc="example studies", unit="study", disable=not examples):
         assert given.cohort is not None
         named = {table.method: table for table in given.tables}

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from finetune.comparison.scoring import labelled, level_aucs, open_method, score
+from finetune.comparison.cohort import labelled, level_aucs
+from finetune.comparison.scoring import open_method, score
 from hlip.inference.inputs import check_spec, pick_device
 from hlip.store import Store
 from hlip.taxonomy import Taxonomy

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from finetune.comparison.cohort import Cohort
 from finetune.comparison.refusals import trained_on
 from finetune.comparison.robustness import robustness
-from finetune.comparison.scoring import Cohort, Method, open_method, score
+from finetune.comparison.scoring import Method, open_method, score
 from hlip.inference.inputs import pick_device
 from hlip.taxonomy import Taxonomy
 from hp2l.comparison.efficiency import efficiency

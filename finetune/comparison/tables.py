@@ -11,7 +11,7 @@ from rich.table import Table
 from finetune.comparison.answer import details, headline
 from finetune.comparison.findings import sentences
 from finetune.comparison.methods_text import methods_paragraph
-from finetune.comparison.words import method_label, number, others_of, p_text, reference_of, with_span
+from finetune.comparison.words import method_label, number, others_of, p_text, plain_p, reference_of, with_span
 from hp2l.comparison.compare import Comparison
 
 MACROS = {"macro_auc": "Macro AUC", "balanced_accuracy": "Balanced accuracy", "macro_average_precision": "Average precision"}
@@ -78,7 +78,7 @@ def format_table(comparison: Comparison) -> Table:
                 if others:
                     row.append(_two_lines(change[metric], True) if change else "")
                 if others and metric == "macro_auc":
-                    row.append(p_text(change[metric]["p"], comparison) if change else "")
+                    row.append(plain_p(change[metric]["p"]) if change else "")
             table.add_row(*row, end_section=place == len(comparison["methods"]) - 1)
     return table
 
@@ -118,7 +118,7 @@ def alarms(comparison: Comparison) -> list[Mapping[str, Any]]:
 
 def _levels(comparison: Comparison) -> list[str]:
     methods, others = comparison["methods"], others_of(comparison)
-    lines = _row(["Level", "Metric", *map(method_label, methods), *_difference_heads(comparison)], header=True)
+    lines = _row(["Level", "Metric", *map(method_label, methods), *_difference_heads(comparison, "p")], header=True)
     for key, level in comparison["levels"].items():
         for metric, label in {**MACROS, **FURTHER}.items():
             if metric not in level[methods[0]]:
@@ -126,7 +126,7 @@ def _levels(comparison: Comparison) -> list[str]:
             cells = [f"{key} {level['name']}", label, *(with_span(level[method][metric]) for method in methods)]
             for method in others:
                 change = level["differences"][method][metric]
-                cells += [with_span(change, True), p_text(change["p"], comparison)]
+                cells += [with_span(change, True), plain_p(change["p"])]
             lines += _row(cells)
     return lines
 
@@ -134,22 +134,23 @@ def _levels(comparison: Comparison) -> list[str]:
 def _classes(comparison: Comparison, key: str) -> list[str]:
     methods = comparison["methods"]
     lines = [f"## Classes of level {key} ({comparison['levels'][key]['name']}): AUC", ""]
-    heads = _difference_heads(comparison, "p (Holm)")
+    heads = _difference_heads(comparison, "p (Holm)", "DeLong (Holm)")
     lines += _row(["Class", "Positives", *map(method_label, methods), *heads], header=True)
     for row in class_rows(comparison, key):
         cells = [row["name"] + (" *" if row["left_out"] else ""), str(row["n_positive"])]
         cells += [with_span(entry["auc"]) for entry in row["methods"].values()]
         for entry in row["differences"].values():
             cells += [with_span(entry["auc"], True), p_text(entry["auc"]["p_holm"], comparison)]
+            cells.append(plain_p((entry["auc"].get("delong") or {}).get("p_holm")))
         lines += _row(cells)
     return lines
 
 
-def _difference_heads(comparison: Comparison, p: str = "p") -> list[str]:
+def _difference_heads(comparison: Comparison, *p: str) -> list[str]:
     others = others_of(comparison)
     if len(others) == 1:
-        return ["Difference", p]
-    return [text for method in others for text in (f"{method_label(method)}, difference", p)]
+        return ["Difference", *p]
+    return [text for method in others for text in (f"{method_label(method)}, difference", *p)]
 
 
 def _section_table(section: str, comparison: Comparison) -> list[str]:
@@ -160,7 +161,7 @@ def _section_table(section: str, comparison: Comparison) -> list[str]:
         lines += _row(["Level", "Difference", "Macro AUC", "p", "p (Holm)"], header=True)
         for key, pairs in comparison["pairs"].items():
             for entry in pairs:
-                of, p = " minus ".join(map(method_label, entry["of"])), (p_text(entry[k], comparison) for k in ("p", "p_holm"))
+                of, p = " minus ".join(map(method_label, entry["of"])), (plain_p(entry[k]) for k in ("p", "p_holm"))
                 lines += _row([key, of, with_span(entry, True), *p])
     if section == "tree":
         lines += _row(["Measure", *map(method_label, methods)], header=True)

@@ -13,7 +13,8 @@ from hp2l.comparison.compare import Comparison
 
 NUMBERS = ("value", "low", "high", "p", "p_holm")
 TABLES = tuple(
-    f"{name}.csv" for name in ("levels", "pairs", "per_class", "tree", "calibration", "slices", "robustness", "efficiency")
+    f"{name}.csv"
+    for name in ("levels", "pairs", "per_class", "tree", "calibration", "decision", "slices", "robustness", "efficiency")
 )
 
 
@@ -28,6 +29,7 @@ def write_tables(comparison: Comparison, out: Path) -> list[Path]:
         ),
         "tree": (("method", "metric", *NUMBERS), _tree(comparison)),
         "calibration": (("level", "class", "method", "stage", "metric", *NUMBERS), _calibration(comparison)),
+        "decision": (("level", "method", "stage", "threshold", "metric", "value", "low", "high"), _decision(comparison)),
         "slices": (
             ("group", "group_value", "studies", "patients", "classes", "method", "metric", *NUMBERS),
             _slices(comparison),
@@ -89,22 +91,49 @@ def _classes(comparison: Comparison) -> Iterator[list[Any]]:
 def _tree(comparison: Comparison) -> Iterator[list[Any]]:
     tree = comparison.get("tree") or {}
     changes = {_against(method, comparison): entry for method, entry in tree.get("differences", {}).items()}
-    for method, entries in {**tree.get("methods", {}), **changes}.items():
+    constant = {"most frequent class": tree["most_frequent"]} if "most_frequent" in tree else {}
+    for method, entries in {**tree.get("methods", {}), **changes, **constant}.items():
         for metric, entry in entries.items():
             if isinstance(entry, Mapping):
                 yield [method, metric, *_numbers(entry)]
 
 
 def _calibration(comparison: Comparison) -> Iterator[list[Any]]:
-    for key, level in (comparison.get("calibration") or {}).get("levels", {}).items():
-        for method, stages in level.items():
-            for stage, entry in stages.items():
-                own = [method, stage]
-                yield [key, "macro", *own, "expected_calibration_error", entry["macro_expected_calibration_error"], *[None] * 4]
-                yield [key, "macro", *own, "brier", *_numbers(entry["macro_brier"])]
-                for name, one in entry["per_class"].items():
-                    yield [key, name, *own, "expected_calibration_error", one["expected_calibration_error"], *[None] * 4]
-                    yield [key, name, *own, "brier", *_numbers(one["brier"])]
+    section = comparison.get("calibration") or {}
+    for key, level in section.get("levels", {}).items():
+        entries = [(method, stage, entry) for method, stages in level.items() for stage, entry in stages.items()]
+        if key in section.get("prevalence", {}):
+            entries.append(("prevalence alone", "", section["prevalence"][key]))
+        for method, stage, entry in entries:
+            own = [method, stage]
+            for kind in ("expected", "equal_mass"):
+                yield [key, "macro", *own, f"{kind}_calibration_error", entry[f"macro_{kind}_calibration_error"], *[None] * 4]
+            yield [key, "macro", *own, "brier", *_numbers(entry["macro_brier"])]
+            yield [key, "macro", *own, "brier_skill", *_numbers(entry["brier_skill"])]
+            for name, one in entry["per_class"].items():
+                for kind in ("expected", "equal_mass"):
+                    yield [key, name, *own, f"{kind}_calibration_error", one[f"{kind}_calibration_error"], *[None] * 4]
+                yield [key, name, *own, "brier", *_numbers(one["brier"])]
+
+
+def _decision(comparison: Comparison) -> Iterator[list[Any]]:
+    section = comparison.get("net_benefit") or {}
+    for key, level in section.get("levels", {}).items():
+        for place, threshold in enumerate(section["thresholds"]):
+            for rule in ("treat_all", "treat_by_prevalence"):
+                if rule in level:
+                    yield [key, rule, "", threshold, "net_benefit", level[rule][place], None, None]
+            for method, stages in level["methods"].items():
+                for stage, curve in stages.items():
+                    for metric, band in (("net_benefit", curve), ("beyond", curve["beyond"])):
+                        yield [
+                            key,
+                            method,
+                            stage,
+                            threshold,
+                            metric,
+                            *(band[field][place] for field in ("value", "low", "high")),
+                        ]
 
 
 def _slices(comparison: Comparison) -> Iterator[list[Any]]:

@@ -19,17 +19,17 @@ def lower_label(name: str) -> str:
     return method_label(name).lower()
 
 
-def number(value: float | None, sign: bool = False) -> str:
+def number(value: float | None, sign: bool = False, digits: int = 2) -> str:
     """Two digits, a true minus; a dash where there is no number."""
     if value is None:
         return "–"  # noqa: RUF001
-    text = f"{value:+.2f}" if sign else f"{value:.2f}"
-    return {"+0.00": "0.00", "-0.00": "0.00"}.get(text, text).replace("-", "\N{MINUS SIGN}")
+    text = f"{value:{'+' if sign else ''}.{digits}f}"
+    return (text[1:] if text[0] in "+-" and not float(text) else text).replace("-", "\N{MINUS SIGN}")
 
 
-def span(entry: Mapping[str, Any], sign: bool = False) -> str:
+def span(entry: Mapping[str, Any], sign: bool = False, digits: int = 2) -> str:
     """An interval in words: `0.66 to 0.74`."""
-    return f"{number(entry['low'], sign)} to {number(entry['high'], sign)}" if entry["low"] is not None else ""
+    return f"{number(entry['low'], sign, digits)} to {number(entry['high'], sign, digits)}" if entry["low"] is not None else ""
 
 
 def with_span(entry: Mapping[str, Any], sign: bool = False) -> str:
@@ -42,7 +42,7 @@ def with_span(entry: Mapping[str, Any], sign: bool = False) -> str:
 
 
 def p_text(p: float | None, comparison: Comparison, relation: bool = False) -> str:
-    """A p-value as in a paper; the smallest that the number of resamples can show is an upper bound, `≤ 0.002`."""
+    """A p-value that is a share of resamples; the smallest that their number can show is an upper bound, `≤ 0.002`."""
     if p is None:
         return "–"  # noqa: RUF001
     least = 2 / (comparison["settings"]["resamples"] + 1)
@@ -72,11 +72,14 @@ def shown(entry: Mapping[str, Any], below: float = 0.05) -> int:
     return 1 if entry["value"] > 0 else -1
 
 
-def plain_p(p: float | None) -> str:
-    """A p-value that no number of resamples bounds (DeLong), in the digits of `p_text`."""
+def plain_p(p: float | None, relation: bool = False) -> str:
+    """A p-value that no number of resamples bounds (DeLong's; of a difference over its standard error), in the digits of `p_text`."""
     if p is None:
         return "–"  # noqa: RUF001
-    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
+    if p < 0.001:
+        return "< 0.001"
+    text = f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
+    return f"= {text}" if relation else text
 
 
 def level_words(name: str) -> str:

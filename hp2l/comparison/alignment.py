@@ -92,6 +92,14 @@ def platt_scaled(table: Scores) -> list[NDArray[np.float64]]:
     return found
 
 
+def likeliest(table: Scores) -> Scores:
+    """The table after `platt_scaled`, whose classes can be held against one another; as it is where it cannot be scaled."""
+    try:
+        return replace(table, levels=platt_scaled(table)) if table.probabilities else table
+    except CompareError:
+        return table
+
+
 def without_tree(provenance: Mapping[str, Any]) -> dict[str, Any]:
     """Provenance for showing: the taxonomy's name and digest, not all of its classes."""
     entry = provenance.get("taxonomy")

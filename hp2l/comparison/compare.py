@@ -20,7 +20,8 @@ from numpy.typing import ArrayLike
 
 from hlip.taxonomy import Taxonomy
 from hp2l.comparison.alignment import aligned, mean_of, without_tree
-from hp2l.comparison.calibrated import calibration, stages_of
+from hp2l.comparison.by_prevalence import most_frequent
+from hp2l.comparison.calibrated import calibration, comparable, stages_of
 from hp2l.comparison.class_decisions import class_decisions
 from hp2l.comparison.curves import curves
 from hp2l.comparison.decision import decision_section
@@ -29,10 +30,9 @@ from hp2l.comparison.level_section import level_section
 from hp2l.comparison.measured import measure
 from hp2l.comparison.notes import left_out_notes, patient_notes, settings, table_notes
 from hp2l.comparison.paired import drop, level_pairs
-from hp2l.comparison.resampling import summary
 from hp2l.comparison.scores import CompareError, Scores, jsonable, provenance_of
 from hp2l.comparison.thresholds import thresholds
-from hp2l.comparison.tree_errors import Tree, tree_section
+from hp2l.comparison.tree_errors import Tree, path_section, tree_section
 from hp2l.comparison.truth import Truth, cohort_sizes, truth_of
 from hp2l.statistics.hierarchy import Edges
 
@@ -107,15 +107,18 @@ def compare(
     }
     result["pairs"] = {str(level + 1): level_pairs(level, list(tables), truth, measured) for level in levels}
     result["drop"] = drop(tables, truth, measured, chosen)
-    result["hierarchy"] = _hierarchy(measured.paths)
+    result["hierarchy"] = path_section(measured.paths)
     built = [
         method
         for method, table in tables.items()
-        if tree and tree.from_children([s[truth.split == "test"] for s in table.levels])
+        if tree
+        and tree.from_children(
+            [comparable(s[truth.split == "test"], f) for s, f in zip(table.levels, stages[method], strict=True)]
+        )
     ]
-    result["tree"] = tree_section(measured.tree, chosen, measured.tree_counts, built) if tree else {}
-    result["calibration"] = calibration(stages, measured.briers, truth)
-    result["net_benefit"] = decision_section(measured.benefits, measured.pairs, stages)
+    result["tree"] = tree_section(measured.tree, chosen, built, measured.prevalence.tree, most_frequent(truth)) if tree else {}
+    result["calibration"] = calibration(stages, measured.briers, measured.prevalence.briers, truth)
+    result["net_benefit"] = decision_section(measured.benefits, measured.prevalence.benefits, measured.pairs, stages)
     for key, classes in class_decisions(stages, truth).items():
         result["net_benefit"]["levels"][key]["per_class"] = classes
     result |= {"cohort": cohort_sizes(truth), "curves": curves(tables, truth), "notes": notes}
@@ -179,12 +182,3 @@ def _tree(truth: Truth, edges: Edges | None, taxonomy: Taxonomy | None) -> Tree 
             f"taxonomy {taxonomy.name} has other classes than the score tables; give the one they were made with"
         )
     return Tree.of([len(level) for level in truth.class_names], edges, taxonomy)
-
-
-def _hierarchy(paths: Mapping[str, Mapping[tuple[str, str], np.ndarray]]) -> dict[str, Any]:
-    """Per pair of levels and method: how often a flagged child has a flagged parent, and the other way round."""
-    result: dict[str, Any] = {}
-    for method, rows in paths.items():
-        for (pair, name), row in rows.items():
-            result.setdefault(pair, {}).setdefault(method, {})[name] = summary(row)
-    return result

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hlip import metrics
 from hlip.quality.duplicates import voxel_hash
-from hlip.store import Store, StoreError, StudyRecord
+from hlip.store import Store, StoreError, StudyRecord, read_metadata, study_file
 from hlip.taxonomy import Taxonomy
 
 METADATA_WARNING = 0.7
@@ -66,21 +66,34 @@ def patients_apart(records: Sequence[StudyRecord | Place]) -> Finding:
     return Finding("patients", "leak", f"{some} studies in several splits", torn[:SHOWN], looked)
 
 
+def _hashes(store: Store, study_id: str) -> list[str]:
+    """Of a study's volumes; studies of an earlier version, which hold none, are read."""
+    found = read_metadata(study_file(store.path, study_id)).get("hashes")
+    return list(found) if found is not None else [voxel_hash(volume) for volume in store.volumes(study_id).numpy()]
+
+
+def _constant(store: Store, study_id: str, digest: str) -> bool:
+    volumes = [volume for volume in store.volumes(study_id).numpy() if voxel_hash(volume) == digest]
+    return all(np.ptp(volume) == 0 for volume in volumes)
+
+
 def images_apart(
     store: Store, records: Sequence[StudyRecord], progress: Callable[[Iterable[Any]], Iterable[Any]] = iter
 ) -> Finding:
-    """No prepared volume, voxel by voxel, in two splits or two patients; constant volumes do not count."""
+    """No prepared volume, voxel by voxel, in two splits or two patients; constant volumes do not count.
+
+    By the hashes in the study files (`hlip check` holds them against the voxels); voxels are read only of what several studies have.
+    """
     places: dict[str, list[StudyRecord]] = defaultdict(list)
     unread = []
     for record in progress(records):
         try:
-            volumes = store.volumes(record.study_id).numpy()
+            for digest in set(_hashes(store, record.study_id)):
+                places[digest].append(record)
         except StoreError:
             unread.append(record.study_id)
-            continue
-        for digest in {voxel_hash(volume) for volume in volumes if np.ptp(volume)}:
-            places[digest].append(record)
-    twice = [found for found in places.values() if len(found) > 1]
+    shared = {digest: found for digest, found in places.items() if len(found) > 1}
+    twice = [found for digest, found in shared.items() if not _constant(store, found[0].study_id, digest)]
     torn = [found for found in twice if len({record.split for record in found}) > 1]
     others = [found for found in twice if found not in torn and len({record.patient_id for record in found}) > 1]
     looked = f"{len(places):,} volumes"

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from hlip import metrics
 from hlip.ranking import Ranking
-from hp2l.comparison.calibrated import Stage
+from hp2l.comparison.by_prevalence import prevalence_scores
+from hp2l.comparison.calibrated import Stage, comparable, squared
 from hp2l.comparison.decision import STAGES, benefit_rows, pair_rows
 from hp2l.comparison.resampling import Drawn, centred, resample
 from hp2l.comparison.scores import Scores
@@ -54,17 +55,29 @@ class Measured:
     samples: dict[str, list[Samples]]
     """Method -> level."""
     tree: dict[str, dict[str, Floats]]
-    """Method -> ratio of the tree -> row; empty without a tree."""
-    tree_counts: dict[str, dict[str, tuple[float, float]]]
-    """Method -> ratio of the tree -> numerator and denominator of the cohort itself."""
+    """Method -> ratio of the tree -> numerator and denominator (2, 1 + R); empty without a tree."""
     paths: dict[str, dict[tuple[str, str], Floats]]
-    """Method -> (pair of levels, ratio) -> row."""
+    """Method -> (pair of levels, ratio) -> numerator and denominator (2, 1 + R)."""
     briers: dict[str, list[dict[str, Floats]]]
     """Method -> level -> stage of calibration -> (K, 1 + R)."""
     benefits: dict[str, list[dict[str, Floats]]]
     """Method -> level -> stage -> summed net benefit (T, 1 + R)."""
     pairs: list[Floats]
     """Per level (2, 1 + R): pairs of study and class that decision curves count, positive ones among them."""
+    prevalence: Prevalence
+    """What the validation split's prevalence alone gives."""
+
+
+@dataclass(frozen=True)
+class Prevalence:
+    """Rows of `hp2l.comparison.by_prevalence`; empty without a validation study, `tree` also without a tree."""
+
+    tree: dict[str, Floats]
+    """Ratio of the tree that asks for the highest class -> numerator and denominator (2, 1 + R)."""
+    briers: list[Floats]
+    """Per level (K, 1 + R)."""
+    benefits: list[Floats]
+    """Per level, summed net benefit (T, 1 + R)."""
 
 
 def macros(table: Samples, keep: Bools) -> Samples:
@@ -89,6 +102,7 @@ def measure(
         resamples, seed, workers: as in `hp2l.comparison.resampling.resample`.
     """
     plan = _Plan(truth)
+    plan.add_prevalence(tree)
     for method, table in tables.items():
         plan.add_method(method, table, limits[method], stages[method], tree)
     patients = list(truth.patients[truth.split == "test"])
@@ -134,17 +148,30 @@ class _Plan:
                 self.rows[name + "found", method, level] = (answer & target & known).T.astype(np.float32)
                 self.rows[name + "alarms", method, level] = (answer & ~target & known).T.astype(np.float32)
             for stage, found in stages[level].items():
-                self.rows["brier", method, level, stage] = found.squared(self.truth, level)
+                self.rows["brier", method, level, stage] = squared(found.score, self.truth, level)
                 if stage in STAGES:
                     self.rows["benefit", method, level, stage] = benefit_rows(found.score, self.truth, level)
         if tree is not None:
             answered = self.truth.validation > 0
-            for name, pair in tree.pairs(scores, flagged if answered else None, self.targets, self.known).items():
+            highest = [comparable(score, found) for score, found in zip(scores, stages, strict=True)]
+            for name, pair in tree.pairs(highest, flagged if answered else None, self.targets, self.known).items():
                 self.rows["tree", method, name] = np.stack(pair).astype(np.float32)
             if not answered:
                 return
             for place, pair in level_pairs(flagged, self.known, tree.edges).items():
                 self.rows["path", method, place] = np.stack(pair).astype(np.float32)
+
+    def add_prevalence(self, tree: Tree | None) -> None:
+        """Rows of what needs no image."""
+        scores = prevalence_scores(self.truth)
+        if scores is None:
+            return
+        for level, score in enumerate(scores):
+            self.rows["prevalence brier", level] = squared(score, self.truth, level)
+            self.rows["prevalence benefit", level] = benefit_rows(score, self.truth, level)
+        if tree is not None:
+            for name, pair in tree.pairs(scores, None, self.targets, self.known).items():
+                self.rows["prevalence tree", name] = np.stack(pair).astype(np.float32)
 
     def read(self, methods: Sequence[str], drawn: Drawn) -> Measured:
         """The numbers, from the areas and sums that were drawn."""
@@ -160,12 +187,8 @@ class _Plan:
         known = [sums["positive", level] + sums["negative", level] for level in range(len(self.targets))]
         return Measured(
             samples,
-            {method: {key[2]: ratio(*rows) for key, rows in _of("tree", method, sums)} for method in methods},
-            {
-                method: {key[2]: (float(rows[0, 0]), float(rows[1, 0])) for key, rows in _of("tree", method, sums)}
-                for method in methods
-            },
-            {method: {key[2]: ratio(*rows) for key, rows in _of("path", method, sums)} for method in methods},
+            {method: {key[2]: rows for key, rows in _of("tree", method, sums)} for method in methods},
+            {method: {key[2]: rows for key, rows in _of("path", method, sums)} for method in methods},
             {
                 method: [
                     {key[3]: ratio(rows, known[level]) for key, rows in _of("brier", method, sums) if key[2] == level}
@@ -181,7 +204,14 @@ class _Plan:
                 for method in methods
             },
             [sums["pairs", level] for level in range(len(known))],
+            self._prevalence(sums, known),
         )
+
+    def _prevalence(self, sums: Mapping[Any, Floats], known: Sequence[Floats]) -> Prevalence:
+        tree = {key[1]: rows for key, rows in sums.items() if key[0] == "prevalence tree"}
+        briers = [rows for key, rows in sums.items() if key[0] == "prevalence brier"]
+        benefits = [rows for key, rows in sums.items() if key[0] == "prevalence benefit"]
+        return Prevalence(tree, [ratio(*both) for both in zip(briers, known, strict=False)], benefits)
 
     def _answers(self, counts: Mapping[Any, Floats], method: str, level: int) -> Samples:
         """Metrics of yes / no answers (K, 1 + R)."""

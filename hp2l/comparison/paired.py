@@ -69,7 +69,7 @@ def drop(tables: Mapping[str, Scores], truth: Truth, measured: Measured, referen
     result: dict[str, Any] = {"levels": [1, last + 1]}
     result |= {method: {name: summary(row) for name, row in rows.items()} for method, rows in lost.items()}
     changes = {
-        method: {"of": [method, reference], **{name: summary(rows[name] - lost[reference][name], True) for name in rows}}
+        method: {"of": [method, reference], **{name: with_normal_p(rows[name] - lost[reference][name]) for name in rows}}
         for method, rows in lost.items()
         if method != reference
     }

@@ -1,6 +1,7 @@
 """How a diagnoser errs in the tree, for the comparison: what each test study adds to every hierarchical number.
 
-The definitions are those of `hp2l.statistics.hierarchy`. Shapes: N test studies, K classes of a level, R resamples.
+The definitions are those of `hp2l.statistics.hierarchy`. The highest-scoring class is that of the highest score after Platt scaling, see
+`hp2l.comparison.calibrated.comparable`. Shapes: N test studies, K classes of a level, R resamples.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hlip.taxonomy import Taxonomy
-from hp2l.comparison.resampling import exact, summary
+from hp2l.comparison.resampling import exact, summary, with_normal_p
 from hp2l.statistics import hierarchy
-from hp2l.statistics.cases import Bools, Floats
+from hp2l.statistics.cases import Bools, Floats, ratio
 from hp2l.statistics.hierarchy import Edges, Lineage, Pairs
 from hp2l.tree_nodes import tree_nodes
 
@@ -29,12 +30,15 @@ DEFINITIONS = {
     "of which a first-level label stands at the last level as well (such as normal): they would be asked the same again among other rivals",
     "recovery": "of these, right at the last level",
     "kept": "studies right at the first level that are right at the last",
+    "wrong_last": "studies whose highest-scoring class of the last level is not one of their labels; all that are asked there",
     "distance": "edges from the highest-scoring class of the last level to the nearest label, where it is wrong",
 }
 
 WHOLE = ("hierarchical_f1", "hierarchical_precision", "hierarchical_recall", "distance")
 """Ratios that are no share of independent cases."""
 STRUCTURAL = "cannot occur: parents are scored by their children"
+WITHOUT_IMAGES = ("wrong_first", "wrong_last", "distance")
+"""What answering every study with the most frequent class is told of."""
 
 
 @dataclass(frozen=True)
@@ -122,34 +126,49 @@ def _below(counts: Sequence[int], edges: Edges) -> Bools:
 
 
 def tree_section(
-    rows: Mapping[str, Mapping[str, Floats]],
+    sums: Mapping[str, Mapping[str, Floats]],
     reference: str,
-    counts: Mapping[str, Mapping[str, tuple[float, float]]],
-    from_children: Collection[str] = (),
+    from_children: Collection[str],
+    prevalence: Mapping[str, Floats],
+    frequent: Sequence[str],
 ) -> dict[str, Any]:
-    """The section of the comparison: each method's numbers, and differences to the reference; rows (1 + R,).
+    """The section of the comparison: each method's numbers, differences to the reference, and what the most frequent class alone gives.
 
     Args:
-        counts: method -> ratio -> numerator and denominator, for exact intervals of 0 of n and n of n.
+        sums: method -> ratio -> numerator and denominator (2, 1 + R).
         from_children: methods whose first level is the highest score below it: their recovery is 0 by construction, which is marked.
+        prevalence: ratio -> sums of answering every study with the most frequent class. frequent: that class at each level.
     """
-    result: dict[str, Any] = {"definitions": {name: DEFINITIONS[name] for name in rows[reference]}}
-    result["methods"] = {
-        method: {
-            name: summary(row) if name in WHOLE else exact(summary(row), counts[method][name][1]) for name, row in own.items()
-        }
-        for method, own in rows.items()
-    }
+    result: dict[str, Any] = {"definitions": {name: DEFINITIONS[name] for name in sums[reference]}}
+    result["methods"] = {method: {name: _entry(name, own[name]) for name in own} for method, own in sums.items()}
     for method in from_children:
         own = result["methods"][method]
         if own.get("recovery", {}).get("value") == 0:
             own["recovery"] = {"value": 0.0, "low": None, "high": None, "structural": STRUCTURAL}
+    rows = {method: {name: ratio(*own[name]) for name in own} for method, own in sums.items()}
     result["differences"] = {
         method: {
             "of": [method, reference],
-            **{name: summary(row - rows[reference][name], paired=True) for name, row in own.items()},
+            **{name: with_normal_p(row - rows[reference][name]) for name, row in own.items()},
         }
         for method, own in rows.items()
         if method != reference
     }
+    if prevalence:
+        told = {name: _entry(name, prevalence[name]) for name in WITHOUT_IMAGES if name in prevalence}
+        result["most_frequent"] = {"classes": list(frequent), **told}
     return result
+
+
+def path_section(sums: Mapping[str, Mapping[tuple[str, str], Floats]]) -> dict[str, Any]:
+    """Per pair of levels and method: how often a called child has a called parent, and the other way round; sums (2, 1 + R)."""
+    result: dict[str, Any] = {}
+    for method, own in sums.items():
+        for (pair, name), both in own.items():
+            result.setdefault(pair, {}).setdefault(method, {})[name] = exact(summary(ratio(*both)), both[1, 0])
+    return result
+
+
+def _entry(name: str, both: Floats) -> dict[str, Any]:
+    entry: dict[str, Any] = summary(ratio(*both))
+    return entry if name in WHOLE else exact(entry, both[1, 0])

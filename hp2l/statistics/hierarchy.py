@@ -170,7 +170,8 @@ def recovery(scores: Sequence[Floats], targets: Sequence[Bools], known: Sequence
 
 
 def mistake_distance(score: Floats, target: Bools, known: Bools, edges: Floats) -> Pairs:
-    """`distance`: edges from the highest-scoring class to the study's nearest label, over the studies where it is wrong.
+    """`wrong_last`: wrong at this level, of all that are asked. `distance`: edges from the highest-scoring class to the study's nearest
+    label, over the studies where it is wrong.
 
     Args:
         score, target, known: (N, K) of one level. edges: (K, K) of `path_distances`.
@@ -178,7 +179,11 @@ def mistake_distance(score: Floats, target: Bools, known: Bools, edges: Floats) 
     correct, asked = right(score, target, known)
     nearest = np.where(target, edges[score.argmax(axis=1)], np.inf).min(axis=1)
     wrong = asked & ~correct
-    return {"distance": (np.where(wrong, nearest, 0.0).astype(np.float32), wrong.astype(np.float32))}
+    whole = wrong.astype(np.float32)
+    return {
+        "wrong_last": (whole, asked.astype(np.float32)),
+        "distance": (np.where(wrong, nearest, 0.0).astype(np.float32), whole),
+    }
 
 
 def path_distances(paths: Sequence[Sequence[int]]) -> Floats:

@@ -52,7 +52,7 @@ def decision_curves(comparison: Mapping[str, Any], narrow: bool = False) -> Figu
     for axis, level in zip(axes, levels.values(), strict=True):
         stage = judged_stage(level)
         curves = {method: own.get(stage) or own.get("before") for method, own in level["methods"].items()}
-        _panel(axis, comparison, level["treat_all"], curves)
+        _panel(axis, comparison, level["treat_all"], curves, level.get("treat_by_prevalence"))
     axes[0].set_ylabel("Net benefit")
     axes[-1].set_xlabel("Threshold")
     legend(figure, axes[0], narrow)
@@ -75,11 +75,17 @@ def decision_classes(comparison: Mapping[str, Any], narrow: bool = False) -> Fig
     return figure
 
 
-def _panel(axis: Axes, comparison: Mapping[str, Any], treat_all: Any, curves: Mapping[str, Any]) -> None:
+def _panel(
+    axis: Axes, comparison: Mapping[str, Any], treat_all: Any, curves: Mapping[str, Any], by_prevalence: Any = None
+) -> None:
     steps = np.array(comparison["net_benefit"]["thresholds"])
     everyone = np.array(treat_all, dtype=float)
     axis.axhline(0.0, color=INK, linewidth=1.1, label="Treat none")
     axis.plot(steps, everyone, color=MUTED, linewidth=1.1, linestyle=(0, (5, 1, 1, 1)), label="Treat all", zorder=4)
+    if by_prevalence is not None:
+        axis.plot(
+            steps, by_prevalence, color=INK, linewidth=1.1, linestyle=(0, (1, 1.4)), label="Treat by prevalence", zorder=4
+        )
     top = max(0.002, everyone[0])
     for i, method in enumerate(comparison["methods"]):
         curve = curves.get(method)

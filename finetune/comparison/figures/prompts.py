@@ -11,7 +11,11 @@ from matplotlib.lines import Line2D
 
 from finetune.comparison.figures.house import INK, MUTED, NARROW, PAPER, WIDE, colour
 from finetune.comparison.findings import is_chosen, spreads
+from finetune.comparison.methods_text import PARENT_WORDS
 from finetune.comparison.words import method_label
+
+MARKS = {"own": "o", "children": "^", "scaled_children": "s", "any_child": "D"}
+"""How inner classes are answered -> its mark."""
 
 
 def prompt_strips(comparison: Mapping[str, Any], narrow: bool = False) -> Figure:
@@ -28,13 +32,16 @@ def prompt_strips(comparison: Mapping[str, Any], narrow: bool = False) -> Figure
             axis.set_title(f"Level {key}" + ("" if narrow else f" · {levels[key]['name']}"))
         line[0].set_ylabel(f"Macro AUC{', ' + method_label(method) if rows > 1 else ''}")
     shade = colour(comparison["methods"].index(next(iter(found))))
-    look: dict[str, Any] = {"linestyle": "none", "color": MUTED, "markersize": 5}
-    handles = [
-        Line2D([], [], color=shade, marker="*", markersize=9, label="chosen on validation"),
-        Line2D([], [], marker="o", markerfacecolor=PAPER, label="parents by own prompts", **look),
-        Line2D([], [], marker="^", label="parents by children", **look),
-    ]
-    figure.legend(handles=handles, loc="outside upper right", ncols=1 if narrow else 3)
+    handles = [Line2D([], [], color=shade, marker="*", markersize=9, label="chosen on validation")]
+    ways = {setting["parents"] for _, settings in found.values() for setting in settings}
+    for way, mark in MARKS.items():
+        fill = PAPER if way == "own" else MUTED
+        if way in ways:
+            text = f"inner classes by {PARENT_WORDS[way]}"
+            handles.append(
+                Line2D([], [], linestyle="none", color=MUTED, markersize=5, marker=mark, markerfacecolor=fill, label=text)
+            )
+    figure.legend(handles=handles, loc="outside upper right", ncols=1 if narrow else 2)
     return figure
 
 
@@ -45,12 +52,10 @@ def _panel(
         values = [setting[split][place] for split in ("val", "test")]
         if None in values:
             continue
-        own = setting["parents"] == "own"
-        x = [-0.04, 0.96] if own else [0.04, 1.04]
-        fill = PAPER if own else MUTED
-        axis.plot(
-            x, values, "o" if own else "^", linestyle="-", color=MUTED, linewidth=0.6, markersize=4.5, markerfacecolor=fill
-        )
+        way = setting["parents"]
+        shift = 0.05 * (list(MARKS).index(way) - 1.5)
+        x, fill = [shift, 1 + shift], PAPER if way == "own" else MUTED
+        axis.plot(x, values, MARKS[way], linestyle="-", color=MUTED, linewidth=0.6, markersize=4.5, markerfacecolor=fill)
         if is_chosen(setting, chosen):
             axis.plot(x, values, "*", linestyle="-", color=shade, linewidth=2.4, markersize=13, markeredgecolor=INK, zorder=4)
     axis.axhline(0.5, color=MUTED, linewidth=0.9)

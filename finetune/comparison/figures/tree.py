@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from finetune.comparison.figures.house import NARROW, WIDE, dot, legend, name_methods, row_height, shifts, stripes, wrapped
+from finetune.comparison.figures.house import INK, NARROW, WIDE, dot, legend, name_methods, row_height, shifts, stripes, wrapped
 
 MEASURES = {
     "hierarchical_f1": "Hierarchical F1",
@@ -18,9 +18,12 @@ MEASURES = {
     "wrong_first": "Wrong at level 1",
     "recovery": "Right at last level, wrong at level 1",
     "kept": "Right at last level, right at level 1",
+    "wrong_last": "Wrong at the last level",
     "distance": "Edges from a wrong answer to the truth",
 }
-LESS_IS_BETTER = ("child_without_parent", "parent_without_child", "wrong_first", "distance")
+MOST_FREQUENT = "Always the most frequent class"
+CONSTANT: dict[str, Any] = {"color": INK, "markersize": 15, "markeredgewidth": 1.6, "linestyle": "none", "zorder": 2}
+LESS_IS_BETTER = ("child_without_parent", "parent_without_child", "wrong_first", "wrong_last", "distance")
 
 
 def measures(comparison: Mapping[str, Any]) -> dict[str, str]:
@@ -32,6 +35,7 @@ def measures(comparison: Mapping[str, Any]) -> dict[str, str]:
 def tree_forest(comparison: Mapping[str, Any], narrow: bool = False) -> Figure:
     """A row a measure, every method with its interval; below it the distance of mistakes, in edges."""
     methods, own = comparison["methods"], comparison["tree"]["methods"]
+    frequent = comparison["tree"].get("most_frequent") or {}
     shares = [name for name in measures(comparison) if name != "distance"]
     parts = [shares, *([["distance"]] if "distance" in measures(comparison) else [])]
     height = max(row_height(methods), 0.34) * (1.25 if narrow else 1.0)
@@ -42,6 +46,8 @@ def tree_forest(comparison: Mapping[str, Any], narrow: bool = False) -> Figure:
         for row, name in enumerate(names):
             for i, (method, shift) in enumerate(zip(methods, shifts(methods), strict=True)):
                 dot(axis, own[method][name], row + shift, i)
+            if (value := (frequent.get(name) or {}).get("value")) is not None:
+                axis.plot(value, row, "|", **CONSTANT)
         words = [f"{MEASURES[name]}\u00a0{'↓' if name in LESS_IS_BETTER else '↑'}" for name in names]
         axis.set_yticks(range(len(names)), [wrapped(text, 24) if narrow else text for text in words])
     axes[0].set_xlim(-0.01, 1.01)
@@ -50,5 +56,7 @@ def tree_forest(comparison: Mapping[str, Any], narrow: bool = False) -> Figure:
     if len(parts) > 1:
         axes[1].set_title("Edges")
     name_methods(axes[0], methods)
+    if frequent:
+        axes[0].plot([], [], "|", **CONSTANT, label=MOST_FREQUENT)
     legend(figure, axes[0], narrow)
     return figure

@@ -122,8 +122,13 @@ def test_checks_say_how_much_they_looked_at() -> None:
 
 def test_calibration_names_a_temperature_at_its_limit(compared: Made) -> None:
     comparison = copy.deepcopy(compared()[0])
+    for stages in comparison["calibration"]["levels"]["2"].values():
+        stages["platt"]["at_limit"] = []
     assert "limit" not in findings.calibration(comparison)
     assert "after Platt" in findings.calibration(comparison)
+    assert "Brier skill after Platt scaling is +0." in findings.calibration(comparison)
+    comparison["calibration"]["levels"]["2"]["fine_tuned"]["platt"]["at_limit"] = ["a1"]
+    assert "Platt scaling stood at its limit in 1 of 3 classes of fine-tuned" in findings.calibration(comparison)
     comparison["calibration"]["levels"]["2"]["zero_shot"]["temperature"]["at_limit"] = ["a1", "b1"]
     assert "The temperature stood at its limit in 2 of 3 classes of zero-shot" in findings.calibration(comparison)
 
@@ -134,7 +139,10 @@ def test_a_recovery_that_cannot_occur_is_no_number(compared: Made) -> None:
     comparison["tree"]["methods"]["zero_shot"]["recovery"] = told
     text = findings.tree(comparison)
     assert "With zero-shot that cannot occur: parents are scored by their children." in text
-    assert "With fine-tuned, " in text
+    assert re.search(r"Wrong at level 1: \d+ % with fine-tuned \(\d+ % of these right at the last level all the same\)\.", text)
+    assert re.search(
+        r"the most frequent class would be wrong in \d+ % of studies at level 1 \('a'\) and \d+ % at the last", text
+    )
     assert words.with_span(told) == "0.00 (cannot occur: parents are scored by their children)"
 
 

@@ -15,9 +15,10 @@ from PIL import Image
 
 import hlip
 from finetune.comparison import page
+from finetune.comparison.cohort import labelled
 from finetune.comparison.figures.catalogue import drawings
 from finetune.comparison.pictures import CELLS, _over, _scaled, pictured
-from finetune.comparison.scoring import Method, labelled, score
+from finetune.comparison.scoring import Method, score
 from hlip.model import HLIP
 from hlip.store import Store
 from hlip.taxonomy import Taxonomy

@@ -68,7 +68,7 @@ def test_every_file_is_there(written: Written) -> None:
         assert "<svg" in (out / "figures" / f"{name}.svg").read_text()
     assert {path.name for path in out.iterdir() if path.is_file()} == {
         "comparison.json", "comparison.md", "index.html", "levels.csv", "per_class.csv", "tree.csv", "calibration.csv", "slices.csv",
-        "robustness.csv", "efficiency.csv", "pairs.csv", "scores_zero_shot.parquet", "scores_fine_tuned.parquet",
+        "robustness.csv", "efficiency.csv", "pairs.csv", "decision.csv", "scores_zero_shot.parquet", "scores_fine_tuned.parquet",
     }  # fmt: skip
 
 
@@ -148,7 +148,10 @@ def test_numbers_of_sections_agree_between_csv_and_page(written: Written) -> Non
     for row in _rows(out / "efficiency.csv", "fine_tuned"):
         assert f'data-v="{row["value"]}"' in text
     macro = [row for row in csv.DictReader((out / "calibration.csv").open()) if row["class"] == "macro"]
-    assert len(macro) == 2 * 2 * 4 * 2
+    assert len(macro) == 2 * (2 * 4 + 1) * 4  # levels, stages of both methods and the prevalence, metrics
+    macro = [
+        row for row in macro if row["method"] != "prevalence alone" or row["metric"] != "brier_skill"
+    ]  # 0, without an interval
     assert all(f'data-v="{row["value"]}"' in text for row in macro)
 
 

@@ -15,8 +15,9 @@ import torch
 
 import hlip
 import hlip.cli
+from finetune.comparison.cohort import labelled, level_aucs
 from finetune.comparison.robustness import robustness
-from finetune.comparison.scoring import labelled, level_aucs, open_method, score
+from finetune.comparison.scoring import open_method, score
 from hlip.model import HLIP
 from hlip.store import Store, WithoutSequence, write_index
 from hlip.taxonomy import Taxonomy

@@ -64,13 +64,20 @@ def test_checks_are_counted(written: Written) -> None:
 
 def test_prompts_say_how_parents_are_better_scored(written: Written) -> None:
     text = findings.prompts(written(2)[1])
-    assert "Over 4 settings of zero-shot the test macro AUC of the last level runs from 0.62 to 0.64" in text
-    assert "the one chosen on validation (templates 'plain' without synonyms" in text
-    assert "parents were scored better by their children: mean macro AUC 0.65 by their children against 0.55" in text
-    assert "children won 2 of 2 times" in text
+    assert (
+        "Over 4 settings of zero-shot the test macro AUC runs from 0.50 to 0.70 at level 1 (3 different; chosen 0.70) and"
+        in text
+    )
+    assert (
+        "from 0.62 to 0.64 at level 2 (2 different; chosen 0.64). Validation chose templates 'plain' without synonyms" in text
+    )
+    assert (
+        "inner classes are told best by their highest child: macro AUC 0.65, mean over prompts and inner levels, against 0.55"
+        in text
+    )
     spread = written(2)[1]["provenance"]["zero_shot"]["prompts"]["spread"]
     turned = [{**entry, "parents": "own" if entry["parents"] == "children" else "children"} for entry in spread]
-    assert "scored better by their own prompts" in findings.parents(turned)
+    assert "told best by their own prompts: macro AUC 0.65" in findings.parents(turned)
     assert findings.parents(spread[:1]) == ""
 
 
@@ -84,12 +91,17 @@ def test_missing_sequences_name_only_what_is_shown(written: Written) -> None:
 
 
 def test_net_benefit_names_the_thresholds_at_which_the_band_is_above() -> None:
-    curve = {"value": [0.3, 0.2, 0.1], "low": [0.3, 0.15, 0.05], "high": [0.3, 0.25, 0.15]}
+    curve = {
+        "value": [0.3, 0.2, 0.1],
+        "low": [0.3, 0.15, 0.05],
+        "high": [0.3, 0.25, 0.15],
+        "beyond": {"low": [0.0, 0.05, 0.05]},
+    }
     level = {"treat_all": [0.3, 0.1, -0.2], "methods": {"zero_shot": {"before": curve}, "fine_tuned": {}}}
     text = findings.decision({"net_benefit": {"thresholds": [0.01, 0.1, 0.25], "levels": {"3": level}}})
     assert text == (
-        "At level 3 the whole band of net benefit lies above treating all and treating none at these thresholds: "
-        "zero-shot from 10 to 25 %."
+        "At level 3 net benefit is above that of treating all and treating none (the whole band of the gain over the best of these) at these "
+        "thresholds: zero-shot from 10 to 25 %."
     )
 
 

@@ -16,6 +16,7 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from hlip import metrics
 from hlip.taxonomy import Taxonomy
+from hp2l.comparison.alignment import platt_scaled
 from hp2l.comparison.compare import CompareError, Comparison, Scores, compare, compare_tables, mean_of, provenance_of
 from hp2l.comparison.decision import THRESHOLDS
 from hp2l.statistics.delong import delong_test
@@ -255,9 +256,22 @@ def test_calibration_is_fitted_on_validation_and_measured_on_test() -> None:
         check(entry["brier"], looped(brier))
         mean, frequency, count = slow_bins(target[test], score[test])
         assert entry["expected_calibration_error"] == pytest.approx(np.average(np.abs(mean - frequency), weights=count))
-        assert entry["reliability"]["count"] == count.tolist()
-        assert entry["reliability"]["mean_score"] == pytest.approx(mean, abs=1e-4)
-        assert entry["reliability"]["frequency"] == pytest.approx(frequency, abs=1e-4)
+        if stage == "before":  # without ties, of which a bin holds all
+            place = (10 * np.argsort(np.argsort(score[test])) + 5) // test.size  # the bin of a study's middle rank
+            gaps = [abs((score[test] - target[test])[place == bin_].sum()) for bin_ in range(10)]
+            assert entry["equal_mass_calibration_error"] == pytest.approx(sum(gaps) / test.size)
+    shares = [truth(1)[rows_of("val", 1, c), c].mean() for c in (0, 1, 3)]
+
+    def skill(rows: np.ndarray) -> float:
+        rows = rows[~np.isnan(target[rows])]
+        own = [np.mean((table.levels[1][rows, c] - truth(1)[rows, c]) ** 2) for c in (0, 1, 3)]
+        base = [np.mean((share - truth(1)[rows, c]) ** 2) for share, c in zip(shares, (0, 1, 3), strict=True)]
+        return float(1 - np.mean(own) / np.mean(base))
+
+    check(found["before"]["brier_skill"], looped(skill))
+    alone = result()["calibration"]["prevalence"]["2"]
+    assert alone["per_class"]["a1"]["expected_calibration_error"] == pytest.approx(abs(shares[0] - target[test].mean()))
+    assert alone["brier_skill"] == {"value": 0.0, "low": 0.0, "high": 0.0}
     each = [found["isotonic"]["per_class"][name]["expected_calibration_error"] for name in ("a1", "a2", "b1")]
     assert found["isotonic"]["macro_expected_calibration_error"] == pytest.approx(np.mean(each))
     assert found["isotonic"]["macro_expected_calibration_error"] < found["before"]["macro_expected_calibration_error"]
@@ -279,17 +293,34 @@ def test_net_benefit_is_that_of_all_pairs_of_macro_classes() -> None:
     test = rows_of("test", 1, 0)
     assert entry["treat_all"] == pytest.approx(treat_all(truth(1)[np.ix_(test, kept)].ravel(), THRESHOLDS)[:, 0], abs=1e-6)
     assert set(entry["methods"]["one"]) == {"before", "platt"}
+    shares = np.array([truth(1)[rows_of("val", 1, k), k].mean() for k in kept])
+
+    def by_prevalence(rows: np.ndarray) -> np.ndarray:
+        rows = rows[~np.isnan(truth(1)[rows, 0])]
+        told = np.tile(shares, (rows.size, 1))
+        return net_benefit(truth(1)[np.ix_(rows, kept)].ravel(), told.ravel(), THRESHOLDS)[:, 0]
+
+    def everyone(rows: np.ndarray) -> np.ndarray:
+        rows = rows[~np.isnan(truth(1)[rows, 0])]
+        return treat_all(truth(1)[np.ix_(rows, kept)].ravel(), THRESHOLDS)[:, 0]
+
+    told = looped(by_prevalence)
+    assert entry["treat_by_prevalence"] == pytest.approx(told[0], abs=1e-6)
+    beyond = rows - np.maximum(np.maximum(looped(everyone), told), 0)
+    assert curve["beyond"]["value"] == pytest.approx(beyond[0], abs=1e-6)
+    assert curve["beyond"]["low"] == pytest.approx(np.quantile(beyond[1:], 0.025, axis=0), abs=1e-6)
 
 
 def test_tree_numbers_follow_their_definitions_study_by_study() -> None:
     table, limits = tables()[3], []
+    scaled = platt_scaled(table)  # the highest class is that of comparable scores
     for level, names in enumerate(NAMES):
         classes = result()["levels"][str(level + 1)]["three"]["per_class"]
         limits.append([classes[name]["threshold"] for name in names])
     parents = {"a1": "a", "a2": "a", "empty": "a", "b1": "b"}  # normal is one node of both levels
 
-    def counted(rows: np.ndarray) -> dict[str, float]:
-        both = calls = trues = orphans = children = wrong = asked = undone = distance = missed = 0
+    def counted(rows: np.ndarray, table: Scores, scaled: list[np.ndarray], limits: list[list[float]]) -> dict[str, float]:
+        both = calls = trues = orphans = children = wrong = asked = undone = distance = missed = sure_last = 0
         for row in rows:
             sure = [not np.isnan(truth(level)[row]).any() for level in (0, 1)]
             called: set[str] = set()
@@ -309,12 +340,13 @@ def test_tree_numbers_follow_their_definitions_study_by_study() -> None:
                 ]
                 children += len(flagged[1])
                 orphans += sum(parents.get(name, name) not in flagged[0] for name in flagged[1])
-            best = [NAMES[level][int(table.levels[level][row].argmax())] for level in (0, 1)]
+            best = [NAMES[level][int(scaled[level][row].argmax())] for level in (0, 1)]
             labels = [{n for k, n in enumerate(names) if truth(level)[row, k] == 1} for level, names in enumerate(NAMES)]
             if all(sure) and "normal" not in labels[0]:  # it stands at both levels
                 asked += 1
                 wrong += best[0] not in labels[0]
                 undone += best[0] not in labels[0] and best[1] in labels[1]
+            sure_last += bool(sure[1])
             if sure[1] and best[1] not in labels[1]:
                 missed += 1
 
@@ -332,16 +364,46 @@ def test_tree_numbers_follow_their_definitions_study_by_study() -> None:
             "child_without_parent": orphans / children,
             "wrong_first": wrong / asked,
             "recovery": undone / wrong,
+            "wrong_last": missed / sure_last,
             "distance": distance / missed,
         }
 
     found = result()["tree"]["methods"]["three"]
-    drawn = [counted(rows) for rows in resampled()]
+    drawn = [counted(rows, table, scaled, limits) for rows in resampled()]
+    base_limits = [
+        [result()["levels"][key]["zero_shot"]["per_class"][name]["threshold"] for name in NAMES[int(key) - 1]] for key in "12"
+    ]
+    first = [counted(rows, tables()[0], platt_scaled(tables()[0]), base_limits) for rows in resampled()]
     for name in drawn[0]:
         check(found[name], np.array([entry[name] for entry in drawn]))
     base, gain = result()["tree"]["methods"]["zero_shot"], result()["tree"]["differences"]["three"]["hierarchical_f1"]
     assert gain["value"] == pytest.approx(found["hierarchical_f1"]["value"] - base["hierarchical_f1"]["value"])
-    assert 0 < gain["p"] <= 1
+    rows = np.array([one["hierarchical_f1"] for one in drawn]) - np.array([one["hierarchical_f1"] for one in first])
+    assert gain["p"] == pytest.approx(2 * norm.sf(abs(rows[0]) / np.nanstd(rows[1:], ddof=1)))
+
+
+def test_the_most_frequent_class_is_wrong_as_often_as_it_is_absent() -> None:
+    frequent = result()["tree"]["most_frequent"]
+    val = rows_of("val", 1, 0)
+    name = NAMES[1][int(truth(1)[val].mean(axis=0).argmax())]
+    assert frequent["classes"][1] == name
+
+    def absent(rows: np.ndarray) -> float:
+        rows = rows[~np.isnan(truth(1)[rows, 0])]
+        return float(np.mean(truth(1)[rows, NAMES[1].index(name)] == 0))
+
+    check(frequent["wrong_last"], looped(absent))
+    assert set(frequent) == {"classes", "wrong_first", "wrong_last", "distance"}
+
+
+def test_paths_that_are_never_broken_have_an_exact_interval() -> None:
+    first = tables()[0]
+    sure = [np.where(np.nan_to_num(labels) == 1, 0.9, 0.1) for labels in (truth(0), truth(1))]
+    entry = compare_tables([replace(first, levels=sure)], resamples=20)["hierarchy"]["1-2"]["zero_shot"]["child_has_parent"]
+    test = np.array(first.split) == "test"
+    known = test & ~np.isnan(truth(0)[:, 0]) & ~np.isnan(truth(1)[:, 0])
+    calls = int(truth(1)[known].sum())  # every true child is called, and nothing else
+    assert (entry["value"], entry["low"]) == (1.0, pytest.approx(0.025 ** (1 / calls)))
 
 
 def test_files_compare_as_the_tables_they_hold(tmp_path: Path) -> None:
