@@ -1,7 +1,7 @@
 """4-D files with b-values -> the 3-D scans of them, written once.
 
 The rule for series of volumes: one with b-values beside it (NAME.bval of NAME.nii.gz, or as its data set says) is split by
-`hlip.importing.diffusion` into b0, DWI and ADC. Any other is refused (`series_4d`): which of its volumes is a scan, nobody has said.
+`hlip.scans.diffusion` into b0, DWI and ADC. Any other is refused (`series_4d`): which of its volumes is a scan, nobody has said.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _opened(file: Path) -> nib.Nifti1Image:
 def _split(file: Path, image: nib.Nifti1Image, b_values: list[float], folder: Path) -> list[Scan]:
     import nibabel as nib
 
-    from hlip.importing.diffusion import split_diffusion
+    from hlip.scans.diffusion import split_diffusion
 
     stat = file.stat()
     source = {"bytes": stat.st_size, "changed": stat.st_mtime_ns, "b_values": b_values}

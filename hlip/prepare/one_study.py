@@ -15,7 +15,7 @@ from hlip.quality.pictures import as_text, strip, thumbnail
 from hlip.reports import split_sentences
 from hlip.scans.image import prepare_image, read_image
 from hlip.scans.reading import read_scan
-from hlip.scans.scan import LoadedScan, VolumeError
+from hlip.scans.scan import OF_THE_MACHINE, LoadedScan, VolumeError
 from hlip.scans.sequence import guess_sequence
 from hlip.store import write_study
 from hlip.study import Scan, Study
@@ -85,7 +85,7 @@ def _prepare_study(
         "sequences": sequences,
         "affines": [volume.affine.tolist() for volume in volumes],
         "quality": rows,
-    } | ({"again": True} if refused else {})
+    } | ({"again": True} if refused or any(row.get("reason") in OF_THE_MACHINE for row in rows) else {})
     if pictures and not volumes:
         metadata["pictures"] = as_text(pictures)
     write_study(store, study.study_id, [volume.voxels for volume in volumes], metadata, pictures)

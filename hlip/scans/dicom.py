@@ -1,196 +1,195 @@
-"""DICOM series of a folder -> one scan. The conversion itself is dicom2nifti's: it sorts slices by position, applies the
-rescale, drops localizers and duplicates, and refuses what is not a regular volume.
+"""The DICOM series of a folder -> one scan, by the rules of `hlip.dicom`: the same volume, place and sequence that `hlip import dicom` writes.
 
 A folder with several series is not one scan: each series is then named by its first file, which stands for all files of
 its folder with the same SeriesInstanceUID.
+
+Notable choices:
+- A series that an import would make several scans of (time points, echoes, b-values, orientations) is refused: nobody has said which is meant.
+  Volumes that are equal, voxel by voxel, are copies, and one is taken.
+- What was set right (a tilted gantry, missing slices, uneven steps) stands in the notes of the scan.
+- What an import would leave out by its name (a MIP, a localizer) is read: the manifest asks for it.
 """
 
 from __future__ import annotations
 
-import logging
-import warnings
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import dicom2nifti.convert_dicom
 import nibabel as nib
 import numpy as np
-import pydicom
-from dicom2nifti.exceptions import ConversionError, ConversionValidationError
-from pydicom.errors import InvalidDicomError
+from numpy.typing import NDArray
 
-from hlip.scans.filekind import is_dicom
-from hlip.scans.scan import LoadedScan, VolumeError
-from hlip.scans.sequence import guess_sequence
+from hlip.dicom.errors import ConversionError, MachineError
+from hlip.dicom.found import Found
+from hlip.dicom.headers import quiet_pydicom, read_chunk
+from hlip.dicom.making import Made, scans_of
+from hlip.dicom.part import Part
+from hlip.dicom.reasons import told_why
+from hlip.dicom.series import plan_named
+from hlip.dicom.tags import Slice, Unread
+from hlip.scans.filekind import is_dicom, is_nifti
+from hlip.scans.scan import LoadedScan, VolumeError, volume_shape
 from hlip.study import Scan
 
-_TAGS = ["PatientID", "SeriesInstanceUID", "SeriesDescription", "ProtocolName", "Modality"]
-_REASONS = {  # dicom2nifti's codes -> our reason and remedy
-    "TOO_FEW_SLICES": ("too_few_slices", "a localizer or an incomplete series"),
-    "NON_CUBICAL_IMAGE": ("gantry_tilt", "slices are sheared (gantry tilt); correct the tilt first, e.g. with dcm2niix"),
-    "SLICE_INCREMENT": ("uneven_slices", "the distance between slices varies: slices are missing or several series are mixed"),
-    "ORIENTATION": ("mixed_orientations", "slices of several orientations; split the series"),
-    "NOT_A_VOLUME": ("not_3d", "all slices lie at one place"),
-    "NON_IMAGING": ("not_an_image", "no image positions: a report, a secondary capture or a structured object"),
-    "NO_DICOM": ("not_an_image", "no image in this series"),
-    "MISSING_DICOM": ("uneven_slices", "slices are missing"),
-}
-
-
-_DAMAGED = (InvalidDicomError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError)
-"""What pydicom raises on a damaged file, of a tag's value only when it is asked for."""
+_CODES = {  # of `hlip.dicom.reasons` -> ours, where they differ
+    "b_values_unclear": "dicom", "colour": "rgb_or_complex", "converter_failed": "dicom", "damaged": "truncated",
+    "geometry_mismatch": "dicom", "time_series": "series_4d",
+    **dict.fromkeys(
+        ("document", "key_objects", "no_geometry", "presentation_state", "radiotherapy", "segmentation", "spectroscopy", "structured_report"),
+        "not_an_image",
+    ),
+}  # fmt: skip
+_SPLIT = "`hlip import dicom` makes a scan of each; or split the series and name the ones to use"
 
 
 def read_series(path: Path) -> LoadedScan:
     """Read the one series of a folder, or the series to which a file belongs.
 
     Raises:
-        VolumeError: not_an_image, several_series, truncated, too_few_slices, gantry_tilt, uneven_slices,
-            mixed_orientations, rgb_or_complex, series_4d, not_3d, dicom.
+        VolumeError: not_an_image, several_series, several_patients, truncated, no_permission, too_few_slices, missing_slices, uneven_slices,
+            shifted_slices, mixed_orientations, rgb_or_complex, series_4d, too_large, dicom; converter_timeout, converter_killed, no_room,
+            no_converter, which are no fault of the files.
     """
-    files = _series_files(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom warns about each odd tag of each slice
-        try:
-            slices = [pydicom.dcmread(file) for file in files]
-            _check_repeats(path, slices)
-            sequence, modality, colours = (
-                _sequence(slices[0]),
-                _text(slices[0], "Modality"),
-                slices[0].get("SamplesPerPixel", 1),
-            )
-            slope, intercept = _take_rescale(slices)
-        except VolumeError:
-            raise
-        except _DAMAGED as error:
-            raise VolumeError("truncated", f"{path}: a file of the series is damaged ({error}); copy it again") from error
-        image = _convert(path, slices)
-    slices.clear()  # their pixels, before there is a third copy
-    data = np.asanyarray(image.dataobj)
-    if data.dtype.fields is not None or int(colours or 1) > 1:
-        raise VolumeError("rgb_or_complex", f"{path}: a colour series; export the grey-value images")
-    if data.ndim > 3 and data.shape[3] > 1:
-        raise VolumeError("series_4d", f"{path}: a series of {data.shape[3]} volumes; split it and name the ones to use")
-    values = data.reshape(data.shape[:3]).astype(np.float32)
-    if (slope, intercept) != (1, 0):
-        values *= np.float32(slope)
-        values += np.float32(intercept)
-    return LoadedScan(values, np.asarray(image.affine, np.float64), path, sequence, modality, 1.0)
+    try:
+        with quiet_pydicom():
+            slices, unread = _series_of(path)
+            return _read(path, slices, unread)
+    except (VolumeError, MemoryError):
+        raise
+    except ConversionError as error:
+        raise _refusal(path, error.reason, str(error)) from error
+    except MachineError as error:
+        raise VolumeError(error.reason, f"{path}: {error}") from error
+    except Exception as error:  # odd tags surface as many types
+        raise VolumeError("dicom", f"{path}: the series cannot be read ({type(error).__name__}: {error})") from error
 
 
-def find_series(folder: Path, files: list[Path]) -> list[Scan]:
+def find_series(folder: Path, files: Sequence[Path]) -> list[Scan]:
     """The series among the DICOM files of one folder, in order of their first file."""
-    series: dict[str, list[Path]] = {}
-    names: dict[str, str] = {}
-    for file in files:
-        header = _header(file)
-        uid = _text(header, "SeriesInstanceUID") if header is not None else ""
-        if header is not None and uid:
-            series.setdefault(uid, []).append(file)
-            names.setdefault(uid, _sequence(header))
-    alone = len(series) == 1
-    return [Scan(folder if alone else members[0], names[uid]) for uid, members in series.items()]
+    with quiet_pydicom():
+        series: dict[str, list[Slice]] = {}
+        for piece in _headers(files)[0]:
+            series.setdefault(piece.stack.series_uid, []).append(piece)
+        alone = len(series) == 1
+        return [Scan(folder if alone else Path(found[0].file.path), _sequence(found)) for found in series.values()]
 
 
 def patient_of(path: Path) -> str:
     """PatientID of a series (a file of it, or its folder), empty where there is none; for comparing, never for writing."""
     files = [path] if path.is_file() else sorted(file for file in path.iterdir() if is_dicom(file))[:1]
-    header = _header(files[0]) if files else None
-    return _text(header, "PatientID") if header is not None else ""
+    slices, _ = _headers(files)
+    return slices[0].stack.patient_id if slices else ""
 
 
-def _series_files(path: Path) -> list[Path]:
+def _headers(files: Sequence[Path]) -> tuple[list[Slice], list[Unread]]:
+    """What files say. Those without a series UID are slices only where none has one: among others their header is damaged."""
+    stats = [(file, file.stat()) for file in files]
+    read = read_chunk([Found(str(file), "", stat.st_size, stat.st_mtime_ns) for file, stat in stats], nameless=True)
+    slices, unread = [item for item in read if isinstance(item, Slice)], [item for item in read if isinstance(item, Unread)]
+    named = [piece for piece in slices if piece.stack.series_uid]
+    if not named:  # a set whose UIDs were taken away
+        return slices, unread
+    return named, unread + [Unread(piece.file, "no_uid") for piece in slices if not piece.stack.series_uid]
+
+
+def _series_of(path: Path) -> tuple[list[Slice], list[Unread]]:
+    """The slices that a path stands for, and the DICOM files of its folder that cannot be read."""
     folder = path if path.is_dir() else path.parent
-    uid_of = {
-        file: _text(header, "SeriesInstanceUID")
-        for file in sorted(folder.iterdir())
-        if file.is_file() and is_dicom(file) and (header := _header(file)) is not None
-    }
+    slices, unread = _headers([file for file in sorted(folder.iterdir()) if file.is_file() and not is_nifti(file)])
+    unread = [item for item in unread if item.reason in ("damaged", "no_permission", "no_uid")]
     if path.is_file():
-        if path not in uid_of:
-            raise VolumeError("truncated", f"{path}: a DICOM file whose header cannot be read; copy it again")
-        return [file for file, uid in uid_of.items() if uid == uid_of[path]]
-    found = set(uid_of.values())
+        named = [item for item in unread if item.file.path == str(path)]
+        own = {piece.stack.series_uid for piece in slices if piece.file.path == str(path)}
+        slices = [piece for piece in slices if piece.stack.series_uid in own]
+        if not slices:
+            raise _unreadable(path, named)
+        return slices, []
+    found = {piece.stack.series_uid for piece in slices}
     if not found:
-        raise VolumeError("not_an_image", f"{path}: a folder without DICOM files; name the NIfTI file itself")
+        raise _unreadable(path, unread)
     if len(found) > 1:
         raise VolumeError("several_series", f"{path}: holds {len(found)} DICOM series; name one file of each as its own scan")
-    return list(uid_of)
+    return slices, unread
 
 
-def _check_repeats(path: Path, slices: Sequence[pydicom.Dataset]) -> None:
-    """Different images at one place are several volumes (time, echo, b-value); equal ones are copies, dropped later."""
-    seen: dict[tuple[str, str], bytes] = {}
-    for image in slices:
-        place = _text(image, "ImagePositionPatient"), _text(image, "ImageOrientationPatient")
-        pixels = image.get("PixelData", b"")
-        if all(place) and seen.setdefault(place, pixels) != pixels:
-            volumes = round(len(slices) / len({_text(other, "ImagePositionPatient") for other in slices}))
-            message = f"{path}: about {volumes} images at each place; split the series and name the ones to use"
-            raise VolumeError("series_4d", message)
+def _unreadable(path: Path, unread: Sequence[Unread]) -> VolumeError:
+    if any(item.reason == "no_permission" for item in unread):
+        return VolumeError("no_permission", f"{path}: may not be read; correct its permissions")
+    if unread:
+        return VolumeError("truncated", f"{path}: DICOM whose header cannot be read; copy it again")
+    return VolumeError("not_an_image", f"{path}: holds no DICOM image; name the NIfTI file itself, or the folder of a series")
 
 
-def _take_rescale(slices: Sequence[pydicom.Dataset]) -> tuple[float, float]:
-    """Slope and intercept that all slices share, taken out of them; (1, 0) where they differ, and the converter applies each.
-
-    The converter would make float64 of it: of a CT of 400 slices four times the memory.
-    """
-    found = {(image.get("RescaleSlope"), image.get("RescaleIntercept")) for image in slices}
-    if len(found) != 1 or None in (pair := found.pop()) or any("ModalityLUTSequence" in image for image in slices):
-        return 1.0, 0.0
-    for image in slices:
-        del image.RescaleSlope, image.RescaleIntercept
-    return float(pair[0]), float(pair[1])
-
-
-def _number(slices: Sequence[pydicom.Dataset]) -> None:
-    """Number the slices by their place; some public sets took the number away, by which the converter parts one volume from the next."""
-
-    def height(image: pydicom.Dataset) -> float:
-        try:
-            across, down = np.reshape([float(value) for value in image.ImageOrientationPatient], (2, 3))
-            return float(np.cross(across, down) @ [float(value) for value in image.ImagePositionPatient])
-        except (AttributeError, TypeError, ValueError):
-            return 0.0  # no place: the converter says so
-
-    for number, image in enumerate(sorted(slices, key=height), start=1):
-        image.InstanceNumber = number
+def _read(path: Path, slices: Sequence[Slice], unread: Sequence[Unread]) -> LoadedScan:
+    parts = plan_named(slices)
+    kept = [part for part in parts if not part.reason]
+    if not kept:
+        largest = max(parts, key=lambda part: len(part.slices))
+        raise _refusal(path, largest.reason, "; ".join(largest.notes))
+    part = kept[0]
+    _check_one(path, kept)
+    (found, image), told = _made(path, part)
+    values, affine = _held(image)
+    for other in kept[1:]:
+        copy, _ = _held(_made(path, other)[0][1])
+        if not np.array_equal(values, copy):
+            raise _several(path, len(kept), "images at each place")
+    notes = [*told, *_on_others(parts, len(kept)), *([f"{len(unread)} files beside it cannot be read"] if unread else [])]
+    return LoadedScan(values, affine, path, found.sequence, part.stack.modality, notes=tuple(notes))
 
 
-def _convert(path: Path, slices: Sequence[pydicom.Dataset]) -> nib.Nifti1Image:
-    logging.getLogger("dicom2nifti").setLevel(logging.ERROR)
-    if any("InstanceNumber" not in image for image in slices):
-        _number(slices)
+def _check_one(path: Path, kept: Sequence[Part]) -> None:
+    """Refuses what cannot be one volume before anything is converted."""
+    ways = {tuple(round(way, 1) for way in part.stack.orientation) for part in kept}
+    if len(ways) > 1:
+        raise VolumeError("mixed_orientations", f"{path}: stacks of {len(ways)} orientations; {_SPLIT}")
+    part = kept[0]
+    count = len(part.layouts) if part.layouts else sum(piece.frames for piece in part.slices)  # of mosaics each is a volume
+    if count > 1:
+        raise _several(path, count, "volumes of a diffusion or time series")
+    if len({(other.stack.columns, other.stack.rows, *(layout.count for _, layout in other.layouts)) for other in kept}) > 1:
+        raise _several(path, len(kept), "stacks of different size")
+    if part.layouts:
+        volume_shape(path, (part.stack.columns, part.stack.rows, part.layouts[0][1].count))
+
+
+def _several(path: Path, count: int, what: str) -> VolumeError:
+    return VolumeError("series_4d", f"{path}: {count} {what}; {_SPLIT}")
+
+
+def _made(path: Path, part: Part) -> tuple[Made, tuple[str, ...]]:
+    """The scan of a part that holds one volume."""
+    made, notes = scans_of(part, stated_adc=True)
+    if len(made) != 1:
+        raise _several(path, len(made), "volumes")
+    return made[0], notes
+
+
+def _held(image: nib.Nifti1Image) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Values (X, Y, Z) and affine as a NIfTI file of the image holds them: its scale and place are float32."""
+    slope, inter = image.header.get_slope_inter()
+    values = np.asanyarray(image.dataobj).astype(np.float32)
+    if (slope or 1, inter or 0) != (1, 0):
+        values *= np.float32(slope)
+        values += np.float32(inter)
+    return values, np.asarray(image.affine, np.float64)
+
+
+def _on_others(parts: Sequence[Part], kept: int) -> list[str]:
+    """Notes on what of the series is not in the volume."""
+    left = Counter(part.reason for part in parts if part.reason for _ in part.slices)
+    notes = [f"{count} images of the series passed over: {reason}" for reason, count in left.items()]
+    return notes + ([f"the first of {kept} equal copies"] if kept > 1 else [])
+
+
+def _sequence(slices: Sequence[Slice]) -> str:
     try:
-        return dicom2nifti.convert_dicom.dicom_array_to_nifti(list(slices), None, reorient_nifti=False)["NII"]
-    except (ConversionError, ConversionValidationError) as error:
-        code = str(error)
-        for key, (reason, remedy) in _REASONS.items():
-            if key in code:
-                raise VolumeError(reason, f"{path}: {remedy}") from error
-        raise VolumeError("dicom", f"{path}: dicom2nifti refused the series ({code})") from error
-    except Exception as error:  # odd tags surface as many types deep in the converter
-        raise VolumeError("dicom", f"{path}: the series cannot be converted ({type(error).__name__}: {error})") from error
-
-
-def _header(file: Path) -> pydicom.Dataset | None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
-    except Exception:  # a damaged header, whatever its error
-        return None
-
-
-def _sequence(header: pydicom.Dataset) -> str:
-    return guess_sequence(_text(header, "SeriesDescription") or _text(header, "ProtocolName")) or (
-        "CT" if _text(header, "Modality") == "CT" else ""
-    )
-
-
-def _text(header: pydicom.Dataset, tag: str) -> str:
-    """Empty where the value is damaged, too."""
-    try:
-        return str(header.get(tag, "") or "")
-    except _DAMAGED:
+        parts = plan_named(slices)
+    except Exception:  # hostile headers: reading will say so
         return ""
+    return next((part for part in parts if not part.reason), parts[0]).guess.sequence
+
+
+def _refusal(path: Path, reason: str, notes: str) -> VolumeError:
+    return VolumeError(_CODES.get(reason, reason), f"{path}: {told_why(reason, notes)}")

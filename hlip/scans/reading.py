@@ -2,7 +2,8 @@
 
 Notable choices:
 - Everything that cannot be one 3-D grey-value scan is refused with a `VolumeError` whose `reason` is a short code, so that a
-  table can count it, and whose message names the file and the remedy. Nothing is repaired silently.
+  table can count it, and whose message names the file and the remedy. Nothing is repaired silently: what was set right of a DICOM series
+  (`hlip.dicom`) stands in the scan's notes.
 - Any NaN or infinite voxel refuses the scan: a resampled NaN grows, and only the owner knows what should stand there.
 """
 
@@ -37,7 +38,7 @@ def read_scan(path: str | Path) -> LoadedScan:
     if path.is_file() and path.stat().st_size == 0:
         raise VolumeError("empty_file", f"{path}: the file has no content; copy or export it again")
     if path.is_dir() or is_dicom(path):
-        from hlip.scans.dicom import read_series  # pydicom and dicom2nifti only where there is DICOM
+        from hlip.scans.dicom import read_series  # pydicom only where there is DICOM
 
         scan = read_series(path)
     elif is_image(path):

@@ -1,5 +1,5 @@
 """The name of a sequence, guessed from a file name or a series description; and the words by which people say that an agent was given,
-which names and descriptions share (`hlip.importing.dicom.sequence`).
+which names and descriptions share (`hlip.dicom.sequence`).
 
 Notable choices:
 - A T1 is one with contrast where a word says so, unless another one right before it denies it: of file names "native" may mean the space.

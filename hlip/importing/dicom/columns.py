@@ -6,14 +6,17 @@ nothing else can stand in it; any other only if its user names it.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from hlip.dicom.people import OLDEST, model_of, vendor_of
 from hlip.importing import fields
-from hlip.importing.dicom.people import OLDEST, model_of, vendor_of
+from hlip.importing.cells import UNKNOWN
 from hlip.study import Study
+
+_SHOWN, _LENGTH = 3, 20  # cells of a column, letters of a cell
 
 
 def _age(value: object) -> int | None:
@@ -32,13 +35,14 @@ TAKEN: Mapping[str, Callable[[Any], Any]] = {
 
 
 def without_names(before: Sequence[Study], after: Sequence[Study], keep: Collection[str] = ()) -> tuple[list[Study], list[str]]:
-    """Studies with the columns that may be taken, and a note on those that were not.
+    """Studies with the columns that may be taken, and notes on columns and cells that were not. Notes quote cells: they are for the terminal.
 
     Args:
         before, after: the same studies, before and after tables were joined.
         keep: columns that are taken over as they are written.
     """
     dropped: Counter[str] = Counter()
+    odd: defaultdict[str, Counter[str]] = defaultdict(Counter)
     cleaned = []
     for old, new in zip(before, after, strict=True):
         extra = dict(old.extra)
@@ -49,7 +53,10 @@ def without_names(before: Sequence[Study], after: Sequence[Study], keep: Collect
                 extra[name] = value
             elif (known := name.strip().lower()) in TAKEN:
                 found = TAKEN[known](value)
-                extra |= {} if found is None or found == "" else {known: found}
+                if found is not None and found != "":
+                    extra[known] = found
+                elif str(value).strip().lower() not in UNKNOWN:
+                    odd[known][str(value)] += 1
             else:
                 dropped[name] += 1
         cleaned.append(replace(new, patient_id=old.patient_id, extra=extra))
@@ -59,4 +66,11 @@ def without_names(before: Sequence[Study], after: Sequence[Study], keep: Collect
         notes.append(
             f"columns left out, since they may name a patient: {names}; --keep-columns NAME takes one over as it is written"
         )
-    return cleaned, notes
+    return cleaned, notes + [_on_cells(name, cells) for name, cells in sorted(odd.items())]
+
+
+def _on_cells(column: str, cells: Counter[str]) -> str:
+    often = sorted(cells, key=lambda cell: (-cells[cell], cell))
+    shown = ", ".join(f"'{cell[:_LENGTH]}'" for cell in often[:_SHOWN])
+    more = ", ..." if len(cells) > _SHOWN else ""
+    return f"cells of {column} that are not understood, and left out: {cells.total()} ({shown}{more}); correct them, and import again"

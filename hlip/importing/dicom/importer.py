@@ -27,14 +27,17 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from hlip.dicom.convert import program
+from hlip.dicom.errors import MachineError
+from hlip.dicom.found import Found
+from hlip.dicom.headers import quiet_pydicom
+from hlip.dicom.kinds import IMAGES
+from hlip.dicom.tags import Slice, Unread
 from hlip.files.folders import write_atomically
 from hlip.importing.dicom.columns import without_names
-from hlip.importing.dicom.convert import program
-from hlip.importing.dicom.headers import quiet_pydicom, read_headers
-from hlip.importing.dicom.kinds import IMAGES
+from hlip.importing.dicom.many_headers import read_headers
 from hlip.importing.dicom.study import COLUMNS, Done, Names, import_study
-from hlip.importing.dicom.tags import Slice, Unread
-from hlip.importing.dicom.walk import Found, find_files
+from hlip.importing.dicom.walk import find_files
 from hlip.importing.fields import field_of
 from hlip.importing.identity import hashed, read_salt
 from hlip.importing.outcome import Imported, ImportingError, LeftOut, check_place, manifest_file, write_import
@@ -94,7 +97,7 @@ def import_dicom(
     check_place(manifest, SOURCE)
     tables = tables or Tables()
     _check(tables, shares, keep_columns)
-    program()
+    _check_converter()
     key_file = Path(salt) if salt else default_salt(out)
     new_key = not key_file.exists()
     workers = workers or _cores()
@@ -114,6 +117,8 @@ def import_dicom(
         left_out = [row for item in done.values() for row in item.left_out()] + _left_files(unread)
         notes = [*_on_names(key_file, out, new_key, keep_ids), *_on_runs(done, out), *_on_files(unread), *notes, *said]
         return write_import(SOURCE, usable, manifest, left_out, notes)
+    except MachineError as error:
+        raise ImportingError(str(error)) from error
     except OSError as error:
         raise ImportingError(f"{out}: cannot be written ({error}); finished studies are kept, run it again") from error
 
@@ -123,6 +128,13 @@ def default_salt(out: str | Path) -> Path:
     out = Path(os.path.abspath(out))
     earlier = out / "salt.key"
     return earlier if earlier.exists() else out.with_name(f"{out.name}.salt.key")
+
+
+def _check_converter() -> None:
+    try:
+        program()
+    except MachineError as error:
+        raise ImportingError(str(error)) from error
 
 
 def _check_source(folder: Path) -> None:

@@ -21,18 +21,18 @@ from typing import Any
 
 import nibabel as nib
 
+from hlip.dicom.errors import ConversionError, MachineError
+from hlip.dicom.making import scans_of
+from hlip.dicom.part import Part
+from hlip.dicom.people import told
+from hlip.dicom.reasons import told_why
+from hlip.dicom.series import plan_study
+from hlip.dicom.tags import Slice, Stack
 from hlip.files.folders import write_atomically
-from hlip.importing.dicom.convert import ConversionError
-from hlip.importing.dicom.making import scans_of
-from hlip.importing.dicom.part import Part
-from hlip.importing.dicom.people import told
-from hlip.importing.dicom.reasons import told_why
-from hlip.importing.dicom.series import plan_study
-from hlip.importing.dicom.tags import Slice, Stack
-from hlip.importing.outcome import ImportingError, LeftOut
+from hlip.importing.outcome import LeftOut
 from hlip.study import Scan, Study
 
-_REVISION = 4
+_REVISION = 5
 """Part of every hash. Raise it when the same files begin to give other scans."""
 _RECORD = "import.json"
 _AGAIN = ("converter_timeout", "converter_killed", "unexpected")  # another run may fare better: such a study is tried again
@@ -83,7 +83,7 @@ def import_study(slices: Sequence[Slice], names: Names, out: Path, salt: bytes) 
 
     Raises:
         OSError: OUT cannot be written.
-        ImportingError: the temporary folder is full.
+        MachineError: the temporary folder is full.
     """
     folder = out / "studies" / names.study_id
     digest = _digest(slices, salt)
@@ -142,7 +142,7 @@ def _convert(part: Part, names: Names, folder: Path, stated_adc: bool) -> list[d
         made, notes = scans_of(part, stated_adc)
     except ConversionError as error:
         return [row | {"decision": "left_out", "reason": error.reason, "notes": "; ".join((*part.notes, str(error)))}]
-    except ImportingError:
+    except MachineError:
         raise  # the temporary folder is full, no fault of this study
     except MemoryError:
         return [row | {"decision": "left_out", "reason": "too_large", "notes": "does not fit into memory"}]

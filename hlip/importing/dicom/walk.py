@@ -1,6 +1,6 @@
 """Every file below a folder, members of zip archives included, whatever they are called.
 
-Of an archive that does not open, its file and what members are whole are found; `hlip.importing.dicom.headers` names the file.
+Of an archive that does not open, its file and what members are whole are found; `hlip.dicom.headers` names the file.
 """
 
 from __future__ import annotations
@@ -9,40 +9,12 @@ import os
 import stat
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
 
-from hlip.importing.dicom.archives import members_before_damage, open_member
+from hlip.dicom.archives import members_before_damage
+from hlip.dicom.found import Found
 
 _LARGEST_MEMBER = 4 << 30  # bytes; a larger one is no DICOM file but a trap
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A file, or a member of a zip archive."""
-
-    path: str
-    member: str
-    """Inside of the archive `path`; empty for a file of its own."""
-    size: int
-    """Bytes, uncompressed."""
-    changed: int
-    """Time of change, ns; of the archive for its members."""
-    header_at: int | None = None
-    """Of a member of a damaged archive: where its own header begins."""
-
-    def __str__(self) -> str:
-        return f"{self.path}!{self.member}" if self.member else self.path
-
-    def open(self) -> BinaryIO:
-        """The bytes. Members of an archive open the archive each time; `hlip.importing.dicom.headers` does so once a chunk."""
-        if self.header_at is not None:
-            return open_member(self.path, self.header_at, self.size)
-        if not self.member:
-            return Path(self.path).open("rb")
-        with zipfile.ZipFile(self.path) as archive:  # the member's stream keeps the file open
-            return cast(BinaryIO, archive.open(self.member))
 
 
 def find_files(folder: Path, without: Path | None = None, closed: list[str] | None = None) -> Iterator[Found]:

@@ -16,6 +16,7 @@ import pytest
 
 from hlip.prepare import PrepareSummary, one_study, prepare
 from hlip.prepare import cohort as every_study
+from hlip.scans.scan import VolumeError
 from hlip.store import Store, StoreError, read_metadata, study_file
 from hlip.study import ManifestError
 from hlip.volume import VolumeSpec
@@ -207,6 +208,27 @@ def test_a_repaired_scan_joins_and_a_broken_one_leaves(cohort: Path, tmp_path: P
     (tmp_path / "s0_t1.nii.gz").unlink()
     assert run(cohort, store).studies_ready == 4
     assert "s0" not in Store(store).study_ids
+
+
+def test_a_scan_lost_to_the_machine_is_tried_again(
+    cohort: Path, tmp_path: Path, made: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, real = tmp_path / "store", one_study.read_scan
+
+    def full_disk(path: Path) -> Any:
+        if path.name.startswith("s1"):
+            raise VolumeError("no_room", f"{path}: the temporary folder is full")
+        return real(path)
+
+    monkeypatch.setattr(one_study, "read_scan", full_disk)
+    assert run(cohort, store).studies_ready == 4
+    monkeypatch.undo()
+    monkeypatch.setattr(
+        every_study, "prepare_study", lambda *job: made.append(job[1].study_id) or one_study.prepare_study(*job)
+    )
+    assert run(cohort, store).studies_ready == 5
+    assert made[-1:] == ["s1"]
+    assert len(made) == 6  # five before
 
 
 def test_another_spec_remakes_everything_and_never_mixes(cohort: Path, tmp_path: Path, made: list[str]) -> None:

@@ -14,6 +14,7 @@ import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from hlip.dicom import convert
 from hlip.scans.reading import check_one_patient, find_scans, read_scan
 from hlip.scans.scan import VolumeError
 from hlip.scans.sequence import guess_sequence
@@ -231,7 +232,7 @@ def test_dicom_series(tmp_path: Path) -> None:
 
 
 def test_rescale_of_a_series_and_of_each_slice(tmp_path: Path) -> None:
-    """Shared values are applied by us in float32, those of each slice by the converter: both give what the tags say."""
+    """Shared or of each slice: the values are what the tags say."""
     stored = head() + 1024
     write_series(tmp_path / "shared", head(), RescaleSlope="0.5", RescaleIntercept="-7.25")
     np.testing.assert_allclose(np.sort(read_scan(tmp_path / "shared").data, None), np.sort(stored * 0.5 - 7.25, None))
@@ -249,20 +250,88 @@ def test_rescale_of_a_series_and_of_each_slice(tmp_path: Path) -> None:
 def test_dicom_refusals(tmp_path: Path) -> None:
     write_series(tmp_path / "few", head(3))
     assert refused(tmp_path / "few") == "too_few_slices"
-    write_series(tmp_path / "gap", head(12))[6].unlink()
-    assert refused(tmp_path / "gap") == "uneven_slices"
+    for path in write_series(tmp_path / "gap", head(12))[6:8]:
+        path.unlink()
+    assert refused(tmp_path / "gap") == "missing_slices"
     write_series(tmp_path / "two", head())
     write_series(tmp_path / "two", head(), prefix="k")
     assert refused(tmp_path / "two") == "several_series"
     cut = write_series(tmp_path / "cut", head())[2]
     cut.write_bytes(cut.read_bytes()[:-100])
-    assert refused(tmp_path / "cut") in ("truncated", "dicom")
-    report = write_series(tmp_path / "report", head())
-    for path in report:
+    assert refused(tmp_path / "cut") == "truncated", "one of eight is more than can be filled in"
+    for name, tags, reason in (
+        ("captures", ["ImageOrientationPatient", "ImagePositionPatient"], "not_an_image"),
+        ("headers", ["PixelData"], "truncated"),
+    ):
+        for path in write_series(tmp_path / name, head()):
+            data = pydicom.dcmread(path)
+            for tag in tags:
+                delattr(data, tag)
+            data.save_as(path)
+        assert refused(tmp_path / name) == reason
+
+
+def test_a_missing_slice_is_filled_in_and_noted(tmp_path: Path) -> None:
+    write_series(tmp_path / "s", head(12))[6].unlink()
+    scan = read_scan(tmp_path / "s")
+    assert scan.notes == ("1 missing slices filled in",)
+    upright = np.flip(scan.data, np.flatnonzero(np.diag(scan.affine)[:3] * [-1, -1, 1] < 0)).transpose(2, 1, 0)
+    np.testing.assert_array_equal(np.delete(upright, 6, 0), np.delete(head(12), 6, 0))
+    np.testing.assert_allclose(upright[6], (head(12)[5] + head(12)[7]) / 2, atol=0.51)
+
+
+def test_a_series_is_read_although_its_words_say_that_it_is_none(tmp_path: Path) -> None:
+    """A manifest names it; what is called so has no sequence of a plain scan."""
+    for name in ("localizer", "SWI mIP", "T1 subtraction"):
+        write_series(tmp_path / name, head(), SeriesDescription=name)
+        assert sorted(read_scan(tmp_path / name).data.ravel()) == sorted(head().ravel())
+    write_series(tmp_path / "mip", head(), SeriesDescription="SWI mIP", Modality="MR")
+    assert read_scan(tmp_path / "mip").sequence == find_scans(tmp_path / "mip")[0].sequence == ""
+
+
+def test_what_else_lies_in_the_folder(tmp_path: Path) -> None:
+    """A report and a damaged file beside a series are noted or passed over; phase images of it are passed over and said."""
+    uid = generate_uid()
+    write_series(tmp_path / "s", head(), uid=uid, prefix="a", Modality="MR", ImageType=["ORIGINAL", "PRIMARY", "M"])
+    write_series(tmp_path / "s", head() + 9, uid=uid, prefix="b", Modality="MR", ImageType=["ORIGINAL", "PRIMARY", "P"])
+    (tmp_path / "s" / "report.pdf").write_bytes(b"%PDF")
+    (tmp_path / "s" / "z.dcm").write_bytes(bytes(128) + b"DICM" + b"\xff" * 300)
+    cut = write_series(tmp_path / "other", head())[0].read_bytes()
+    (tmp_path / "s" / "y.dcm").write_bytes(cut[: cut.index(b"Head 4mm")])  # before its series UID
+    scan = read_scan(tmp_path / "s")
+    assert sorted(scan.data.ravel()) == sorted(head().ravel())
+    assert scan.notes == ("8 images of the series passed over: phase", "2 files beside it cannot be read")
+    assert refused(tmp_path / "s" / "z.dcm") == "truncated"
+
+
+def test_slices_sent_twice_under_new_names_are_one_scan(tmp_path: Path) -> None:
+    uid = generate_uid()
+    for prefix in ("a", "b"):
+        write_series(tmp_path / "s", head(), uid=uid, prefix=prefix)
+    scan = read_scan(tmp_path / "s")
+    assert sorted(scan.data.ravel()) == sorted(head().ravel())
+    assert scan.notes == ("the first of 2 equal copies",)
+
+
+def test_a_series_without_uids_is_read(tmp_path: Path) -> None:
+    for path in write_series(tmp_path / "s", head()):
         data = pydicom.dcmread(path)
-        del data.PixelData, data.ImageOrientationPatient, data.ImagePositionPatient
+        del data.StudyInstanceUID, data.SeriesInstanceUID
         data.save_as(path)
-    assert refused(tmp_path / "report") == "not_an_image"
+    assert sorted(read_scan(tmp_path / "s").data.ravel()) == sorted(head().ravel())
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [("echo 'Unable to write (disk full?)'; exit 1", "no_room"), ("kill -9 $$", "converter_killed"), ("exit 0", "dicom")],
+)
+def test_a_converter_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, reason: str) -> None:
+    write_series(tmp_path / "s", head())
+    script = tmp_path / "converter"
+    script.write_text(f"#!/bin/sh\n{program}\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(convert, "program", lambda: str(script))
+    assert refused(tmp_path / "s") == reason
 
 
 def test_dicom_stack_repeated_in_time_is_4d(tmp_path: Path) -> None:

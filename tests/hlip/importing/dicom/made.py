@@ -14,7 +14,7 @@ from pydicom.uid import generate_uid
 
 from hlip.importing.dicom.importer import import_dicom
 
-from . import phantom
+from ...dicom import phantom
 
 REAL = Path(__file__).parents[4].parent / "shared" / "real"
 

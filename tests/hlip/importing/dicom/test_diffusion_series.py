@@ -11,9 +11,9 @@ import pytest
 from pydicom.encaps import encapsulate
 from pydicom.uid import RLELossless, generate_uid
 
-from hlip.importing.dicom.bvalues import b_value_of
+from hlip.dicom.bvalues import b_value_of
 
-from . import phantom
+from ...dicom import phantom
 from .made import as_bytes, assert_marks, diffusion, ge, philips, rows, run, siemens, standard, value_at
 
 

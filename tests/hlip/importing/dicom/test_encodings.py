@@ -9,10 +9,10 @@ import numpy as np
 import pydicom
 import pytest
 
-from hlip.importing.dicom import convert, making
+from hlip.dicom import convert, making
 from hlip.importing.outcome import ImportingError
 
-from . import phantom
+from ...dicom import phantom
 from .made import assert_marks, one_scan, real_slices, reasons, rows, run, value_at
 
 
@@ -46,8 +46,9 @@ def test_what_the_converter_cannot_decode_pydicom_does(tmp_path: Path) -> None:
         assert_marks(nib.load(tmp_path / "out" / row["path"]))
 
 
-def test_a_damaged_compressed_file_costs_one_slice(tmp_path: Path) -> None:
-    real_slices(tmp_path / "in", "MR_small_jp2klossless.dcm", count=12)
+@pytest.mark.parametrize("name", ["MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm"])
+def test_a_damaged_compressed_file_costs_one_slice(tmp_path: Path, name: str) -> None:
+    real_slices(tmp_path / "in", name, count=12)
     broken = tmp_path / "in" / "IM5"
     broken.write_bytes(broken.read_bytes()[:-4500] + bytes(4500))
     run(tmp_path / "in", tmp_path / "out")

@@ -15,7 +15,7 @@ from pydicom.uid import RLELossless
 from hlip.importing.dicom.importer import import_dicom
 from hlip.importing.outcome import ImportingError
 
-from . import phantom
+from ...dicom import phantom
 from .made import rows
 
 VENDORS = ("SIEMENS", "GE MEDICAL SYSTEMS", "Philips", "CANON_MEC", "")

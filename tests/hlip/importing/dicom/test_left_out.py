@@ -11,11 +11,12 @@ import pydicom
 import pytest
 from pydicom.uid import generate_uid
 
-from hlip.importing.dicom import kinds
-from hlip.importing.dicom import reasons as reasons_module
+from hlip.dicom import kinds
+from hlip.dicom import reasons as reasons_module
+from hlip.importing.dicom import study
 from hlip.importing.outcome import ImportingError
 
-from . import phantom
+from ...dicom import phantom
 from .made import PLANES, reasons, rows, run
 
 TELLING = {"reason_against", "lay_out", "lay_out_whole"}  # functions that return a reason
@@ -152,7 +153,7 @@ def given_by(node: ast.AST) -> list[ast.AST]:
 
 def test_every_reason_has_its_words_with_what_to_do() -> None:
     """Every code that the sources of the import give, and no other."""
-    files = Path(reasons_module.__file__).parent.glob("*.py")
+    files = [file for module in (reasons_module, study) for file in Path(module.__file__).parent.glob("*.py")]
     nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
     held = [
         part.value for node in nodes for found in given_by(node) for part in ast.walk(found) if isinstance(part, ast.Constant)

@@ -18,12 +18,13 @@ import pytest
 from pydicom.data import get_testdata_file
 
 from hlip.cli import main
-from hlip.importing.dicom import convert, importer, making, study, temporary
+from hlip.dicom import convert, making, temporary
+from hlip.importing.dicom import importer, study
 from hlip.importing.dicom.importer import import_dicom
 from hlip.importing.outcome import ImportingError
 from hlip.scans.reading import read_scan
 
-from . import phantom
+from ...dicom import phantom
 from .made import reasons, rows, run
 
 

@@ -13,7 +13,7 @@ import pytest
 from pydicom.encaps import encapsulate
 from pydicom.uid import RLELossless, generate_uid
 
-from . import phantom
+from ...dicom import phantom
 from .made import assert_marks, one_scan, reasons, rows, run
 
 

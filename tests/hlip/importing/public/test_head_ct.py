@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -10,11 +11,13 @@ import numpy as np
 import pytest
 
 from hlip.cli import main
+from hlip.importing.dicom.importer import import_dicom
 from hlip.importing.outcome import ImportingError
 from hlip.importing.public.cq500 import import_cq500
 from hlip.importing.public.rsna import import_rsna
 from hlip.prepare import prepare
 from hlip.scans.reading import read_scan
+from hlip.scans.scan import LoadedScan
 from hlip.study import Study, read_manifest
 from hlip.volume import VolumeSpec
 
@@ -94,6 +97,43 @@ def test_rsna_list_chooses_studies_and_labels_them(rsna: Path, tmp_path: Path) -
         "ID_study0": ("Any", "Intraparenchymal")
     }
     assert ("ID_gone", "missing") in left_out(tmp_path / "out")
+
+
+def test_rsna_takes_a_tilted_gantry(tmp_path: Path) -> None:
+    """As most of the set has it: the slices lean, the table moves straight on."""
+    for number, image in enumerate(head(10)):
+        write_slice(tmp_path / "rsna" / f"ID_{(37 * number) % 97:02d}.dcm", image, number, "ID_s", "ID_t", "ID_p", tilt=20)
+    import_rsna(tmp_path / "rsna", tmp_path / "out", progress=False)
+    scan = tilted(manifest(tmp_path / "out")["ID_s"].scans[0].path, tmp_path / "rsna", tmp_path / "dicom")
+    np.testing.assert_allclose(scan.spacing, (0.5, 0.5, 5 * np.cos(np.radians(20))), rtol=1e-4)
+    summary = prepare(tmp_path / "out/manifest.jsonl", tmp_path / "store", SPEC, workers=1, progress=False)
+    assert (summary.scans_ok, summary.scans_skipped) == (1, 0)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_cq500_takes_a_tilted_gantry(tmp_path: Path, packed: bool) -> None:
+    place = tmp_path / "cq500/CQ500CT7 CQ500CT7/Unknown Study/CT PLAIN"
+    for number, image in enumerate(head(10)):
+        write_slice(place / f"CT{number:06d}.dcm", image, number, "1.7", "1.7.1", "CQ500CT7", tilt=20)
+    shutil.copytree(place, tmp_path / "same")
+    if packed:
+        shutil.make_archive(str(tmp_path / "cq500/CQ500CT7"), "zip", tmp_path / "cq500", "CQ500CT7 CQ500CT7")
+        shutil.rmtree(tmp_path / "cq500/CQ500CT7 CQ500CT7")
+    import_cq500(tmp_path / "cq500", tmp_path / "out", progress=False)
+    tilted(manifest(tmp_path / "out")["CQ500-CT-7"].scans[0].path, tmp_path / "same", tmp_path / "dicom")
+    summary = prepare(tmp_path / "out/manifest.jsonl", tmp_path / "store", SPEC, workers=1, progress=False)
+    assert (summary.scans_ok, summary.scans_skipped) == (1, 0)
+
+
+def tilted(path: Path, files: Path, out: Path) -> LoadedScan:
+    """The scan at a path, which must be upright and what `hlip import dicom` writes of the same files."""
+    scan = read_scan(path)
+    assert scan.notes == ("gantry tilt of 20 degrees corrected",)
+    assert scan.shear == pytest.approx(0, abs=1e-5)
+    same = read_scan(import_dicom(files, out, workers=1, progress=False).studies[0].scans[0].path)
+    np.testing.assert_array_equal(scan.data, same.data)
+    np.testing.assert_array_equal(scan.affine, same.affine)
+    return scan
 
 
 def test_rsna_without_its_slices(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
-"""Headers of many files, in parallel: only the tags that decide something, never the pixels.
+"""Headers of files: only the tags that decide something, never the pixels.
 
 Notable choices:
 - A file is DICOM by its mark, or, where an export cut the first 132 bytes off, by beginning with a tag of group 0002 or 0008.
-- Of an enhanced multi-frame object every frame is a slice of its own, see `hlip.importing.dicom.frames`.
-- Of a zip archive that cannot be opened as a whole, what remains readable is read, see `hlip.importing.dicom.archives`.
+- Of an enhanced multi-frame object every frame is a slice of its own, see `hlip.dicom.frames`.
+- Of a zip archive that cannot be opened as a whole, what remains readable is read, see `hlip.dicom.archives`.
+- Public sets take tags away: a file without SOPClassUID is of the class that its own preamble names, else a plain image of its Modality.
 - An uncompressed file shorter than its pixels is marked as damaged here: it costs nothing, and no converter would tell which it was.
 """
 
@@ -13,28 +14,22 @@ import logging
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
-from multiprocessing import get_context
 from pathlib import PurePath
 from typing import Any, BinaryIO, cast
 
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from tqdm import tqdm
 
-from hlip.importing.dicom.bvalues import PRIVATE_TAGS, b_value_of
-from hlip.importing.dicom.frames import frames_of
-from hlip.importing.dicom.kinds import IMAGES
-from hlip.importing.dicom.people import age_of, model_of, sex_of, vendor_of
-from hlip.importing.dicom.tags import Slice, Stack, Unread
-from hlip.importing.dicom.values import first_of, number_of, numbers_of, one_of, rounded, tesla_of, text_of, texts_of, whole_of
-from hlip.importing.dicom.walk import Found
-from hlip.importing.outcome import ImportingError
+from hlip.dicom.bvalues import PRIVATE_TAGS, b_value_of
+from hlip.dicom.found import Found
+from hlip.dicom.frames import frames_of
+from hlip.dicom.kinds import IMAGES
+from hlip.dicom.people import age_of, model_of, sex_of, vendor_of
+from hlip.dicom.tags import Slice, Stack, Unread
+from hlip.dicom.values import first_of, number_of, numbers_of, one_of, rounded, tesla_of, text_of, texts_of, whole_of
 
-_CHUNK = 200  # files a task
 _TAGS: list[Any] = [
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "PatientID"),
     *("AccessionNumber", "Modality", "SeriesNumber", "SeriesDescription", "ProtocolName", "SequenceName", "PulseSequenceName"),
@@ -44,73 +39,17 @@ _TAGS: list[Any] = [
     *("MagneticFieldStrength", "PatientSex", "PatientAge", "PatientBirthDate", "StudyDate", "Rows", "Columns", "PixelSpacing"),
     *("ImageOrientationPatient", "ImagePositionPatient", "InstanceNumber", "TemporalPositionIdentifier"),
     *("AcquisitionNumber", "TriggerTime", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated"),
-    *("BurnedInAnnotation", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *("BurnedInAnnotation", "ModalityLUTSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *PRIVATE_TAGS,
 ]
 _PLAIN = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
 _SUFFIXES = frozenset(
     [
-        *(
-            "csv",
-            "dcm",
-            "dll",
-            "doc",
-            "docx",
-            "exe",
-            "gif",
-            "gz",
-            "htm",
-            "html",
-            "inf",
-            "ini",
-            "jpeg",
-            "jpg",
-            "js",
-            "json",
-            "log",
-        ),
+        *("csv", "dcm", "dll", "doc", "docx", "exe", "gif", "gz", "htm", "html", "inf", "ini", "jpeg", "jpg", "js", "json", "log"),
         *("md", "nii", "pdf", "png", "rtf", "tif", "tiff", "txt", "xls", "xlsx", "xml", "zip"),
     ]
-)
+)  # fmt: skip
 """Endings that are told; any other may be part of a name."""
-
-
-def read_headers(files: Sequence[Found], workers: int, progress: bool = True) -> tuple[list[Slice], list[Unread]]:
-    """The slices among files, in the order of `files` whatever the number of workers, and the files that are none.
-
-    Raises:
-        ImportingError: a worker was killed.
-    """
-    chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
-    results: list[list[Slice | Unread]] = [[] for _ in chunks]
-    stacks: dict[Stack, Stack] = {}  # one object for all equal ones: a million slices fit into memory
-    with tqdm(total=len(files), unit="file", desc="headers", disable=not progress) as bar:
-        for place, found in _in_parallel(chunks, workers):
-            results[place] = [_shared(item, stacks) for item in found]
-            bar.update(len(chunks[place]))
-    read = [item for chunk in results for item in chunk]
-    return [item for item in read if isinstance(item, Slice)], [item for item in read if isinstance(item, Unread)]
-
-
-def _in_parallel(chunks: list[Sequence[Found]], workers: int) -> Iterator[tuple[int, list[Slice | Unread]]]:
-    if min(workers, len(chunks)) <= 1:
-        yield from ((place, read_chunk(chunk)) for place, chunk in enumerate(chunks))
-        return
-    pool = ProcessPoolExecutor(min(workers, len(chunks)), mp_context=get_context("spawn"))
-    try:
-        places = {pool.submit(read_chunk, chunk): place for place, chunk in enumerate(chunks)}
-        for future in as_completed(places):
-            yield places.pop(future), future.result()  # not kept twice
-    except BrokenProcessPool as error:
-        raise ImportingError("a worker was killed, probably out of memory; start again with fewer --workers") from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _shared(item: Slice | Unread, stacks: dict[Stack, Stack]) -> Slice | Unread:
-    if isinstance(item, Slice):
-        object.__setattr__(item, "stack", stacks.setdefault(item.stack, item.stack))
-    return item
 
 
 @contextmanager
@@ -119,14 +58,20 @@ def quiet_pydicom() -> Iterator[None]:
     log = logging.getLogger("pydicom")
     level = log.level
     log.setLevel(logging.CRITICAL)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"pydicom(\..*)?")
-        yield
-    log.setLevel(level)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"pydicom(\..*)?")
+            yield
+    finally:
+        log.setLevel(level)
 
 
-def read_chunk(files: Iterable[Found]) -> list[Slice | Unread]:
-    """One record a file, or a frame; what is no image file at all (DICOMDIR) is passed over."""
+def read_chunk(files: Iterable[Found], nameless: bool = False) -> list[Slice | Unread]:
+    """One record a file, or a frame; what is no image file at all (DICOMDIR) is passed over.
+
+    Args:
+        nameless: files without a study or series UID are slices, too.
+    """
     read: list[Slice | Unread] = []
     with ExitStack() as stack:
         stack.enter_context(quiet_pydicom())
@@ -137,7 +82,7 @@ def read_chunk(files: Iterable[Found]) -> list[Slice | Unread]:
                 if whole and file.path not in archives:
                     archives[file.path] = stack.enter_context(zipfile.ZipFile(file.path))
                 with archives[file.path].open(file.member) if whole else file.open() as stream:
-                    found: Sequence[Slice | Unread] = read_one(file, cast(BinaryIO, stream))
+                    found: Sequence[Slice | Unread] = read_one(file, cast(BinaryIO, stream), nameless)
             except PermissionError:
                 found = [Unread(file, "no_permission", _kind(file))]
             except Exception:  # a hostile header: any error of any library
@@ -146,8 +91,8 @@ def read_chunk(files: Iterable[Found]) -> list[Slice | Unread]:
     return read
 
 
-def read_one(file: Found, stream: BinaryIO) -> Sequence[Slice | Unread]:
-    """The record of one open file, one a frame of an enhanced object; none of a DICOMDIR."""
+def read_one(file: Found, stream: BinaryIO, nameless: bool = False) -> Sequence[Slice | Unread]:
+    """The record of one open file, one a frame of an enhanced object; none of a DICOMDIR. `nameless`: see `read_chunk`."""
     start = stream.read(132)
     if start[128:] != b"DICM" and start[:4] not in (b"\x08\0\0\0", b"\x08\0\x05\0", b"\x08\0\x08\0", b"\x02\0\0\0"):
         # of an archive that opens only its members are listed
@@ -155,12 +100,12 @@ def read_one(file: Found, stream: BinaryIO) -> Sequence[Slice | Unread]:
         return [Unread(file, reason, _kind(file))]
     stream.seek(0)
     data = pydicom.dcmread(stream, stop_before_pixels=True, force=True, specific_tags=_TAGS)
-    sop_class = UID(str(data.get("SOPClassUID", "")))
+    sop_class = UID(_sop_class(data))
     if sop_class.name == "Media Storage Directory Storage" or "DirectoryRecordSequence" in data:
         return []
     if data.file_meta.get("MediaStorageSOPClassUID", "") == "1.2.840.10008.1.3.10":
         return []
-    if not (data.get("StudyInstanceUID") and data.get("SeriesInstanceUID")):
+    if not (data.get("StudyInstanceUID") and data.get("SeriesInstanceUID")) and not (nameless and sop_class):
         return [Unread(file, "no_uid" if sop_class else "damaged", _kind(file))]
     return _slices(file, data, stream.tell())
 
@@ -181,6 +126,7 @@ def _slices(file: Found, data: Dataset, pixels_at: int) -> list[Slice]:
         int(number_of(data, "InstanceNumber") or 0), number_of(data, "TemporalPositionIdentifier"),
         number_of(data, "AcquisitionNumber"), number_of(data, "TriggerTime"), frames,
         () if stack.b_value is None else (stack.b_value,), deflated or file.size - pixels_at >= needed,
+        lut=bool(data.get("ModalityLUTSequence")),
     )  # fmt: skip
     return frames_of(piece, data) if stack.enhanced and stack.sop_class in IMAGES else [piece]
 
@@ -198,7 +144,7 @@ def _stack(data: Dataset, groups: list[Dataset]) -> Stack:
     agents = data.get("ContrastBolusAgentSequence") or ()
     return Stack(
         text_of(data, "StudyInstanceUID"), text_of(data, "SeriesInstanceUID"), text_of(data, "PatientID"),
-        text_of(data, "AccessionNumber"), whole_of(number_of(data, "SeriesNumber")), text_of(data, "SOPClassUID"),
+        text_of(data, "AccessionNumber"), whole_of(number_of(data, "SeriesNumber")), _sop_class(data),
         text_of(data, "Modality").upper(), tuple(word.upper() for word in texts_of(data, "ImageType")),
         text_of(data, "SeriesDescription"), text_of(data, "ProtocolName"),
         text_of(data, "SequenceName") or text_of(data, "PulseSequenceName"), _scanning(data), texts_of(data, "SequenceVariant"),
@@ -217,6 +163,11 @@ def _stack(data: Dataset, groups: list[Dataset]) -> Stack:
         text_of(data, "BurnedInAnnotation").upper() == "YES",
         bool(groups), text_of(data, "PhotometricInterpretation").upper() == "MONOCHROME1",
     )  # fmt: skip
+
+
+def _sop_class(data: Dataset) -> str:
+    stated = text_of(data, "SOPClassUID") or text_of(data.file_meta, "MediaStorageSOPClassUID")
+    return stated or next((uid for uid, kind in IMAGES.items() if kind == text_of(data, "Modality").upper()), "")
 
 
 def _scanning(data: Dataset) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-from hlip.importing.outcome import ImportingError
+from hlip.dicom.errors import MachineError
 
 _OURS = ("hlip-dicom-", "hlip-frames-")
 _OLD = 86_400.0  # s
@@ -31,19 +31,19 @@ def temporary_folder(prefix: str) -> Iterator[Path]:
     """A folder while the context lasts; inside of it nothing is written but what belongs there.
 
     Raises:
-        ImportingError: the temporary folder is full.
+        MachineError: the temporary folder is full.
     """
     try:
         place = tempfile.gettempdir()
     except OSError as error:
-        raise ImportingError("there is no temporary folder with room; set TMPDIR to one, and run it again") from error
+        raise MachineError("no_room", "there is no temporary folder with room; set TMPDIR to one, and run it again") from error
     _remove_leftovers_once(place)
     try:
         with tempfile.TemporaryDirectory(prefix=prefix, dir=place) as folder:
             try:
                 yield Path(folder)
             except Exception as error:
-                if not isinstance(error, ImportingError) and shutil.disk_usage(place).free < _LITTLE:
+                if not isinstance(error, MachineError) and shutil.disk_usage(place).free < _LITTLE:
                     raise full_folder(place) from error  # whatever came of it
                 raise
     except OSError as error:
@@ -61,10 +61,11 @@ def is_full(error: BaseException | None) -> bool:
     return False
 
 
-def full_folder(place: str | Path) -> ImportingError:
-    return ImportingError(
+def full_folder(place: str | Path) -> MachineError:
+    return MachineError(
+        "no_room",
         f"the temporary folder is full: {place}; make room there, or set TMPDIR to a larger folder, and run it again "
-        "(finished studies are kept)"
+        "(finished studies are kept)",
     )
 
 

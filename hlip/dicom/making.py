@@ -8,15 +8,16 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 
-from hlip.importing.dicom.convert import ConversionError, Converted, DamagedError, convert_files, convert_layout, turned
-from hlip.importing.dicom.geometry import Layout, lay_out_whole
-from hlip.importing.dicom.kinds import is_adc
-from hlip.importing.dicom.part import Part
-from hlip.importing.dicom.sequence import Guess, guess
-from hlip.importing.dicom.series import TIME_POINTS
-from hlip.importing.dicom.tags import Slice, Stack
-from hlip.importing.dicom.unpack import unpacked
-from hlip.importing.diffusion import split_diffusion
+from hlip.dicom.convert import Converted, convert_files, convert_layout, turned
+from hlip.dicom.errors import ConversionError, DamagedError
+from hlip.dicom.geometry import Layout, lay_out_whole
+from hlip.dicom.kinds import is_adc
+from hlip.dicom.part import Part
+from hlip.dicom.sequence import Guess, guess
+from hlip.dicom.series import TIME_POINTS
+from hlip.dicom.tags import Slice, Stack
+from hlip.dicom.unpack import plainly, unpacked
+from hlip.scans.diffusion import split_diffusion
 from hlip.scans.scan import MIN_SLICES
 
 Made = tuple[Guess, nib.Nifti1Image]
@@ -30,7 +31,7 @@ def scans_of(part: Part, stated_adc: bool) -> tuple[list[Made], tuple[str, ...]]
 
     Raises:
         ConversionError: it cannot be converted.
-        ImportingError: the temporary folder is full.
+        MachineError: the temporary folder is full.
     """
     with unpacked(part.slices) as files:
         made, notes = _made(_of_files(part, files), stated_adc)
@@ -77,13 +78,29 @@ def _diffusion(part: Part, stated_adc: bool) -> tuple[list[Made], tuple[str, ...
 def _volume(layout: Layout) -> tuple[Converted, tuple[str, ...]]:
     """The volume, without the slices that cannot be decoded where they are few, and its notes."""
     try:
-        return convert_layout(layout), layout.notes
+        return _converted(layout), layout.notes
     except DamagedError as error:
         lost = f"{len(layout.slices) - len(error.whole)} of {len(layout.slices)} files cannot be decoded"
         again = lay_out_whole(layout.slices, error.whole)
         if not isinstance(again, Layout):
             raise ConversionError("damaged", lost) from error
-        return convert_layout(again), (*again.notes, lost)
+        return _converted(again), (*again.notes, lost)
+
+
+def _converted(layout: Layout) -> Converted:
+    """Where the converter makes several volumes of it, or none, it is given slices of plain headers."""
+    try:
+        return convert_layout(layout)
+    except ConversionError as error:
+        if error.reason != "converter_failed":
+            raise
+        with plainly(layout.slices) as files:
+            if len(files) < len(layout.slices):
+                raise DamagedError(tuple(files)) from error
+            try:
+                return convert_layout(replace(layout, slices=tuple(files.values())))
+            except DamagedError as damaged:
+                raise DamagedError(tuple(piece for piece in files if files[piece] in damaged.whole)) from damaged
 
 
 def _upside_down(stack: Stack) -> bool:

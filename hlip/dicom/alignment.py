@@ -15,7 +15,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from hlip.importing.dicom.geometry import Layout, axes
+from hlip.dicom.geometry import Layout, axes
 
 _NEAR = 0.1  # of a voxel, and mm where that is more
 _TURNED = 0.005  # of a unit vector

@@ -4,7 +4,8 @@ Notable choices:
 - dcm2niix (its wheel on PyPI holds the program) rather than dicom2nifti: of plain, compressed and rescaled series both give the same
   voxels, but dicom2nifti refuses tilted and gapped ones, and knows neither b-values nor mosaics. It runs as a process of its own, so
   that a hostile file costs a time limit and no more.
-- It is given the slices of one volume only, so that it never has to guess what belongs together.
+- It is given the slices of one volume only, so that it never has to guess what belongs together; where it parts them all the same (a time
+  of study for each slice), `hlip.dicom.making` gives them again under plain headers.
 - Its geometry is compared with the headers', and the headers' is used: of 16-bit unsigned voxels it corrects neither gantry tilt nor
   uneven steps, and says so only in passing.
 - What it cannot read (a deflated file, a damaged compressed one) is decoded by pydicom, file by file, and given to it again; so one
@@ -30,10 +31,10 @@ from nibabel.arrayproxy import ArrayProxy
 from numpy.typing import NDArray
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from hlip.importing.dicom.geometry import Layout, affine_of, straighten
-from hlip.importing.dicom.tags import Slice
-from hlip.importing.dicom.temporary import full_folder, is_full, temporary_folder
-from hlip.importing.outcome import ImportingError
+from hlip.dicom.errors import ConversionError, DamagedError, MachineError
+from hlip.dicom.geometry import Layout, affine_of, straighten
+from hlip.dicom.tags import Slice
+from hlip.dicom.temporary import full_folder, is_full, temporary_folder
 
 TIME_LIMIT = 900.0
 """Seconds for one run of the converter."""
@@ -44,14 +45,6 @@ _OPTIONS = [  # no defaults file; sidecar without identifiers; plain NIfTI, neit
 _NO_ROOM = b"disk full"  # what it says of a file that it cannot write; it ends with a code that has other causes too
 _KILLED = -9  # SIGKILL
 _NEAR = 0.1  # mm; agreement of the converter's geometry with the headers'
-
-
-class ConversionError(ValueError):
-    """A part cannot be converted. `reason` is a short code; the text names no file."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -92,7 +85,7 @@ def program() -> str:
     """The converter's place.
 
     Raises:
-        ImportingError: it is not installed.
+        MachineError: it is not installed.
     """
     try:
         import dcm2niix
@@ -101,7 +94,7 @@ def program() -> str:
     except ImportError:
         found = shutil.which("dcm2niix")
     if not found:
-        raise ImportingError("dcm2niix is not installed; pip install dcm2niix")
+        raise MachineError("no_converter", "dcm2niix is not installed; pip install dcm2niix")
     return str(found)
 
 
@@ -110,7 +103,7 @@ def convert_layout(layout: Layout, limit: float = TIME_LIMIT) -> Converted:
 
     Raises:
         ConversionError: converter_failed, converter_timeout, converter_killed, geometry_mismatch, damaged.
-        ImportingError: the temporary folder is full.
+        MachineError: the temporary folder is full.
     """
     found = [item for item in convert_files(layout.slices, limit) if item.data.ndim == 3 or item.data.shape[3] == 1]
     if len(found) != 1:
@@ -154,7 +147,7 @@ def convert_files(slices: Sequence[Slice], limit: float = TIME_LIMIT) -> list[Co
 
     Raises:
         ConversionError: converter_failed, converter_timeout, converter_killed, damaged.
-        ImportingError: the temporary folder is full.
+        MachineError: the temporary folder is full.
     """
     with temporary_folder("hlip-dicom-") as place:
         _put(slices, place / "in")
@@ -166,14 +159,6 @@ def convert_files(slices: Sequence[Slice], limit: float = TIME_LIMIT) -> list[Co
         if found := _run(place / "decoded", place / "again", limit):
             return found
     raise ConversionError("converter_failed", "the converter finds no image in these files")
-
-
-class DamagedError(ConversionError):
-    """Some files cannot be decoded. `whole`: those that can."""
-
-    def __init__(self, whole: tuple[Slice, ...]) -> None:
-        super().__init__("damaged", "files of the series cannot be decoded; copy them again")
-        self.whole = whole
 
 
 def _put(slices: Sequence[Slice], folder: Path) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from hlip.importing.dicom.tags import Slice
+from hlip.dicom.tags import Slice
 from hlip.scans.scan import MIN_SLICES
 
 _EVEN = 0.05  # of a step

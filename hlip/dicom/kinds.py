@@ -12,7 +12,7 @@ import re
 
 from pydicom.uid import UID
 
-from hlip.importing.dicom.tags import Stack
+from hlip.dicom.tags import Stack
 
 IMAGES = {
     "1.2.840.10008.5.1.4.1.1.2": "CT",
@@ -76,6 +76,11 @@ _WORDS = (  # of a description, where the tags are silent
     ),
     ("phase", r"pha|phase( map| image)?"),
 )
+UNWANTED = frozenset(
+    {"burned_in_text", "calibration", "derived_map", "dixon_part", "dose_report", "localizer", "other_modality", "phase", "projection",
+     "screenshot", "secondary_capture", "subtraction", "time_series"}
+)  # fmt: skip
+"""Reasons by which images are not wanted, though they may be a volume."""
 _ADC = {"ADC", "ADC_UNSPECIFIED", "APPARENT DIFFUSION COEFFICIENT"}
 
 

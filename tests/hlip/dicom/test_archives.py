@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hlip.importing.dicom.archives import members_before_damage, open_member
+from hlip.dicom.archives import members_before_damage, open_member
 
 LARGEST = 1 << 30
 CONTENT = {f"a/{n}.dcm": np.random.default_rng(n).integers(0, 40, 3000 + 500 * n, dtype=np.uint8).tobytes() for n in range(6)}

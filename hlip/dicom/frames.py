@@ -14,10 +14,10 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from hlip.importing.dicom.bvalues import b_value_of
-from hlip.importing.dicom.tags import Slice, Stack
-from hlip.importing.dicom.values import first_of, numbers_of, one_of, rounded, texts_of
-from hlip.importing.diffusion import LOW_B
+from hlip.dicom.bvalues import b_value_of
+from hlip.dicom.tags import Slice, Stack
+from hlip.dicom.values import first_of, numbers_of, one_of, rounded, texts_of
+from hlip.scans.diffusion import LOW_B
 from hlip.scans.scan import MIN_SLICES
 
 FRAMES = 1_000_000

@@ -13,10 +13,10 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from hlip.importing.dicom.geometry import place_of
-from hlip.importing.dicom.kinds import is_adc, reason_against
-from hlip.importing.dicom.tags import Slice, Stack
-from hlip.importing.diffusion import LOW_B
+from hlip.dicom.geometry import place_of
+from hlip.dicom.kinds import is_adc, reason_against
+from hlip.dicom.tags import Slice, Stack
+from hlip.scans.diffusion import LOW_B
 from hlip.scans.scan import MIN_SLICES
 
 _TURNED = 0.02  # of a unit vector; slices turned by less share a plane

@@ -32,9 +32,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from hlip.importing.dicom.kinds import is_adc
-from hlip.importing.dicom.tags import Stack
-from hlip.importing.diffusion import LOW_B
+from hlip.dicom.kinds import is_adc
+from hlip.dicom.tags import Stack
+from hlip.scans.diffusion import LOW_B
 from hlip.scans.sequence import BOTH, GIVEN, NONE
 
 WORDS = 0.8

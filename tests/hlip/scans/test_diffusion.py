@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from hlip.importing.diffusion import split_diffusion
+from hlip.scans.diffusion import split_diffusion
 
 D = np.array([700.0, 900.0, 1400.0])  # 1e-6 mm^2/s along three directions
 

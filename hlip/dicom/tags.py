@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hlip.importing.dicom.walk import Found
+from hlip.dicom.found import Found
 
 Vector = tuple[float, float, float]
 """mm, in DICOM's axes: x to the left, y to the back, z to the head."""
@@ -89,6 +89,8 @@ class Slice:
     """As long as its header says; compressed files are taken at their word."""
     frame: int = 0
     """From 1 on; 0: the file itself."""
+    lut: bool = False
+    """Its stored values are places in a table of its own (ModalityLUTSequence)."""
 
 
 @dataclass(frozen=True, slots=True)

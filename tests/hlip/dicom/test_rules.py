@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
-from hlip.importing.dicom.bvalues import b_value_of
-from hlip.importing.dicom.geometry import Layout, lay_out, straighten
-from hlip.importing.dicom.kinds import is_adc, is_sharp, reason_against
-from hlip.importing.dicom.people import age_of, model_of, sex_of, told, vendor_of
-from hlip.importing.dicom.sequence import guess
-from hlip.importing.dicom.tags import Slice, Stack
-from hlip.importing.dicom.walk import Found
+from hlip.dicom.bvalues import b_value_of
+from hlip.dicom.found import Found
+from hlip.dicom.geometry import Layout, lay_out, straighten
+from hlip.dicom.kinds import is_adc, is_sharp, reason_against
+from hlip.dicom.people import age_of, model_of, sex_of, told, vendor_of
+from hlip.dicom.sequence import guess
+from hlip.dicom.tags import Slice, Stack
 
 MR, CT = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.2"
 PLAIN = Stack(

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hlip.importing.dicom.alignment import common_slices, on_one_grid
-from hlip.importing.dicom.geometry import Layout, lay_out_whole
-from hlip.importing.dicom.part import Part
-from hlip.importing.dicom.sequence import guess
-from hlip.importing.dicom.stacks import grouped, time_points
-from hlip.importing.dicom.tags import Slice
-from hlip.importing.diffusion import LOW_B
+from hlip.dicom.alignment import common_slices, on_one_grid
+from hlip.dicom.geometry import Layout, lay_out_whole
+from hlip.dicom.part import Part
+from hlip.dicom.sequence import guess
+from hlip.dicom.stacks import grouped, time_points
+from hlip.dicom.tags import Slice
+from hlip.scans.diffusion import LOW_B
 from hlip.scans.scan import MIN_SLICES
 
 _ENOUGH = 0.75  # of the slices of the longest volume

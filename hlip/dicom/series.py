@@ -5,9 +5,11 @@ an enhanced object are slices like any others.
 
 Notable choices:
 - Copies of an image (one SOPInstanceUID) count once, damaged files not at all; what then lacks is filled in or named by
-  `hlip.importing.dicom.geometry`. Of more than a tenth, wherever they lay, the volume is refused as damaged.
+  `hlip.dicom.geometry`. Of more than a tenth, wherever they lay, the volume is refused as damaged.
 - Several patients in a study are told by its images; an object that is none, or a file without PatientID, says nothing.
 - Several images at one place are time points. Two to four become scans of their own; more are perfusion or function, and left out.
+- A series that a manifest names is wanted, whatever its words say (a MIP, a localizer): where an import would take nothing of it for such a
+  reason, what it holds is taken all the same.
 - Of one acquisition the soft kernel is kept, a sharp one (bone, lung) only where no other covers its range: windows make the bone visible,
   and noise is not anatomy. Reformats are kept only where the study has nothing else of that sequence.
 """
@@ -17,16 +19,17 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
-from hlip.importing.dicom.alignment import covered
-from hlip.importing.dicom.geometry import lay_out_whole
-from hlip.importing.dicom.kinds import IMAGES, is_adc, is_reformat, is_sharp, reason_against
-from hlip.importing.dicom.part import Part
-from hlip.importing.dicom.sequence import guess
-from hlip.importing.dicom.shells import plan_diffusion, with_pairs_told
-from hlip.importing.dicom.stacks import grouped, planes, stacks_of, time_points, with_b0
-from hlip.importing.dicom.tags import Slice
-from hlip.importing.diffusion import LOW_B
+from hlip.dicom.alignment import covered
+from hlip.dicom.geometry import lay_out_whole
+from hlip.dicom.kinds import IMAGES, UNWANTED, is_adc, is_reformat, is_sharp, reason_against
+from hlip.dicom.part import Part
+from hlip.dicom.sequence import Guess, guess
+from hlip.dicom.shells import plan_diffusion, with_pairs_told
+from hlip.dicom.stacks import grouped, planes, stacks_of, time_points, with_b0
+from hlip.dicom.tags import Slice
+from hlip.scans.diffusion import LOW_B
 from hlip.scans.scan import MAX_VOXELS, MIN_SLICES
+from hlip.scans.sequence import guess_sequence
 
 TIME_POINTS = 4
 """Of one series that are kept, each as a scan."""
@@ -47,6 +50,22 @@ def plan_study(slices: Sequence[Slice]) -> list[Part]:
             name = f"{number:03d}" + (f"-{place}" if len(made) > 1 else "")
             parts.append(replace(part, name=name, reason="several_patients" if several else part.reason))
     return with_pairs_told(_best(parts))
+
+
+def plan_named(slices: Sequence[Slice]) -> list[Part]:
+    """The parts of one series of which a user says that it is a scan; those of an import, where that takes any."""
+    parts = plan_study(slices)
+    if any(not part.reason for part in parts):
+        return parts
+    return [found for part in parts for found in (_anyway(part) if part.reason in UNWANTED and part.stack.grey else [part])]
+
+
+def _anyway(part: Part) -> list[Part]:
+    """Parts of what is not wanted, called by their words alone: the tags of a MIP are those of what it was made of."""
+    stack = part.stack
+    name = guess_sequence(stack.description or stack.protocol) or ("CT" if stack.modality == "CT" else "")
+    called = Guess(name, 0.0, "named in a manifest")
+    return [replace(found, guess=called) for found in _plan_group(part.slices, "", named=True)]
 
 
 def _plan_series(slices: Sequence[Slice]) -> list[Part]:
@@ -82,11 +101,11 @@ def _unique(slices: Sequence[Slice]) -> list[Slice]:
     return list(found.values())
 
 
-def _plan_group(slices: Sequence[Slice], reason: str) -> list[Part]:
-    """Parts of slices of one kind, one orientation and one size; damaged ones are counted alone."""
+def _plan_group(slices: Sequence[Slice], reason: str, named: bool = False) -> list[Part]:
+    """Parts of slices of one kind, one orientation and one size; damaged ones are counted alone. `named`: see `plan_named`."""
     first = slices[0].stack
     part = Part("", first, tuple(slices), guess(first))
-    if found := reason_against(first) or reason:
+    if (found := reason_against(first) or reason) and not named:
         return [replace(part, reason=found)]
     part = _without_damaged(part, slices)
     slices = [piece for piece in slices if piece.whole or piece.position is not None]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hlip.importing.dicom.geometry import Layout
-from hlip.importing.dicom.sequence import Guess
-from hlip.importing.dicom.tags import Slice, Stack
+from hlip.dicom.geometry import Layout
+from hlip.dicom.sequence import Guess
+from hlip.dicom.tags import Slice, Stack
 
 
 @dataclass(frozen=True)
