@@ -84,6 +84,18 @@ def add_score(commands: Any) -> None:
         metavar="STORE2",
         help="take the test studies from this store instead (all its labelled ones): another cohort, settings still from STORE's validation",
     )
+    parser.add_argument(
+        "--prompts",
+        metavar="SET",
+        help="zero-shot with this prompt set (hlip, plain, or a YAML file), synonyms and the phrase of a normal study as contrast; nothing is "
+        "chosen then, so that STORE needs no validation split (default: the best of all settings on validation)",
+    )
+    parser.add_argument(
+        "--parents",
+        choices=("own", "children"),
+        default="children",
+        help="with --prompts: inner classes by their own prompts, or by their highest child (default: children)",
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
     parser.set_defaults(run=_score)
 

@@ -5,6 +5,7 @@ Shapes: N studies, K_l classes of level l.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,18 +34,17 @@ class Cohort:
         return np.flatnonzero([record.split == split for record in self.records])
 
 
-def labelled(store: Store, taxonomy: Taxonomy) -> Cohort:
+def labelled(store: Store, taxonomy: Taxonomy, needed: Sequence[str] = ("val", "test")) -> Cohort:
     """Labelled studies of the validation and test splits.
 
     Raises:
-        ValueError: one of the splits has none.
+        ValueError: one of the splits that are `needed` has none.
     """
     records = [record for split in ("val", "test") for record in store.split(split) if record.labels is not None]
-    for split in ("val", "test"):
+    for split in needed:
         if not any(record.split == split for record in records):
-            raise ValueError(
-                f"{store.path}: no labelled study in split '{split}': settings need val, the comparison needs test"
-            )
+            remedy = "settings need val (or zero-shot with --prompts)" if split == "val" else "the comparison needs test"
+            raise ValueError(f"{store.path}: no labelled study in split '{split}': {remedy}")
     levels = taxonomy.encode_all([r.labels for r in records], names=[r.study_id for r in records])
     return Cohort(store, records, [targets for targets, _ in levels], [known for _, known in levels], taxonomy)
 

@@ -17,7 +17,7 @@ from finetune.comparison.figures.decision import SCALED, judged_classes, judged_
 from finetune.comparison.figures.house import COLOURS
 from finetune.comparison.figures.tree import LESS_IS_BETTER, measures
 from finetune.comparison.findings import sentences
-from finetune.comparison.methods_text import methods_paragraph, setting_words
+from finetune.comparison.methods_text import methods_paragraphs, setting_words
 from finetune.comparison.tables import CHECKS, HEADINGS, alarms, class_rows
 from hp2l.comparison.compare import Comparison
 from hp2l.comparison.slices import LEAST_STUDIES
@@ -73,7 +73,7 @@ def html(comparison: Comparison, drawn: Mapping[str, Markup], examples: Sequence
         examples=grouped_examples,
         mapped=any(study["maps"] for study in told),
         pictured=any(study["rows"] or study["image"] for study in told),
-        methods_paragraph=methods_paragraph(comparison),
+        methods_paragraphs=methods_paragraphs(comparison),
         provenance=provenance_rows(comparison["provenance"]),
     )
 

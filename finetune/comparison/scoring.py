@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from finetune.comparison.cohort import Cohort, Levels
-from finetune.comparison.zero_shot import zero_shot
+from finetune.comparison.zero_shot import Setting, zero_shot
 from finetune.tokens import encode
 from hlip.inference.inputs import check_spec
 from hlip.model import HLIP, CheckpointError, checkpoint_folder
@@ -61,8 +61,8 @@ def open_method(path: Path, device: torch.device, name: str | None = None) -> Me
     return Method(name or "zero_shot", load_pretrained(path, device), path)
 
 
-def score(method: Method, cohort: Cohort) -> Scores:
-    """The method's table, with truth and provenance.
+def score(method: Method, cohort: Cohort, setting: Setting | None = None) -> Scores:
+    """The method's table, with truth and provenance; zero-shot in the given way of asking, or in the best on validation.
 
     Raises:
         ValueError: the store was prepared otherwise than the model wants, or the model was trained on another tree.
@@ -74,7 +74,7 @@ def score(method: Method, cohort: Cohort) -> Scores:
         raise ValueError(f"{method.checkpoint}: trained on taxonomy {method.taxonomy.name}, not on {cohort.taxonomy.name}")
     prompts: dict[str, Any] | None = None
     if isinstance(method.model, HLIP):
-        levels, prompts = zero_shot(method.model, cohort)
+        levels, prompts = zero_shot(method.model, cohort, setting)
     else:
         levels = fine_tuned(method.model, cohort)
     table = Scores(

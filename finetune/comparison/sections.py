@@ -49,7 +49,13 @@ def further(
     groups = groups_of(cohort.records)
     found["slices"] = slices(named, cohort.targets[-1], cohort.known[-1], keep[-1], groups, **options)
     found["robustness"] = robustness(methods, named, cohort, keep[-1], **options) if arguments.robustness else []
-    found["efficiency"] = fewer_labels(arguments, cohort, given, keep, options) if arguments.efficiency else {}
+    found["efficiency"] = {}
+    if arguments.efficiency:
+        runs = efficiency_runs(arguments, cohort, given)
+        flat = [table for table in given if table.provenance.get("kind") == "zero_shot"]
+        trained = [(trained_on(table), table) for table in runs]
+        found["efficiency"] = efficiency(trained, flat, cohort.targets, cohort.known, keep, **options)
+        found["provenance"] = {**comparison["provenance"], "efficiency": {table.method: _training(table) for table in runs}}
     return found
 
 
@@ -59,16 +65,18 @@ def counted(comparison: Mapping[str, Any], taxonomy: Taxonomy) -> Keep:
     return [np.array([name in entry["macro_classes"] for name in names], dtype=bool) for names, entry in levels]
 
 
-def fewer_labels(
-    arguments: argparse.Namespace, cohort: Cohort, given: Sequence[Scores], keep: Keep, options: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The label-efficiency curve: the runs of `--efficiency` and the first fine-tuned input, against zero-shot inputs."""
+def efficiency_runs(arguments: argparse.Namespace, cohort: Cohort, given: Sequence[Scores]) -> list[Scores]:
+    """What the label-efficiency curve goes through: the runs of `--efficiency` and the first fine-tuned input."""
     device = pick_device(arguments.device)
     runs = [score(open_method(path, device, path.name), cohort) for path in arguments.efficiency]
-    runs += [table for table in given if table.provenance.get("kind") == "fine_tuned"][:1]
-    trained = [(trained_on(table), table) for table in runs]
-    flat = [table for table in given if table.provenance.get("kind") == "zero_shot"]
-    return efficiency(trained, flat, cohort.targets, cohort.known, keep, **options)
+    return runs + [table for table in given if table.provenance.get("kind") == "fine_tuned"][:1]
+
+
+def _training(table: Scores) -> dict[str, Any]:
+    """How a run was trained: runs of fewer labels may differ in more than their labels."""
+    facts = table.provenance.get("facts") or {}
+    told = {name: facts[name] for name in ("studies", "fraction", "step", "head", "tuned", "seed") if name in facts}
+    return {"checkpoint": table.provenance.get("checkpoint"), **told}
 
 
 def merged(own: Sequence[Mapping[str, Any]], cohort: Cohort) -> list[Mapping[str, Any]]:

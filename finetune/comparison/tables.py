@@ -10,7 +10,7 @@ from rich.table import Table
 
 from finetune.comparison.answer import details, headline
 from finetune.comparison.findings import sentences
-from finetune.comparison.methods_text import methods_paragraph
+from finetune.comparison.methods_text import methods_paragraphs
 from finetune.comparison.words import method_label, number, others_of, p_text, plain_p, reference_of, with_span
 from hp2l.comparison.compare import Comparison
 
@@ -104,7 +104,9 @@ def markdown(comparison: Comparison) -> str:
         lines += ["", f"## {HEADINGS[section]}", "", text, *_section_table(section, comparison)]
     for key in comparison["levels"]:
         lines += ["", *_classes(comparison, key)]
-    lines += ["", "\\* not part of the macro means.", "", "## Methods", "", methods_paragraph(comparison), ""]
+    lines += ["", "\\* not part of the macro means.", "", "## Methods", ""]
+    for heading, text in methods_paragraphs(comparison).items():
+        lines += [f"**{heading}.** {text}", ""]
     if comparison["notes"]:
         lines += ["## Notes", "", *(f"- {note}" for note in comparison["notes"]), ""]
     return "\n".join(lines)

@@ -50,9 +50,17 @@ def candidates() -> list[Setting]:
     return [Setting(*choice) for choice in product(("plain", "hlip"), (False, True), (False, True), PARENTS)]
 
 
-def zero_shot(model: HLIP, cohort: Cohort) -> tuple[Levels, dict[str, Any]]:
-    """Scores of all studies under the settings with the best mean validation AUC over the levels, those settings, and the spread."""
+def zero_shot(model: HLIP, cohort: Cohort, setting: Setting | None = None) -> tuple[Levels, dict[str, Any]]:
+    """Scores of all studies under the settings with the best mean validation AUC over the levels, those settings, and the spread.
+
+    Args:
+        setting: of own prompts or plain children: the only one asked, without a choice and a spread.
+    """
     features = embed_studies(model, cohort.store, cohort.records, progress="zero-shot")
+    if setting is not None:
+        own_only = score_taxonomy(model, features, cohort.taxonomy, setting.of_leaves)
+        levels = with_parents(own_only, setting.parents, cohort, cohort.rows("val"))
+        return levels, asdict(setting) | {"texts": prompt_texts(cohort.taxonomy, setting)}
     val, test = cohort.rows("val"), cohort.rows("test")
     settings = candidates()
     own = {

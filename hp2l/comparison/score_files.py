@@ -88,14 +88,15 @@ def read(path: Path) -> Content:
             )
         except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
             raise CompareError(f"{path} is no score table ({error}); `hlip score` writes one") from error
-        header = json.loads(_sidecar(path).read_text(encoding="utf-8")) if _sidecar(path).is_file() else {}
+        beside = _sidecar(path)
+        header = _header(beside, beside.read_bytes()) if beside.is_file() else {}
     else:
         try:
             table = pq.read_table(path)
         except pa.ArrowInvalid as error:
             raise CompareError(f"{path} is no parquet file ({error}); `hlip score` writes score tables") from error
         frame = table.to_pandas()
-        header = json.loads((table.schema.metadata or {}).get(METADATA, b"{}"))
+        header = _header(path, (table.schema.metadata or {}).get(METADATA, b"{}"))
     return _wide(path, frame, header)
 
 
@@ -107,6 +108,20 @@ def _suffix(path: Path) -> str:
 
 def _sidecar(path: Path) -> Path:
     return path.with_suffix(".provenance.json")
+
+
+def _header(path: Path, text: bytes) -> dict[str, Any]:
+    """Method and provenance, as `write` left them."""
+    try:
+        found = json.loads(text)
+        provenance = found.get("provenance", {})
+    except (ValueError, AttributeError) as error:
+        raise CompareError(
+            f"{path}: what it says of the table's origin is no JSON object ({error}); score the model again"
+        ) from error
+    if not isinstance(provenance, dict):
+        raise CompareError(f"{path}: the provenance is a {type(provenance).__name__}, no object; score the model again")
+    return dict(found)
 
 
 def _long(content: Content) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from finetune.comparison import answer, findings, report, words
-from finetune.comparison.methods_text import methods_paragraph
+from finetune.comparison.methods_text import methods_paragraphs
 from hp2l.comparison.compare import compare
 
 Made = Callable[..., Any]
@@ -181,7 +181,7 @@ def test_a_page_without_validation_says_so_first_and_claims_nothing_from_it(unva
     for absent in ('id="calibration"', 'id="decision"', "Hierarchical F1", "highest balanced accuracy", "Balanced accuracy 0"):
         assert absent not in text, absent
     assert "no thresholds and no calibration" in (tmp_path / "comparison.md").read_text()
-    paragraph = methods_paragraph(unvalidated)
+    paragraph = " ".join(methods_paragraphs(unvalidated).values())
     assert not re.search("validation|threshold|Platt|F1", paragraph.replace("thresholds held fixed", ""))
     assert sum("level" in note.lower() for note in unvalidated["notes"]) <= 3
 

@@ -15,7 +15,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from finetune.comparison.report import write_report
+
 Written = Callable[..., tuple[Path, dict[str, Any]]]
+LONG = {
+    "a1": "white matter hyperintensity of presumed vascular origin",
+    "a2": "acute disseminated encephalomyelitis",
+    "b1": "Dandy-Walker malformation and related posterior fossa cysts",
+}
+"""Names as they really are."""
 SMALLEST = 9.5
 """CSS pixels."""
 MEASURE = """
@@ -77,12 +85,30 @@ def opened(browser: str, page: Path, width: int, height: int, folder: Path, *opt
 def test_page_in_a_browser(browser: str, written: Written, width: int, methods: int, tmp_path: Path) -> None:
     out, _ = written(methods)
     place = 4 if methods == 2 else 3 if width < 700 else 2 + 5 + 3  # the difference; on a phone with five methods two AUCs
-    dom = opened(browser, out / "index.html", width, 900, tmp_path, "--dump-dom", script=MEASURE % {"place": place})
+    holds(measured(browser, out / "index.html", width, place, tmp_path), width)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_long_names_of_classes_fit(browser: str, written: Written, width: int, tmp_path: Path) -> None:
+    text = (written(2)[0] / "comparison.json").read_text()
+    for short, long in LONG.items():
+        text = text.replace(json.dumps(short), json.dumps(long))
+    comparison = json.loads(text)
+    assert set(LONG.values()) <= set(comparison["levels"]["2"]["classes"])
+    page = write_report(comparison, None, tmp_path / "long", title="Zero-shot beside fine-tuned diagnoses")
+    holds(measured(browser, page, width, 4, tmp_path), width, figures=14)  # all but the training curves
+
+
+def measured(browser: str, page: Path, width: int, place: int, folder: Path) -> dict[str, Any]:
+    dom = opened(browser, page, width, 900, folder, "--dump-dom", script=MEASURE % {"place": place})
     title = re.search(r"<title>(.*?)</title>", dom, re.DOTALL)
     assert title is not None
-    found = json.loads(html.unescape(title[1]))
+    return json.loads(html.unescape(title[1]))
+
+
+def holds(found: dict[str, Any], width: int, figures: int = 15) -> None:
     assert found["scroll"] <= found["client"] <= width, "the page is wider than the window"
-    assert len(found["figures"]) == 15
+    assert len(found["figures"]) == figures
     for figure in found["figures"]:
         assert len(figure) == 1, "one drawing of a figure is shown, the wide or the narrow one"
         assert figure[0]["width"] <= width

@@ -20,7 +20,7 @@ from finetune.comparison import answer, report, words
 from finetune.comparison.examples import GROUPS, choose_examples
 from finetune.comparison.figures import house, svg
 from finetune.comparison.figures.classes import class_forest
-from finetune.comparison.methods_text import methods_paragraph
+from finetune.comparison.methods_text import methods_paragraphs
 from hp2l.comparison.compare import Scores, compare
 
 Written = Callable[..., tuple[Path, dict[str, Any]]]
@@ -224,7 +224,7 @@ def test_terminal_table_fits_eighty_columns(written: Written, methods: int) -> N
 
 
 def test_methods_paragraph_covers_what_was_done(written: Written) -> None:
-    text = methods_paragraph(written(5)[1])
+    text = " ".join(methods_paragraphs(written(5)[1]).values())
     parts = [
         "200 bootstrap resamples of patients",
         "DeLong's method",
@@ -241,7 +241,7 @@ def test_methods_paragraph_covers_what_was_done(written: Written) -> None:
     ]
     for part in parts:
         assert part in text, part
-    alone = methods_paragraph({**written(1)[1], "slices": [], "robustness": []})
+    alone = " ".join(methods_paragraphs({**written(1)[1], "slices": [], "robustness": []}).values())
     assert "DeLong" not in alone
     assert "Groups of patients" not in alone
 

@@ -21,6 +21,7 @@ from finetune.comparison.scoring import open_method, score
 from hlip.model import HLIP
 from hlip.store import Store, WithoutSequence, write_index
 from hlip.taxonomy import Taxonomy
+from hlip.zeroshot import ZeroShotSettings, embed_studies, score_taxonomy
 from hp2l.comparison.compare import compare_tables
 from hp2l.comparison.scores import CompareError, Scores
 from hp2l.comparison.slices import LEAST_CASES, LEAST_STUDIES
@@ -81,7 +82,7 @@ def test_tables_and_models_give_the_same_comparison(models, tiny_store, tmp_path
     provenance = whole["provenance"]["zero_shot"]
     assert provenance["kind"] == "zero_shot"
     assert len(provenance["checkpoint"]) == 64
-    assert len(provenance["prompts"]["spread"]) == 16
+    assert len(provenance["prompts"]["spread"]) == 32
 
 
 def test_any_number_of_inputs_with_names_of_their_own(models, tiny_store, tmp_path):
@@ -128,9 +129,14 @@ def test_an_external_cohort_is_tested_with_the_own_cohorts_settings(models, tiny
             tmp_path / "other" / "studies" / f"{record.study_id}.safetensors",
             tmp_path / "other" / "studies" / f"x{record.study_id}.safetensors",
         )
+    mine = Store(tiny_store).split("val")[0].patient_id  # another patient, of the same number
+    others = [mine, *(f"x{record.patient_id}" for record in records[1:10])]
     write_index(
         tmp_path / "other",
-        [replace(r, study_id=f"x{r.study_id}", patient_id=f"x{r.patient_id}", split="train") for r in records[:10]],
+        [
+            replace(r, study_id=f"x{r.study_id}", patient_id=patient, split="train")
+            for r, patient in zip(records, others, strict=False)
+        ],
     )
     hlip.cli.main([*words, str(tmp_path / "other")])
     table = Scores.load(tmp_path / "t.parquet")
@@ -139,8 +145,36 @@ def test_an_external_cohort_is_tested_with_the_own_cohorts_settings(models, tiny
     assert [study for study, split in zip(table.study_ids, table.split, strict=True) if split == "test"] == [
         f"xs{n}" for n in range(10)
     ]
+    assert table.patient_ids[len(own) :] == [f"{mine}@external", *others[1:]]
+    assert table.provenance["external"] == "other"
+    compare(tmp_path / "t.parquet", "--out", tmp_path / "report", "--resamples", 100)
+    page = (tmp_path / "report" / "comparison.md").read_text()
+    assert "of an external cohort" in page
+    assert "**Leak" not in page
     inside = score(open_method(tuned, torch.device("cpu")), labelled(Store(tiny_store), TREE))
     np.testing.assert_allclose(table.levels[2][: len(own)], inside.levels[2][: len(own)], atol=1e-6)
+
+
+def test_a_fixed_way_of_asking_needs_no_validation(models, tiny_store, tmp_path, capsys):
+    shutil.copytree(tiny_store, tmp_path / "store")
+    write_index(tmp_path / "store", [replace(r, split="test") for r in Store(tiny_store).records])
+    words = [models[0], tmp_path / "store", tmp_path / "t.parquet", "--taxonomy", "brain_mri", "--device", "cpu"]
+    with pytest.raises(SystemExit):
+        hlip.cli.main(["score", *map(str, words)])
+    assert "zero-shot with --prompts" in capsys.readouterr().err
+    hlip.cli.main(["score", *map(str, words), "--prompts", "plain"])
+    assert "val: no labelled study" in capsys.readouterr().out
+    table = Scores.load(tmp_path / "t.parquet")
+    told = table.provenance["prompts"]
+    assert (told["prompts"], told["synonyms"], told["contrast"], told["parents"]) == ("plain", True, True, "children")
+    method = open_method(models[0], torch.device("cpu"))
+    features = embed_studies(method.model, Store(tmp_path / "store"), Store(tmp_path / "store").records)
+    expected = score_taxonomy(method.model, features, TREE, ZeroShotSettings("plain", True, True, "children"))
+    for level, own in zip(table.levels, expected, strict=True):
+        np.testing.assert_allclose(level, own[[r.labels is not None for r in Store(tmp_path / "store").records]], atol=1e-6)
+    with pytest.raises(SystemExit):
+        hlip.cli.main(["score", str(models[1]), *map(str, words[1:]), "--prompts", "plain"])
+    assert "not asked by prompts" in capsys.readouterr().err
 
 
 def test_a_sequence_that_was_not_scanned(models, tiny_store, tmp_path, monkeypatch):
