@@ -46,24 +46,29 @@ from hp2l.long_tail import count_labels
 from hp2l.loss import HP2LLoss
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Parse the arguments and run."""
+def main(argv: list[str] | None = None, *, watched: bool = True) -> None:
+    """Parse the arguments and run; `watched` as in `Run`."""
     with plain_errors():
         config = parse_config(FinetuneConfig, command="finetune", description="Fine-tune HP2L on a labelled store.", argv=argv)
         runs = expand(config)
         for number, one in enumerate(runs, start=1):
             if len(runs) > 1:
                 print(f"run {number} of {len(runs)}: {one.out}")
-            Run(one).train()
+            Run(one, watched).train()
         if len(runs) > 1 and PartialState().is_main_process:
             print(summarise(config.out, [one.out for one in runs]))
 
 
 class Run:
-    """One fine-tuning run: everything it needs, built in the order it is needed."""
+    """One fine-tuning run: everything it needs, built in the order it is needed.
 
-    def __init__(self, config: FinetuneConfig):
-        self.config = config
+    Args:
+        config: its settings.
+        watched: show a bar, and draw at every validation. False, for one of many runs: no bar, and one picture, at the end.
+    """
+
+    def __init__(self, config: FinetuneConfig, watched: bool = True):
+        self.config, self.watched = config, watched
         share_cores(config.threads)
         local = max(1, config.batch_size // int(os.environ.get("WORLD_SIZE", "1")))
         clip = config.optimizer.clip_norm
@@ -90,6 +95,7 @@ class Run:
         optimizer = make_optimizer({self.feed.module: config.tuning.lr_scale, self.model.head: 1.0}, config.optimizer)
         self.trained: nn.Module
         self.trained, self.optimizer = self.accelerator.prepare(self.feed.module, optimizer)
+        self.head = self.own_head()
         self.checkpoints = Checkpoints(config.out / "checkpoints", keep=1)
         self.start = self.checkpoints.restore(self.accelerator, config.resume)
         if self.main:  # not before: a start that fails leaves the record of the run as it was
@@ -156,9 +162,10 @@ class Run:
                 self.say(f"left out, no labels: {without} of {len(everything)} {split} studies")
         for line in label_notes(self.labels, self.taxonomy):
             self.say(line)
-        bar = tqdm(total=config.steps, initial=self.start, desc="finetune", unit="step", mininterval=1.0, disable=not self.main)
+        shown = self.main and self.watched
+        bar = tqdm(total=config.steps, initial=self.start, desc="finetune", unit="step", mininterval=1.0, disable=not shown)
         if self.main and not self.start:
-            keep_snapshot(self.head(), config.out, 0)
+            keep_snapshot(self.head, config.out, 0)
         with StopSignal() as stop:
             for step, (rows, batch) in enumerate(self.steps(), start=self.start):
                 rate = learning_rate(step, config.steps, config.optimizer)
@@ -178,8 +185,9 @@ class Run:
                 if done % config.validate_every == 0 or done == config.steps or reason:
                     self.validate(done)
                     if self.main:
-                        keep_snapshot(self.head(), config.out, done)
-                        draw_safely(lambda: draw_run(config.out), self.say)
+                        keep_snapshot(self.head, config.out, done)
+                        if self.watched or reason or done == config.steps or self.is_out_of_patience():
+                            draw_safely(lambda: draw_run(config.out), self.say)
                     self.checkpoints.save(self.accelerator, done)
                 if reason and done < config.steps:
                     bar.close()
@@ -210,17 +218,16 @@ class Run:
         """One optimizer step on these training studies, then the prototypes move; returns the loss and its parts."""
         self.trained.train()
         targets, known = self.labels["train"].rows(rows, self.accelerator.device)
-        head = self.head()
         with self.accelerator.autocast():
             output = self.feed.output(self.trained, rows, batch)  # type: ignore[arg-type]  # of the feed's own making
-        total, parts = self.loss(output.logits, targets, head.level_loss_mask(targets, known))
-        for name, extra in head.extra_losses(output, targets, known).items():
+        total, parts = self.loss(output.logits, targets, self.head.level_loss_mask(targets, known))
+        for name, extra in self.head.extra_losses(output, targets, known).items():
             total, parts[name] = total + extra, extra.detach()
         self.accelerator.backward(total)
         self.accelerator.clip_grad_norm_(self.trained.parameters(), self.config.optimizer.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        head.update_prototypes(output, targets, known)
+        self.head.update_prototypes(output, targets, known)
         return {"loss": total, **parts}
 
     def validate(self, step: int) -> None:
@@ -287,8 +294,8 @@ class Run:
             )
         )
 
-    def head(self) -> Head:
-        """The head itself, without the engine's wrapper."""
+    def own_head(self) -> Head:
+        """The head itself, without the engine's wrapper; asked for once, since accelerate takes its time to answer."""
         own = self.accelerator.unwrap_model(self.trained)
         head = own if self.config.tuning.encoder == "frozen" else own.head
         assert isinstance(head, Head)

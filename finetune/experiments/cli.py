@@ -40,7 +40,21 @@ def add_experiments(commands: Any) -> None:
     )
     parser.add_argument("--variants", nargs="+", metavar="NAME", help="these variants of them alone, for a trial")
     parser.add_argument("--steps", type=int, help="optimizer steps of each run (default: those of the configuration)")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 takes all cores (default)")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="trainings side by side, each in a process of its own (about 1 GB); their number changes no result of the same --threads. "
+        "0: one a core, at most 4, with --threads N one for N cores; 1 where a GPU trains (default: 0)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=0,
+        metavar="N",
+        help="CPU threads of each training; 0 shares the cores evenly (default: 0). Another number may change a result's last digits",
+    )
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples over patients (default: 1000)")
     parser.add_argument("--plan", action="store_true", help="list the runs and stop")
     parser.set_defaults(run=_run)

@@ -237,11 +237,13 @@ def make_job(variant: Variant, setting: Setting) -> Job:
     """A variant's configuration, checked by fine-tuning's own parser."""
     arguments = [*_shared(setting), *_flags(variant.overrides)]
     config = _parse(arguments, setting)
-    tree = Taxonomy.load(config.taxonomy)
+    tree = _tree(config.taxonomy)
     if variant.depth is not None and variant.depth != tree.depth:
         tree = tree.to_depth(variant.depth)
-        arguments += ["--taxonomy", str(_written(tree, setting.out / "taxonomy"))]
-        config = _parse(arguments, setting)
+        config = replace(config, taxonomy=str(_written(tree, setting.out / "taxonomy")))
+        arguments += ["--taxonomy", config.taxonomy]
+    config = replace(config, tokens=setting.out / _tokens_name(config, tree, _parse([*_shared(setting)], setting)))
+    arguments += ["--tokens", str(config.tokens)]
     decisive = {name: value for name, value in plain(config).items() if name not in OWN - {"steps"} and name != "taxonomy"}
     facts = json.dumps([decisive, tree.to_dict(), setting.data], sort_keys=True)
     key = f"{config.head.kind}-{hashlib.sha256(facts.encode()).hexdigest()[:10]}"
@@ -250,16 +252,7 @@ def make_job(variant: Variant, setting: Setting) -> Job:
 
 def _shared(setting: Setting) -> Iterator[str]:
     yield from ("--config", setting.base, "--store", str(setting.store), "--encoder", str(setting.encoder))
-    yield from (
-        "--tokens",
-        str(setting.out / "tokens"),
-        "--threads",
-        str(setting.threads),
-        "--trackers",
-        "[]",
-        "--patience",
-        "0",
-    )
+    yield from ("--threads", str(setting.threads), "--trackers", "[]", "--patience", "0")
     if setting.steps is not None:
         yield from ("--steps", str(setting.steps))
     if setting.taxonomy is not None:
@@ -273,6 +266,26 @@ def _flags(overrides: Mapping[str, Any]) -> list[str]:
 
 def _parse(arguments: Sequence[str], setting: Setting) -> FinetuneConfig:
     return _parsed((*arguments, "--out", str(setting.out)))
+
+
+def _tokens_name(config: FinetuneConfig, tree: Taxonomy, shared: FinetuneConfig) -> str:
+    """The folder of a variant's tokens: `tokens`, and one of its own where it reads other studies, or reads them otherwise; a folder
+    holds one cohort, and runs that go side by side must not take it from one another."""
+    decisive = [_read_by(config, tree), _read_by(shared, _tree(shared.taxonomy))]
+    if decisive[0] == decisive[1]:
+        return "tokens"
+    return f"tokens-{hashlib.sha256(decisive[0].encode()).hexdigest()[:10]}"
+
+
+def _read_by(config: FinetuneConfig, tree: Taxonomy) -> str:
+    """All that decides which tokens a configuration reads, as text; folds are parted by the classes of the tree."""
+    read = [config.head.blocks, config.precision, config.image, config.cnn, replace(config.cohort, balance=0.0)]
+    return json.dumps([plain(part) for part in read] + ([tree.to_dict()] if config.cohort.folds else []), sort_keys=True)
+
+
+@cache  # reading one takes as long as all else of a plan
+def _tree(taxonomy: str) -> Taxonomy:
+    return Taxonomy.load(taxonomy)
 
 
 @cache  # a parse takes a tenth of a second, and plan, training and page ask for the same ones

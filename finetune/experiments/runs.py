@@ -1,28 +1,18 @@
-"""Train what is not trained yet, score it, and hand everything to the page.
-
-A run is finished when its `result.json` is there; it is written last, beside `scores.npz` (val and test scores of every level).
-"""
+"""The command: train what is not trained yet, measure everything, and hand it to the page."""
 
 from __future__ import annotations
 
 import argparse
 import hashlib
 import json
-import shutil
-import time
-import traceback
 from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
-from datetime import timedelta
+from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
-from typing import Any, cast
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
+from typing import Any
 
 from finetune.cohort import cohort, labelled
+from finetune.experiments.agenda import Agenda
 from finetune.experiments.measures import Measured, Test, measure
 from finetune.experiments.page import write
 from finetune.experiments.plan import (
@@ -38,29 +28,27 @@ from finetune.experiments.plan import (
     parse_overrides,
     suited,
 )
+from finetune.experiments.side_by_side import share, side_by_side
+from finetune.experiments.training import attempt, encode_all, is_finished, is_frozen, read_scores
 from finetune.experiments.verdict import summarise
-from finetune.tokens import encode, encode_once
-from finetune.train import main as finetune
 from hlip.model import checkpoint_folder
 from hlip.store import Store
 from hlip.taxonomy import Taxonomy
 from hlip.training.engine import share_cores
-from hp2l.diagnoser import Diagnoser, load
-from hp2l.encoders import FRESH, make_encoder
-from hp2l.tokens import Tokens
-
-Scored = dict[str, list[NDArray[np.float64]]]
-"""Split -> scores (N, K_l) of each level."""
+from hp2l.encoders import FRESH
 
 
 def run(arguments: argparse.Namespace) -> None:
     """The command: plan, train, score, write the page."""
     if arguments.seeds < 1:
         raise ValueError(f"--seeds {arguments.seeds}: at least one run of each variant is needed")
+    if arguments.workers < 0 or arguments.threads < 0:
+        raise ValueError("--workers and --threads are 0, for a choice by the cores there are, or more")
     data = data_digest(arguments.encoder, arguments.store)
     where = (arguments.encoder, arguments.store, arguments.out, arguments.config)
     more = {"taxonomy": arguments.taxonomy, "overrides": parse_overrides(arguments.override)}
-    setting = Setting(*where, steps=arguments.steps, threads=arguments.threads, data=data, **more)
+    workers, threads = share(arguments.workers, arguments.threads)
+    setting = Setting(*where, steps=arguments.steps, threads=threads, data=data, **more)
     found, sentences = suited(experiments(arguments.only, arguments.variants), setting)
     print("\n".join(sentences), end="\n" if sentences else "")
     if not found:
@@ -71,8 +59,8 @@ def run(arguments: argparse.Namespace) -> None:
         for job in distinct.values():
             print(f"{job.key}  {job.label}")
         return
-    share_cores(setting.threads)
-    failed = train_all(list(distinct.values()), setting, arguments.seeds)
+    share_cores(arguments.threads)
+    failed = train_all(list(distinct.values()), setting, arguments.seeds, workers)
     shown = on_page(found, setting, arguments.seeds)
     report(shown, setting, arguments.seeds, arguments.resamples, failed, sentences)
     if failed:
@@ -113,102 +101,36 @@ def data_digest(encoder: Path, store: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def train_all(todo: Sequence[Job], setting: Setting, seeds: int) -> dict[str, str]:
+def train_all(todo: Sequence[Job], setting: Setting, seeds: int, workers: int = 1) -> dict[str, str]:
     """Every job with every seed, seed by seed, so that an early look has all variants. Returns key -> what went wrong.
+
+    Args:
+        workers: how many runs go side by side; 1: one after the other, in this process.
 
     Raises:
         KeyboardInterrupt: a run was told to stop; it saved its state, and the same command goes on from there.
     """
-    failed: dict[str, str] = {}
     waiting = [(job, seed) for seed in range(seeds) for job in todo if not is_finished(job, setting, seed)]
     if done := len(todo) * seeds - len(waiting):
         print(f"{done} of {len(todo) * seeds} runs are there already")
-    if waiting and is_frozen(waiting[0][0]):
-        encode_all(waiting[0][0], setting)
-    began = time.perf_counter()
-    for number, (job, seed) in enumerate(waiting):
-        if job.key in failed:
-            continue
-        spent = time.perf_counter() - began
-        left = f", about {_time(spent / number * (len(waiting) - number))} left" if number else ""
-        print(f"run {number + 1} of {len(waiting)}: {job.label}, seed {seed}{left}", flush=True)
+    encode_before([job for job, _ in waiting if is_frozen(job)], setting)
+    with Agenda(waiting) as agenda:
+        if workers > 1:
+            side_by_side(agenda, setting, workers)
+        while run := agenda.take():
+            agenda.done(run, attempt(run[0], setting, run[1]))
+        return agenda.failed
+
+
+def encode_before(todo: Sequence[Job], setting: Setting) -> None:
+    """The tokens of each folder that these jobs read, so that no two runs write the same."""
+    for job in {job.config.tokens: job for job in reversed(todo)}.values():
         try:
-            train(job, setting, seed)
-        except (
-            SystemExit,
-            Exception,
-        ) as error:  # one variant's fault must not cost the others their hours; it is named on the page
-            failed[job.key] = (str(error).splitlines() or [type(error).__name__])[0]
-            with (job.folder(setting, seed) / "log.txt").open("a", encoding="utf-8") as log:
-                traceback.print_exc(file=log)
-            print(f"  failed: {failed[job.key]}", flush=True)
-    return failed
-
-
-def _time(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
-
-
-def is_finished(job: Job, setting: Setting, seed: int) -> bool:
-    """Whether a run and its scores are there."""
-    return (job.folder(setting, seed) / "result.json").is_file()
-
-
-def is_frozen(job: Job) -> bool:
-    """Whether a run's encoder stays as it is, so that its tokens serve all."""
-    return job.config.tuning.encoder == "frozen"
-
-
-def encode_all(job: Job, setting: Setting) -> None:
-    """The tokens of all three splits, before the first run: the only slow part that every run shares."""
-    config = job.config
-    encoder = make_encoder(config.encoder, config.cnn, config.image, Store(setting.store).spec)
-    model = Diagnoser(encoder, config.head, job.tree).eval()
-    for split in ("train", "val", "test"):
-        _tokens(model, job, setting, split)
-
-
-def _tokens(model: Diagnoser, job: Job, setting: Setting, split: str) -> Tokens:
-    store, config = Store(setting.store), job.config
-    records = labelled(store, "test") if split == "test" else cohort(store, config.cohort, job.tree)[split]
-    if not is_frozen(job):
-        return encode(model, store, records, config.encode_batch)
-    return encode_once(model, store, records, setting.out / "tokens", split, config.encode_batch, config.precision, True)
-
-
-def train(job: Job, setting: Setting, seed: int) -> None:
-    """One run: fine-tuning as the verb does it, its words in RUN/log.txt; then the scores. Its resumable states go when it is done."""
-    folder = job.folder(setting, seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "log.txt").open("a", encoding="utf-8") as log, redirect_stdout(log):
-        finetune([*job.arguments, "--out", str(folder), "--seed", str(seed)])
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    if rows[-1]["step"] < job.config.steps:
-        raise KeyboardInterrupt
-    model = load(folder)
-    scores = score(model, job, setting)
-    arrays = {f"{split}_{level}": table for split, levels in scores.items() for level, table in enumerate(levels, start=1)}
-    np.savez_compressed(folder / "scores.npz", **cast(dict[str, Any], arrays))
-    facts = {key: value for key, value in model.facts.items() if key == "step" or key.startswith("val_auc")}
-    trained = sum(parameter.numel() for parameter in model.head.parameters() if parameter.requires_grad)
-    losses = [row["loss"] for row in rows if "loss" in row]
-    facts |= {"seconds": rows[-1]["seconds"], "steps": job.config.steps, "parameters": trained, "loss": losses[-1]}
-    (folder / "result.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-
-
-@torch.no_grad()
-def score(model: Diagnoser, job: Job, setting: Setting) -> Scored:
-    """What a trained model says of the validation and the test studies, from cached tokens where its encoder stayed as it was."""
-    found: Scored = {}
-    for split in ("val", "test"):
-        tokens = _tokens(model, job, setting, split)
-        parts = []
-        for first in range(0, len(tokens.cls), 256):
-            batch = Tokens(*(part[first : first + 256] for part in tokens))
-            parts.append([level.numpy().astype(np.float64) for level in model(batch).probabilities()])
-        found[split] = [np.concatenate(level) for level in zip(*parts, strict=True)]
-    return found
+            encode_all(job, setting)
+        except (SystemExit, Exception):
+            if job.config.tokens == setting.out / "tokens":
+                raise
+            # tokens of one variant's own: its run meets the fault again, and is named
 
 
 def report(
@@ -258,10 +180,3 @@ def report(
 def setting_tree(setting: Setting) -> Taxonomy:
     """The tree that variants have unless they say otherwise; mistakes are measured in it."""
     return make_job(Variant("shared", "shared"), setting).tree
-
-
-def read_scores(folder: Path, job: Job) -> Scored:
-    """`scores.npz` of a finished run."""
-    with np.load(folder / "scores.npz") as arrays:
-        levels = range(1, job.tree.depth + 1)
-        return {split: [arrays[f"{split}_{level}"] for level in levels] for split in ("val", "test")}

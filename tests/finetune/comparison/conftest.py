@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from finetune.comparison import report
 from hp2l.comparison.compare import Scores, compare
@@ -49,6 +50,17 @@ def compared() -> Callable[..., Made]:
         return compare(tables, **arguments, resamples=200, simulated=True), tables, arguments
 
     return make
+
+
+@pytest.fixture
+def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports with an empty drawing in place of each: most of their time is figures, which few tests look at."""
+    real = report.drawings
+
+    def blank(narrow: bool) -> Figure:
+        return Figure(figsize=(1, 1))
+
+    monkeypatch.setattr(report, "drawings", lambda *given: dict.fromkeys(real(*given), blank))
 
 
 def settings() -> list[dict[str, Any]]:

@@ -174,6 +174,7 @@ def unvalidated(compared: Made) -> Any:
     return compare(cut, **{**arguments, **truth}, resamples=100)
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_page_without_validation_says_so_first_and_claims_nothing_from_it(unvalidated: Any, tmp_path: Any) -> None:
     text = report.write_report(unvalidated, None, tmp_path, title="t").read_text()
     top = text[text.index("<header") : text.index('class="answer"')]
@@ -186,6 +187,7 @@ def test_a_page_without_validation_says_so_first_and_claims_nothing_from_it(unva
     assert sum("level" in note.lower() for note in unvalidated["notes"]) <= 3
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_fault_leaves_an_earlier_report_as_it_was(compared: Made, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     comparison, tables, _ = compared()
     page = report.write_report(comparison, tables, tmp_path / "out", title="first")
@@ -203,6 +205,7 @@ def test_a_fault_leaves_an_earlier_report_as_it_was(compared: Made, tmp_path: An
     assert page.is_file()
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_pairs_are_a_table_of_their_own(compared: Made, tmp_path: Any) -> None:
     three = compared(methods=3)[0]
     text = report.write_report(three, None, tmp_path, title="t").read_text()

@@ -101,6 +101,7 @@ def test_first_screen_says_simulated_and_answers(written: Written) -> None:
     assert "Simulated cohort" in (out / "comparison.md").read_text()
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_real_cohort_has_no_banner(compared: Callable[..., Any], tmp_path: Path) -> None:
     page = report.write_report(compared()[0], None, tmp_path, title="real", simulated=False)
     assert "Simulated cohort" not in page.read_text() + (tmp_path / "comparison.md").read_text()
@@ -159,6 +160,7 @@ def _rows(path: Path, method: str) -> list[dict[str, str]]:
     return [row for row in csv.DictReader(path.open()) if row["method"] == method]
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_report_can_be_made_again_from_its_json(written: Written, tmp_path: Path) -> None:
     out, _ = written(2)
     again = json.loads((out / "comparison.json").read_text())

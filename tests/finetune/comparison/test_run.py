@@ -29,6 +29,7 @@ from hp2l.diagnoser import Diagnoser
 from hp2l.heads import HeadConfig
 
 TREE = Taxonomy.load("brain_mri")
+pytestmark = pytest.mark.usefixtures("blank_figures")
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from finetune.comparison import findings, report
 from finetune.comparison.figures.calibration import pooled
@@ -24,6 +25,7 @@ def test_sections_are_on_the_page_and_in_its_navigation(written: Written) -> Non
         assert text.count(f'id="{name}"') == text.count(f'href="#{name}">') - (2 if name == "checks" else 0) == 1, name
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_sections_without_data_are_absent(compared: Callable[..., Any], tmp_path: Path) -> None:
     comparison = {
         **compared()[0],

@@ -1,13 +1,16 @@
-"""A small tree, a setting and an experiment file, for all tests of experiments."""
+"""A small tree, a setting, an experiment file and the command itself, for all tests of experiments."""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
+from finetune.experiments.cli import add_experiments
 from finetune.experiments.plan import Setting
 from hlip.taxonomy import Taxonomy
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
+QUICK = ("--workers", 1, "--threads", 1, "--resamples", 10)
 TREE = Taxonomy.from_dict(
     {
         "name": "small",
@@ -27,3 +30,10 @@ def setting(folder: Path, **more) -> Setting:
 def write_experiment(path: Path, variants: str, reference: str = "hp2l") -> Path:
     path.write_text(f"title: T\nquestion: Q?\nreference: {reference}\nvariants:\n{variants}")
     return path
+
+
+def command(*words: object) -> None:
+    parser = argparse.ArgumentParser()
+    add_experiments(parser.add_subparsers())
+    arguments = parser.parse_args(["experiments", *map(str, words)])
+    arguments.run(arguments)

@@ -130,3 +130,17 @@ def test_the_page_shows_every_built_in_experiment_whose_runs_are_there(tmp_path)
     assert runs.on_page([part], given, 2) == [part]
     with pytest.raises(ExperimentError, match="two experiments of one name"):
         experiments(["averaging", str(tmp_path / "averaging.yaml")])
+
+
+def test_variants_that_read_other_tokens_keep_them_apart(tmp_path):
+    def folder(base=None, **overrides):
+        given = setting(tmp_path, overrides=base or {})
+        job = make_job(Variant("v", "V", {key.replace("__", "."): value for key, value in overrides.items()}), given)
+        assert job.arguments[-2:] == ("--tokens", str(job.config.tokens))
+        return job.config.tokens.relative_to(tmp_path / "out").as_posix()
+
+    assert folder() == folder(head__kind="linear") == folder(cohort__balance=0.5) == "tokens"
+    assert folder({"head.blocks": "[1,2,2]"}) == "tokens"  # for all variants alike
+    others = [folder(head__blocks="[1,2,2]"), folder(cohort__fraction=0.5), folder(precision="bf16")]
+    assert len({"tokens", *others}) == 4
+    assert folder(cohort__folds=3) != folder(cohort__folds=3, taxonomy="brain_mri_flat")

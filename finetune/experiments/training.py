@@ -1,0 +1,125 @@
+"""One run of an experiment: trained as the verb of fine-tuning does it, then scored.
+
+A run is finished when its `result.json` is there; it is written last, beside `scores.npz` (val and test scores of every level).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import traceback
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from numpy.typing import NDArray
+
+from finetune.cohort import cohort, labelled
+from finetune.experiments.plan import Job, Setting
+from finetune.tokens import encode, encode_once
+from finetune.train import main as finetune
+from hlip.store import Store
+from hp2l.diagnoser import Diagnoser, load
+from hp2l.encoders import make_encoder
+from hp2l.tokens import Tokens
+
+Scored = dict[str, list[NDArray[np.float64]]]
+"""Split -> scores (N, K_l) of each level."""
+
+
+def is_finished(job: Job, setting: Setting, seed: int) -> bool:
+    """Whether a run and its scores are there."""
+    return (job.folder(setting, seed) / "result.json").is_file()
+
+
+def is_frozen(job: Job) -> bool:
+    """Whether a run's encoder stays as it is, so that its tokens serve all."""
+    return job.config.tuning.encoder == "frozen"
+
+
+def encode_all(job: Job, setting: Setting) -> None:
+    """The tokens of all three splits, before the first run: the only slow part that every run shares."""
+    config, store = job.config, Store(setting.store)
+    model = Diagnoser(make_encoder(config.encoder, config.cnn, config.image, store.spec), config.head, job.tree).eval()
+    for split in ("train", "val", "test"):
+        _tokens(model, job, store, split)
+
+
+def _tokens(model: Diagnoser, job: Job, store: Store, split: str) -> Tokens:
+    config = job.config
+    records = labelled(store, "test") if split == "test" else cohort(store, config.cohort, job.tree)[split]
+    if config.tokens is None or not is_frozen(job):
+        return encode(model, store, records, config.encode_batch)
+    return encode_once(model, store, records, config.tokens, split, config.encode_batch, config.precision, True)
+
+
+def attempt(job: Job, setting: Setting, seed: int) -> str | None:
+    """`train`, and where that fails what went wrong, in one line; the traceback is in the run's log.
+
+    Raises:
+        KeyboardInterrupt: the run was told to stop.
+    """
+    try:
+        train(job, setting, seed)
+    except (SystemExit, Exception) as error:  # one variant's fault must not cost the others their hours
+        with (job.folder(setting, seed) / "log.txt").open("a", encoding="utf-8") as log:
+            traceback.print_exc(file=log)
+        return (str(error).splitlines() or [type(error).__name__])[0]
+    return None
+
+
+def train(job: Job, setting: Setting, seed: int) -> None:
+    """One run: fine-tuning as the verb does it, its words in RUN/log.txt; then the scores. Its resumable states go when it is done.
+
+    Raises:
+        KeyboardInterrupt: it was told to stop; it saved its state, and goes on from there when it is called again.
+    """
+    folder = job.folder(setting, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    forget_engine()
+    with (folder / "log.txt").open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
+        finetune([*job.arguments, "--out", str(folder), "--seed", str(seed)], watched=False)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    if rows[-1]["step"] < job.config.steps:
+        raise KeyboardInterrupt
+    model = load(folder)
+    scores = score(model, job, setting)
+    arrays = {f"{split}_{level}": table for split, levels in scores.items() for level, table in enumerate(levels, start=1)}
+    np.savez_compressed(folder / "scores.npz", **cast(dict[str, Any], arrays))
+    facts = {key: value for key, value in model.facts.items() if key == "step" or key.startswith("val_auc")}
+    trained = sum(parameter.numel() for parameter in model.head.parameters() if parameter.requires_grad)
+    losses = [row["loss"] for row in rows if "loss" in row]
+    facts |= {"seconds": rows[-1]["seconds"], "steps": job.config.steps, "parameters": trained, "loss": losses[-1]}
+    (folder / "result.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def forget_engine() -> None:
+    """accelerate keeps precision and gradients' state in singletons: a run begins without those of the run before it."""
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+
+
+@torch.no_grad()
+def score(model: Diagnoser, job: Job, setting: Setting) -> Scored:
+    """What a trained model says of the validation and the test studies, from cached tokens where its encoder stayed as it was."""
+    found: Scored = {}
+    store = Store(setting.store)
+    for split in ("val", "test"):
+        tokens = _tokens(model, job, store, split)
+        parts = []
+        for first in range(0, len(tokens.cls), 256):
+            batch = Tokens(*(part[first : first + 256] for part in tokens))
+            parts.append([level.numpy().astype(np.float64) for level in model(batch).probabilities()])
+        found[split] = [np.concatenate(level) for level in zip(*parts, strict=True)]
+    return found
+
+
+def read_scores(folder: Path, job: Job) -> Scored:
+    """`scores.npz` of a finished run."""
+    with np.load(folder / "scores.npz") as arrays:
+        levels = range(1, job.tree.depth + 1)
+        return {split: [arrays[f"{split}_{level}"] for level in levels] for split in ("val", "test")}
