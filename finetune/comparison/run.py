@@ -35,6 +35,8 @@ from hp2l.comparison.compare import compare_tables, mean_of
 from hp2l.comparison.scores import CompareError, Scores
 
 TABLES = (".parquet", ".csv")
+REVISION = 2
+"""Raised with whatever changes numbers or pages, so that earlier reports are made anew."""
 
 
 @dataclass
@@ -219,7 +221,7 @@ def inputs_digest(arguments: argparse.Namespace) -> str:
         facts += [_sha256(store.path / "index.jsonl"), store.spec.digest()]
         facts += [[stat.st_size, stat.st_mtime_ns] for path in places if path.is_file() and (stat := path.stat())]
     options = ("taxonomy", "resamples", "seed", "title", "mean", "robustness", "across_volumes")
-    facts += [[str(getattr(arguments, name)) for name in options], version("hlip-hp2l")]
+    facts += [[str(getattr(arguments, name)) for name in options], version("hlip-hp2l"), REVISION]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 

@@ -137,7 +137,7 @@ def class_panels(count: int, narrow: bool, own_scale: bool = False) -> tuple[Fig
 
 def panel_title(axis: Axes, name: str, narrow: bool) -> None:
     """A class's name above its small panel."""
-    axis.set_title(wrapped(name, 16 if narrow else 26), fontsize=7.5 if narrow else 8.5, fontweight="normal")
+    axis.set_title(wrapped(name, 15 if narrow else 26), fontsize=7.5 if narrow else 8.5, fontweight="normal")
 
 
 def legend(figure: Figure, source: Axes, narrow: bool) -> None:
@@ -165,9 +165,9 @@ def frequencies(comparison: Mapping[str, Any]) -> tuple[dict[str, float], str]:
     return {n: e["n_positive"] / max(1, e["n_positive"] + e["n_negative"]) for n, e in table.items()}, "test"
 
 
-def wrapped(name: str, width: int) -> str:
-    """A name in lines of at most so many letters, where its words allow."""
-    return "\n".join(textwrap.wrap(name, width)) or name
+def wrapped(name: str, width: int, lines: int = 2) -> str:
+    """A name in so many lines of so many letters at most, the rest as an ellipsis (tables have it whole); long words may stick out."""
+    return "\n".join(textwrap.wrap(name, width, max_lines=lines, placeholder=" …", break_long_words=False)) or name
 
 
 def stripes(axis: Axes, rows: int) -> None:

@@ -46,7 +46,7 @@ def long_tail(comparison: Mapping[str, Any], narrow: bool = False) -> Figure:
         _gains(axes[1], comparison, names, share)
         minus = f"Difference in AUC to {lower_label(reference_of(comparison))}"
         axes[1].set_title("Difference in AUC" if narrow else minus)
-        axes[1].set_xlabel(f"positive among the {source} studies, %")
+        axes[1].set_xlabel(f"positive {source} studies, %" if narrow else f"positive among the {source} studies, %")
     legend(figure, axes[0], narrow)
     return figure
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from finetune.comparison.figures.house import INK, MUTED, NARROW, PAPER, WIDE, colour
+from finetune.comparison.figures.house import INK, MUTED, NARROW, PAPER, WIDE, colour, wrapped
 from finetune.comparison.findings import is_chosen, spreads
 from finetune.comparison.methods_text import PARENT_WORDS
 from finetune.comparison.words import method_label
@@ -38,6 +38,7 @@ def prompt_strips(comparison: Mapping[str, Any], narrow: bool = False) -> Figure
         fill = PAPER if way == "own" else MUTED
         if way in ways:
             text = f"inner classes by {PARENT_WORDS[way]}"
+            text = wrapped(text, 36) if narrow else text
             handles.append(
                 Line2D([], [], linestyle="none", color=MUTED, markersize=5, marker=mark, markerfacecolor=fill, label=text)
             )
