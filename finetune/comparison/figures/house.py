@@ -119,12 +119,12 @@ def level_panels(
 
 
 def class_panels(count: int, narrow: bool, own_scale: bool = False) -> tuple[Figure, list[Axes]]:
-    """Small panels, five in a row or three if narrow, that share both axes or have scales of their own; those of the grid beyond
-    `count` are hidden. The lowest panel of each column has the x axis's numbers."""
-    columns = 3 if narrow else 5
+    """Small panels, five in a row or three if narrow, that share both axes; or have scales of their own, two if narrow. Those of the grid
+    beyond `count` are hidden. The lowest panel of each column has the x axis's numbers."""
+    columns = (2 if own_scale else 3) if narrow else 5
     rows = max(1, -(-count // columns))
     more = 0.12 if own_scale else 0.0  # every panel names its numbers
-    figure = Figure(figsize=(NARROW, (1.4 + more) * rows + 0.7) if narrow else (WIDE, (2.15 + more) * rows + 0.45))
+    figure = Figure(figsize=(NARROW, (1.45 + more) * rows + 1.1) if narrow else (WIDE, (2.15 + more) * rows + 0.45))
     figure.set_layout_engine("constrained", h_pad=0.04 + more / 2)
     grid = figure.subplots(rows, columns, sharex=not own_scale, sharey=not own_scale, squeeze=False)
     axes = list(grid.ravel())
@@ -136,7 +136,7 @@ def class_panels(count: int, narrow: bool, own_scale: bool = False) -> tuple[Fig
 
 
 def panel_title(axis: Axes, name: str, narrow: bool) -> None:
-    """A class's name above its small panel."""
+    """A class's name above its small panel of `class_panels`."""
     axis.set_title(wrapped(name, 15 if narrow else 26), fontsize=7.5 if narrow else 8.5, fontweight="normal")
 
 
