@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from filelock import FileLock
 
 from hlip.store import Store, StudyRecord, write_index, write_spec, write_study
 from hlip.volume import VolumeSpec
@@ -119,6 +121,7 @@ def _launch(arguments: list[str], cwd: Path = ROOT, **environment: str) -> str:
     """`accelerate launch ...` as a user types it; returns what it printed, fails with it."""
     command = [str(Path(sys.executable).with_name("accelerate")), "launch", *arguments]
     settings = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""} | environment
-    ran = subprocess.run(command, cwd=cwd, env=settings, capture_output=True, text=True, timeout=540, check=False)
+    with FileLock(Path(tempfile.gettempdir()) / "hlip_launch.lock"):  # test workers side by side: they all launch on port 29500
+        ran = subprocess.run(command, cwd=cwd, env=settings, capture_output=True, text=True, timeout=540, check=False)
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-6000:]
     return ran.stdout + ran.stderr

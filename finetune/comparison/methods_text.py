@@ -198,7 +198,7 @@ def _trained(name: str, entry: Mapping[str, Any]) -> str:
         return f"{method_label(name)}: a language-image model pretrained on the scans and reports of {studies}{of}, without their labels."
     share = f" ({100 * facts['fraction']:.0f} % of the labelled patients)" if facts.get("fraction", 1.0) < 1 else ""
     tuned = TUNED.get(str(facts.get("tuned")), "an encoder")
-    head = f"a {facts['head']} head on " if facts.get("head") else ""
+    head = f"the head {facts['head']} on " if facts.get("head") else ""
     return f"{method_label(name)}: {head}{tuned}, trained on {studies} with labels{share}."
 
 
