@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
 from hlip.files.checksums import read_checksums, sha256, study_digest
+from hlip.quality.contents import contents_digest
 from hlip.quality.duplicates import voxel_hash
 from hlip.quality.table import read_table
 from hlip.store import BEFORE, Store, StoreError, read_metadata, read_spec, skipped_file, study_file
@@ -41,6 +42,8 @@ class Checked:
     """Files that belong to no study of the store."""
     unhashed: int = 0
     """Studies of an earlier version, which wrote no hashes: they were only opened."""
+    contents: str | None = None
+    """Of `hlip.quality.contents`; None where something is wrong."""
 
     @property
     def ok(self) -> bool:
@@ -57,7 +60,10 @@ class Checked:
         if self.unhashed:
             lines.append(f"{self.unhashed} studies were written by an earlier version, without hashes: they were only opened")
         if self.ok:
-            return "\n".join([*lines, f"{self.store}: {self.studies} studies, all as they were written"])
+            lines.append(f"{self.store}: {self.studies} studies, all as they were written")
+            if self.contents:
+                lines.append(f"contents {self.contents}: equal wherever spec, voxels, reports, labels and splits are")
+            return "\n".join(lines)
         lines.append(f"{self.store}: {self._verdict()}")
         if not self.damaged:
             return "\n".join([*lines, "remedy: `hlip prepare` with the same manifest and spec, which writes these files again"])
@@ -121,7 +127,8 @@ def check_store(folder: str | Path, *, workers: int | None = None, progress: boo
             unhashed += not hashed
             if fault:
                 damaged[study] = fault
-    return Checked(path, len(wanted), damaged, tuple(known.faults), tuple(strangers), unhashed)
+    whole = None if damaged or known.faults else contents_digest(path)
+    return Checked(path, len(wanted), damaged, tuple(known.faults), tuple(strangers), unhashed, whole)
 
 
 def _known(path: Path) -> _Known:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from pathlib import Path
 
@@ -28,6 +30,27 @@ def content(folder: Path) -> dict[str, bytes]:
 def test_a_good_store_is_good(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["check", str(made / "store")])
     assert "6 studies, all as they were written" in capsys.readouterr().out
+
+
+def test_two_sites_with_the_same_data_have_the_same_contents(folder: Path) -> None:
+    mine = check_store(folder / "store", progress=False).contents
+    assert mine is not None
+    lines = (folder / "manifest.jsonl").read_text().splitlines()
+    other = folder / "other"
+    for number, file in enumerate(sorted(folder.glob("*.nii*"))):
+        os.utime(file, ns=(number, number))  # copied on another day
+    (folder / "turned.jsonl").write_text("\n".join(reversed(lines)) + "\n")
+    prepare(folder / "turned.jsonl", other, SPEC, workers=1, progress=False)
+    assert study_file(other, "s1").read_bytes() != study_file(folder / "store", "s1").read_bytes()
+    assert check_store(other, progress=False).contents == mine
+    row = json.loads(lines[0])
+    row["report"] = "Another finding."
+    row.pop("sentences", None)
+    (folder / "turned.jsonl").write_text("\n".join([json.dumps(row), *lines[1:]]) + "\n")
+    prepare(folder / "turned.jsonl", other, SPEC, workers=1, progress=False)
+    changed = check_store(other, progress=False)
+    assert changed.ok
+    assert changed.contents != mine
 
 
 def flip(file: Path, place: int) -> None:
