@@ -5,6 +5,7 @@ Definitions, N test studies:
   positives or negatives. AUC and balanced accuracy are means over the level's disease classes with at least 5 positive and 5 negative
   test studies.
 - A study is right at a level if its highest-scoring class there is one of its labels; studies without a label at a level are not asked.
+  Scores are Platt-scaled on the validation split for this, a class at a time: heads give their classes scales of their own.
 - Recovery: P(right at the last level | wrong at the first), among studies asked at both and none of whose labels at the first level
   stands at the last as well (`normal`): such a class is not found further down but asked again, among other rivals. The shares of
   studies wrong at the first level, and of right ones kept, are of the same studies.
@@ -36,7 +37,8 @@ from hlip.taxonomy import Taxonomy
 from hp2l.comparison.resampling import summary
 from hp2l.comparison.truth import Truth, left_out
 from hp2l.statistics import hierarchy
-from hp2l.statistics.cases import ratio
+from hp2l.statistics.calibration import fit
+from hp2l.statistics.cases import masked, ratio
 from hp2l.tree_nodes import tree_nodes
 
 Floats = NDArray[np.float64]
@@ -190,7 +192,8 @@ def measure(runs: Sequence[dict[str, list[Floats]]], test: Test) -> Measured:
         test: truth and resamples.
     """
     notes: list[str] = []
-    singles = [_single(scores, test, notes) for scores in runs]
+    likely = [likeliest(scores, test) for scores in runs]
+    singles = [_single(scores, highest, test, notes) for scores, highest in zip(runs, likely, strict=True)]
     rows: dict[str, Floats] = {}
     seeds: dict[str, list[float]] = {}
     for name in singles[0].rows:
@@ -210,9 +213,20 @@ def measure(runs: Sequence[dict[str, list[Floats]]], test: Test) -> Measured:
     }
     numbers = level_numbers(test.tree)
     excluded = {str(number): left_out(test.truth, level) for level, number in enumerate(numbers)}
-    return Measured(
-        rows, seeds, counts, classes, test.tree, excluded, list(dict.fromkeys(notes)), recovered_classes(runs, test)
-    )
+    undone = recovered_classes([{"test": highest} for highest in likely], test)
+    return Measured(rows, seeds, counts, classes, test.tree, excluded, list(dict.fromkeys(notes)), undone)
+
+
+def likeliest(scores: dict[str, list[Floats]], test: Test) -> list[Floats]:
+    """Test scores of every level (N, K_l) after Platt scaling on the validation split; as they are where nothing is known there, or where
+    they are no probabilities."""
+    found = []
+    for level, (own, val) in enumerate(zip(scores["test"], scores["val"], strict=True)):
+        labels = masked(*test.rows("val", level))
+        usable = (~np.isnan(labels)).any() and all(s.min() >= 0 and s.max() <= 1 for s in (own, val))
+        rules = fit(labels, val, "platt") if usable else []
+        found.append(np.column_stack([rule.apply(column) for rule, column in zip(rules, own.T, strict=True)]) if rules else own)
+    return found
 
 
 @dataclass
@@ -224,7 +238,7 @@ class _Single:
     areas: Floats
 
 
-def _single(scores: dict[str, list[Floats]], test: Test, notes: list[str]) -> _Single:
+def _single(scores: dict[str, list[Floats]], highest: list[Floats], test: Test, notes: list[str]) -> _Single:
     rows: dict[str, Floats] = {}
     flagged: list[NDArray[np.bool_]] = []
     numbers, areas = level_numbers(test.tree), np.empty(0)
@@ -239,7 +253,7 @@ def _single(scores: dict[str, list[Floats]], test: Test, notes: list[str]) -> _S
         rows[f"auc_{number}"], rows[f"bacc_{number}"] = metrics.macro(areas, keep), metrics.macro((both[0] + both[1]) / 2, keep)
     if test.tree.depth > 1:
         rows |= {f"drop_{name}": rows[f"{name}_1"] - rows[f"{name}_{numbers[-1]}"] for name in ("auc", "bacc")}
-    pairs = {**recovery(scores["test"], test), **paths(flagged, test), **distance(scores["test"][-1], test)}
+    pairs = {**recovery(highest, test), **paths(flagged, test), **distance(highest[-1], test)}
     weights = test.weights.astype(np.float64)
     return _Single(rows, {name: (above @ weights, below @ weights) for name, (above, below) in pairs.items()}, areas)
 
