@@ -96,11 +96,11 @@ def drop(comparison: Comparison) -> str:
     lost = comparison["drop"]
     if len(comparison["levels"]) < 2:
         return ""
-    each = joined([f"{number(lost[m]['macro_auc']['value'], True)} with {lower_label(m)}" for m in comparison["methods"]])
+    each = joined([f"{number(lost[m]['macro_auc']['value'])} with {lower_label(m)}" for m in comparison["methods"]])
     text = f"From level {lost['levels'][0]} to level {lost['levels'][1]} the drop in macro AUC is {each}."
     for method in others_of(comparison):
         change = lost["differences"][method]["macro_auc"]
-        relation = {1: "drops more than", -1: "drops less than", 0: "is not shown to drop otherwise than"}[verdict(change)]
+        relation = {1: "drops more than", -1: "drops less than", 0: "is not shown to drop more or less than"}[verdict(change)]
         text += f" {method_label(method)} {relation} {lower_label(reference_of(comparison))} ({number(change['value'], True)}, "
         text += f"{span(change, True)}, p {plain_p(change['p'], True)})."
     return text + " Levels have different classes, so a drop mixes finer questions with rarer ones."
@@ -141,7 +141,7 @@ def _recoveries(own: Mapping[str, Mapping[str, Any]]) -> str:
     built = [m for m, e in known.items() if "structural" in e["recovery"]]
     parts = [
         f"{100 * known[m]['wrong_first']['value']:.0f} % with {lower_label(m)} ({100 * known[m]['recovery']['value']:.0f} % of these right "
-        "at the last level all the same)"
+        "at the last level all the same, but for classes that stand at both)"
         for m in known
         if m not in built
     ]
@@ -276,11 +276,13 @@ def parents(settings: Sequence[Mapping[str, Any]]) -> str:
     means = {way: float(np.mean(areas)) for way, areas in found.items() if areas}
     if len(means) < 2 or "own" not in means:
         return ""
-    best = max(means, key=lambda way: means[way])
-    told = [f"{number(means[way])} by {PARENT_WORDS[way]}" for way in means if way != best]
+    top = number(max(means.values()))
+    best = [PARENT_WORDS[way] for way in means if number(means[way]) == top]
+    told = [f"{number(means[way])} by {PARENT_WORDS[way]}" for way in means if number(means[way]) != top]
+    against = f" against {joined(told)}" if told else ""
     return (
-        f"On validation, inner classes are told best by {PARENT_WORDS[best]}: macro AUC {number(means[best])}, mean over prompts and inner "
-        f"levels, against {joined(told)}."
+        f"On validation, inner classes are told best by {joined(best, 'or')}{' alike' if len(best) > 1 else ''}: macro AUC {top}, mean over "
+        f"prompts and inner levels,{against}; the highest of several validation values is on the high side."
     )
 
 

@@ -19,7 +19,7 @@ def efficiency(comparison: Comparison) -> str:
     labelled = max(entry.get("validation_studies", 0) for entry in levels.values())
     besides = counted(labelled, "labelled validation study", "labelled validation studies")
     also = (
-        f" Both sides also use {besides}: zero-shot to choose its prompts, fine-tuning its checkpoint, both their thresholds."
+        f" Both sides also use {besides}: zero-shot to choose its setting, fine-tuning its checkpoint, both their thresholds."
     )
     return f"{text[0].upper()}{text[1:]}.{also if labelled else ''}"
 
@@ -48,4 +48,4 @@ def _crossing_words(crossing: Mapping[str, Any]) -> str:
     for end, side in zip((crossing["low"], crossing["high"]), crossing["sides"][1:], strict=True):
         beyond = "fewer than tried" if side == "before" else "more than tried"
         ends.append(beyond if end is None else f"{end:,.0f}")
-    return f"; the curves cross at about {crossing['value']:,.0f} (95 % interval {ends[0]} to {ends[1]})"
+    return f"; the curves cross at about {crossing['value']:,.0f} (95 % interval from {ends[0]} to {ends[1]})"

@@ -31,8 +31,8 @@ TUNED = {
 PARENT_WORDS = {
     "own": "their own prompts",
     "children": "their highest child",
-    "scaled_children": "their highest child after Platt scaling",
-    "any_child": "the chance of any child, after Platt scaling",
+    "scaled_children": "their highest child after Platt scaling on validation labels",
+    "any_child": "the chance of any child, after Platt scaling on validation labels",
 }
 """How inner classes are answered (`finetune.comparison.zero_shot.PARENTS`), after `by`."""
 
@@ -77,7 +77,8 @@ def _metrics(comparison: Comparison) -> str:
     answered = settings.get("validation_studies", 1) > 0
     text = "All numbers come from the test split. "
     if answered:
-        text = "For each class and method the decision threshold is the one of highest balanced accuracy, "
+        text = "For each class and method the decision threshold is the midpoint between two validation scores of highest balanced "
+        text += "accuracy (the lowest of equals), "
         text += "(sensitivity + specificity) / 2, on the validation split; all numbers come from the test split. "
     text += "AUC is the area under the ROC curve, ties counted as half. Macro values are unweighted means over the classes "
     text += f"of a level{f', without the class {normal!r}' if normal else ''} and without classes that have fewer than "
@@ -104,7 +105,7 @@ def _intervals(comparison: Comparison) -> str:
         return text
     text += " P-values are two-sided: of paired differences of macro numbers the difference over its standard deviation in the same resamples, "
     text += "taken as normal, which is slightly too sure far out (2.0 % of null simulations lie below 0.01); "
-    text += "of single classes 2 min(P(d ≤ 0), P(d ≥ 0)) of the resamples, Holm-corrected over the classes of a level."
+    text += "of single classes 2 min(P(d ≤ 0), P(d ≥ 0)) of the resamples, Holm-corrected over all classes of a level."
     if "delong" in settings:
         text += " Differences in a class's AUC were tested a second time by DeLong's method, with studies clustered by patient "
         text += "(Obuchowski), Holm-corrected in the same way; the classes that gain or lose are counted by this test, "
@@ -137,8 +138,8 @@ def _tree(comparison: Comparison) -> str:
         text = "Hierarchical precision, recall and F1 count every called and every true class together with all its ancestors. "
         scaled = " after Platt scaling, as classes have scales of their own,"
     text += f"A study counts as wrong at a level if its highest-scoring class there{scaled} is not among its labels; recovery is the share of "
-    text += "studies wrong at level 1 that is right at the last level (studies whose level-1 label itself stands at the last level, such as "
-    return text + "normal, are not asked)."
+    text += "studies wrong at level 1 that is right at the last level, without studies whose level-1 label itself stands at the last level, "
+    return text + "such as normal."
 
 
 def _groups(comparison: Comparison) -> str:

@@ -29,8 +29,9 @@ def refuse_options(arguments: argparse.Namespace, models: Sequence[Path], tables
         raise CompareError(
             f"--resamples {arguments.resamples}: a 95 % interval needs {LEAST_RESAMPLES} bootstrap resamples or more (1000 by default)"
         )
-    if arguments.out.is_file():
-        raise CompareError(f"--out {arguments.out}: is a file; name a folder")
+    for place in (arguments.out, *arguments.out.parents):
+        if place.is_file():
+            raise CompareError(f"--out {arguments.out}: {place} is a file; name a folder")
     if arguments.seed < 0:
         raise CompareError(f"--seed {arguments.seed}: give 0 or more")
     if models and arguments.store is None:

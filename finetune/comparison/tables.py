@@ -166,9 +166,12 @@ def _section_table(section: str, comparison: Comparison) -> list[str]:
                 of, p = " minus ".join(map(method_label, entry["of"])), (plain_p(entry[k]) for k in ("p", "p_holm"))
                 lines += _row([key, of, with_span(entry, True), *p])
     if section == "tree":
-        lines += _row(["Measure", *map(method_label, methods)], header=True)
+        constant = comparison["tree"].get("most_frequent") or {}
+        more = ["Always the most frequent class"] if constant else []
+        lines += _row(["Measure", *map(method_label, methods), *more], header=True)
         for name, words in comparison["tree"]["definitions"].items():
             cells = [with_span(comparison["tree"]["methods"][method][name]) for method in methods]
+            cells += [with_span(constant[name]) if name in constant else ""] if constant else []
             lines += _row([f"{name.replace('_', ' ')} ({words})", *cells])
     if section == "groups":
         lines += _row(["Group", "Studies", *map(method_label, methods)], header=True)

@@ -26,6 +26,8 @@ from hp2l.statistics.calibration import Rule, fit
 from hp2l.statistics.cases import masked
 
 Parents = Literal["own", "children", "scaled_children", "any_child"]
+FOLDS = 5
+"""Of the validation patients, for scores of their own studies."""
 PARENTS: tuple[Parents, ...] = get_args(Parents)
 
 
@@ -79,8 +81,11 @@ def zero_shot(model: HLIP, cohort: Cohort, setting: Setting | None = None) -> tu
 def with_parents(own: Levels, parents: Parents, cohort: Cohort, val: NDArray[np.intp]) -> Levels:
     """Scores (N, K_l) whose upper levels are answered in the way of `parents`, those of the last as they are.
 
+    Scaling is fitted on the validation rows; these themselves are scaled by rules fitted on other patients, in `FOLDS` folds, so that a way
+    that has seen labels does not look better there than one that has not.
+
     Args:
-        own: every class by its own prompt, in [0, 1]. val: rows that scaling is fitted on.
+        own: every class by its own prompt, in [0, 1]. val: the validation rows.
     """
     tree = cohort.taxonomy
     if parents == "own":
@@ -88,7 +93,13 @@ def with_parents(own: Levels, parents: Parents, cohort: Cohort, val: NDArray[np.
     if parents == "children":
         return from_children(own, tree)
     labels = masked(cohort.targets[-1] > 0.5, cohort.known[-1] > 0.5)[val]
-    scaled = [*own[:-1], _scaled(fit(labels, own[-1][val], "platt"), own[-1])]
+    leaves = _scaled(fit(labels, own[-1][val], "platt"), own[-1])
+    fold = np.unique([cohort.records[row].patient_id for row in val], return_inverse=True)[1] % FOLDS
+    for number in range(FOLDS):
+        away, here = fold != number, fold == number
+        if here.any() and away.any():
+            leaves[val[here]] = _scaled(fit(labels[away], own[-1][val[away]], "platt"), own[-1][val[here]])
+    scaled = [*own[:-1], leaves]
     return [*from_children(scaled, tree, highest if parents == "scaled_children" else _any)[:-1], own[-1]]
 
 

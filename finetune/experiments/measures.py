@@ -7,8 +7,8 @@ Definitions, N test studies:
 - A study is right at a level if its highest-scoring class there is one of its labels; studies without a label at a level are not asked.
   Scores are Platt-scaled on the validation split for this, a class at a time: heads give their classes scales of their own.
 - Recovery: P(right at the last level | wrong at the first), among studies asked at both and none of whose labels at the first level
-  stands at the last as well (`normal`): such a class is not found further down but asked again, among other rivals. The shares of
-  studies wrong at the first level, and of right ones kept, are of the same studies.
+  stands at the last as well (`normal`): such a class is not found further down but asked again, among other rivals. The share of right
+  ones kept is of the same studies; that of studies wrong at the first level is of all that are asked at both.
 - Child without parent: the share of called classes (score at or above the threshold) whose parent is not called, at all pairs of
   neighbouring levels. Parent without child: the share of called classes with children below of which none is called.
 - Distance: edges between a study's highest-scoring class of the last level and the nearest of its labels, over the studies where it is

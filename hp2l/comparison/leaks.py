@@ -143,7 +143,9 @@ def metadata_alone(records: Sequence[StudyRecord], taxonomy: Taxonomy, *, resamp
     if not told:
         return Finding("metadata", "not checked", "no class has 5 positive and 5 negative test studies")
     mean = float(np.mean([area for area, *_ in told]))
+    area, low, high, highest = max(told)
     text = f"mean AUC {mean:.2f} over {len(told)} classes from {', '.join(names)} alone"
+    text += f", most of {highest}: {area:.2f} ({low:.2f} to {high:.2f})"
     looked = f"{len(told)} of {len(taxonomy.classes(taxonomy.depth))} classes"
     suspect = sorted((entry for entry in told if entry[0] >= METADATA_WARNING and entry[1] > 0.5), reverse=True)
     cases = [f"{name}: {area:.2f} ({low:.2f} to {high:.2f})" for area, low, high, name in suspect[:SHOWN]]
@@ -155,7 +157,7 @@ def metadata_alone(records: Sequence[StudyRecord], taxonomy: Taxonomy, *, resamp
             cases,
             looked,
         )
-    return Finding("metadata", "ok", text, looked=looked)
+    return Finding("metadata", "ok", f"{text}; looked into from {METADATA_WARNING} on", looked=looked)
 
 
 def prompts_not_in_reports(prompts: Sequence[str], records: Sequence[StudyRecord]) -> Finding:

@@ -26,9 +26,9 @@ DEFINITIONS = {
     "hierarchical_f1": "harmonic mean of the two",
     "child_without_parent": "called classes of deeper levels whose parent is not called",
     "parent_without_child": "called classes with children below, none of which is called",
-    "wrong_first": "studies whose highest-scoring class of the first level is not one of their labels; as in the two below, without studies "
-    "of which a first-level label stands at the last level as well (such as normal): they would be asked the same again among other rivals",
-    "recovery": "of these, right at the last level",
+    "wrong_first": "studies whose highest-scoring class of the first level is not one of their labels; all that are asked at both ends",
+    "recovery": "studies wrong at the first level that are right at the last; as in the next, without studies of which a first-level label "
+    "stands at the last level as well (such as normal): they would be asked the same again among other rivals",
     "kept": "studies right at the first level that are right at the last",
     "wrong_last": "studies whose highest-scoring class of the last level is not one of their labels; all that are asked there",
     "distance": "edges from the highest-scoring class of the last level to the nearest label, where it is wrong",

@@ -153,8 +153,8 @@ def carried(of: Sequence[Sequence[int]]) -> Bools:
 
 
 def recovery(scores: Sequence[Floats], targets: Sequence[Bools], known: Sequence[Bools], carried: Bools) -> Pairs:
-    """`wrong_first`: wrong at the first level. `recovery`: of these, right at the last level. `kept`: of those right at the first, right
-    at the last. All three among studies without a carried label at the first level. Nothing for a tree of one level.
+    """`wrong_first`: wrong at the first level, of all studies asked at both. `recovery`: right at the last level, of those wrong at the first;
+    `kept`: of those right at the first; both among studies without a carried label at the first level. Nothing for a tree of one level.
 
     Args:
         scores, targets, known: per level (N, K_l).
@@ -163,9 +163,10 @@ def recovery(scores: Sequence[Floats], targets: Sequence[Bools], known: Sequence
     if len(scores) < 2:
         return {}
     (first, asked_first), (last, asked_last) = (right(scores[level], targets[level], known[level]) for level in (0, -1))
-    asked = asked_first & asked_last & ~targets[0][:, carried].any(axis=1)
-    wrong, was_right = asked & ~first, asked & first
-    pairs = {"wrong_first": (wrong, asked), "recovery": (wrong & last, wrong), "kept": (was_right & last, was_right)}
+    asked = asked_first & asked_last
+    anew = asked & ~targets[0][:, carried].any(axis=1)
+    wrong, was_right = anew & ~first, anew & first
+    pairs = {"wrong_first": (asked & ~first, asked), "recovery": (wrong & last, wrong), "kept": (was_right & last, was_right)}
     return {name: (above.astype(np.float32), below.astype(np.float32)) for name, (above, below) in pairs.items()}
 
 

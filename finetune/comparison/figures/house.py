@@ -135,9 +135,13 @@ def class_panels(count: int, narrow: bool, own_scale: bool = False) -> tuple[Fig
     return figure, axes[:count]
 
 
-def panel_title(axis: Axes, name: str, narrow: bool) -> None:
-    """A class's name above its small panel of `class_panels`."""
-    axis.set_title(wrapped(name, 15 if narrow else 26), fontsize=7.5 if narrow else 8.5, fontweight="normal")
+def panel_title(axis: Axes, name: str, narrow: bool, below: str = "") -> None:
+    """A class's name above its small panel of `class_panels`, and a line below it."""
+    axis.set_title(
+        "\n".join(filter(None, [wrapped(name, 15 if narrow else 26), below])),
+        fontsize=7.5 if narrow else 8.5,
+        fontweight="normal",
+    )
 
 
 def legend(figure: Figure, source: Axes, narrow: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from finetune.comparison.figures.house import (
     DASHES,
@@ -103,5 +104,7 @@ def level_drop(comparison: Mapping[str, Any], narrow: bool = False) -> Figure:
     axes[1].set_yticks(range(len(PANELS)), [title.replace(" ", "\n") for title in PANELS.values()])
     axes[1].set_title(f"Lost from level {lost['levels'][0]} to {lost['levels'][1]}")
     zero_line(axes[1])
+    if narrow:
+        axes[1].xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))  # signed numbers of two digits
     legend(figure, axes[0], narrow)
     return figure

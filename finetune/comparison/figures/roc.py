@@ -39,8 +39,11 @@ def _panel(axis: Axes, comparison: Mapping[str, Any], name: str, narrow: bool) -
             look: dict[str, Any] = {"color": colour(i), "linewidth": 1.5, "linestyle": DASHES[i % 5]}
             axis.plot(roc[method][name]["fpr"], roc[method][name]["tpr"], label=method_label(method), **look)
             found.append((i, level[method]["per_class"][name]["auc"]["value"]))
-    _numbers(axis, found, narrow)
-    panel_title(axis, name, narrow)
+    if narrow and len(found) <= 2:  # no room beside the curves
+        panel_title(axis, name, narrow, " → ".join(f"{value:.2f}" for _, value in found))
+    else:
+        _numbers(axis, found, narrow)
+        panel_title(axis, name, narrow)
     axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1], aspect="equal")
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")

@@ -99,12 +99,12 @@ def overtaking(first: int | None, until: int | None, value: float | None = None)
 
 def test_labels_needed_are_a_bracket_with_the_differences_there() -> None:
     besides = (
-        " Both sides also use 242 labelled validation studies: zero-shot to choose its prompts, fine-tuning its checkpoint, "
+        " Both sides also use 242 labelled validation studies: zero-shot to choose its setting, fine-tuning its checkpoint, "
     )
     besides += "both their thresholds."
     assert overtaking(1600, 16, 36.6) == (
         "Level 1: fine-tuning is shown to be above zero-shot from 1,600 labelled studies on (+0.08, +0.05 to +0.12), not at 16 "
-        "(0.00, \u22120.03 to +0.03); the curves cross at about 37 (95 % interval fewer than tried to 90)." + besides
+        "(0.00, \u22120.03 to +0.03); the curves cross at about 37 (95 % interval from fewer than tried to 90)." + besides
     )
     assert "; the curves" not in overtaking(1600, 16)
     assert overtaking(None, 1600).startswith("Level 1: fine-tuning is not shown to be above zero-shot, up to 1,600 labelled")
@@ -139,7 +139,7 @@ def test_a_recovery_that_cannot_occur_is_no_number(compared: Made) -> None:
     comparison["tree"]["methods"]["zero_shot"]["recovery"] = told
     text = findings.tree(comparison)
     assert "With zero-shot that cannot occur: parents are scored by their children." in text
-    assert re.search(r"Wrong at level 1: \d+ % with fine-tuned \(\d+ % of these right at the last level all the same\)\.", text)
+    assert re.search(r"Wrong at level 1: \d+ % with fine-tuned \(\d+ % of these right at the last level all the same, ", text)
     assert re.search(
         r"the most frequent class would be wrong in \d+ % of studies at level 1 \('a'\) and \d+ % at the last", text
     )

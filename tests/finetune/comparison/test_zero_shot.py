@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from finetune.comparison.cohort import Cohort
-from finetune.comparison.zero_shot import PARENTS, Setting, candidates, prompt_texts, with_parents
+from finetune.comparison.zero_shot import FOLDS, PARENTS, Setting, candidates, prompt_texts, with_parents
+from hlip.store import StudyRecord
 from hlip.taxonomy import Taxonomy
 from hp2l.statistics.calibration import fit
 
@@ -49,14 +50,21 @@ def answered() -> tuple[Cohort, list[np.ndarray], np.ndarray]:
     known[1][::7] = 0
     scores = [1 / (1 + np.exp(-2 * level - draws.normal(size=level.shape))) for level in targets]
     scores[1][:, 1] = 0.95 + 0.05 * scores[1][:, 1]  # a class on a scale of its own
-    return Cohort(None, [], targets, known, TREE), scores, np.arange(30)  # type: ignore[arg-type]
+    records = [StudyRecord(f"s{n}", f"p{n // 2}", ("T1",), "", (), ("B",), "val" if n < 30 else "test") for n in range(60)]
+    return Cohort(None, records, targets, known, TREE), scores, np.arange(30)  # type: ignore[arg-type]
 
 
 def test_parents_by_children_follow_their_definitions(answered: tuple[Cohort, list[np.ndarray], np.ndarray]) -> None:
     cohort, scores, val = answered
     assert [list(level) for level in TREE.levels] == [["A", "B", "C"], ["a1", "a2", "B"]]
     labels = np.where(cohort.known[1] > 0, cohort.targets[1], np.nan)[val]
-    chance = np.column_stack([rule.apply(s) for rule, s in zip(fit(labels, scores[1][val], "platt"), scores[1].T, strict=True)])
+    fold = np.array(sorted({f"p{n // 2}": 0 for n in range(30)}))
+    chance = np.empty((60, 3))
+    for row in range(60):  # a validation study by the rules of the other patients' folds
+        own = np.flatnonzero(fold == f"p{row // 2}") % FOLDS
+        others = [n for n in range(30) if row >= 30 or np.flatnonzero(fold == f"p{n // 2}") % FOLDS != own]
+        rules = fit(labels[others], scores[1][others], "platt")
+        chance[row] = [float(rule.apply(score)) for rule, score in zip(rules, scores[1][row], strict=True)]
     expected = {
         "own": scores[0][:, 0],
         "children": scores[1][:, :2].max(axis=1),
