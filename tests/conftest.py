@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +14,6 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from filelock import FileLock
 
 from hlip.store import Store, StudyRecord, write_index, write_spec, write_study
 from hlip.volume import VolumeSpec
@@ -47,6 +45,15 @@ def accelerator(fresh_engine: Callable[[], None]) -> Accelerator:
 @pytest.fixture
 def free_port() -> int:
     """A port of this machine for a process group."""
+    return _free_port()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What starts processes comes first: side by side, the longest are not to be the last."""
+    items.sort(key=lambda item: "launch" not in getattr(item, "fixturenames", ()))
+
+
+def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -119,9 +126,10 @@ def launch() -> Callable[..., str]:
 
 def _launch(arguments: list[str], cwd: Path = ROOT, **environment: str) -> str:
     """`accelerate launch ...` as a user types it; returns what it printed, fails with it."""
-    command = [str(Path(sys.executable).with_name("accelerate")), "launch", *arguments]
+    several = {"--multi_gpu", "--config_file", "--num_processes"} & set(arguments)
+    port = ["--main_process_port", str(_free_port())] if several else []  # tests side by side must not meet on accelerate's own
+    command = [str(Path(sys.executable).with_name("accelerate")), "launch", *port, *arguments]
     settings = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""} | environment
-    with FileLock(Path(tempfile.gettempdir()) / "hlip_launch.lock"):  # test workers side by side: they all launch on port 29500
-        ran = subprocess.run(command, cwd=cwd, env=settings, capture_output=True, text=True, timeout=540, check=False)
+    ran = subprocess.run(command, cwd=cwd, env=settings, capture_output=True, text=True, timeout=540, check=False)
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-6000:]
     return ran.stdout + ran.stderr

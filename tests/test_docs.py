@@ -60,7 +60,7 @@ def commands(text: str) -> list[str]:
     Comments are taken away, continued lines joined, chains (&& ; |) parted, and alternatives (a|b) spelled out.
     """
     lines = [line for _, block in FENCE.findall(text) for line in block.replace("\\\n", " ").splitlines()]
-    lines += re.findall(r"`(hlip import \S+ [^`]+)`", FENCE.sub("", text))
+    lines += re.findall(r"`(hlip import [^\s`]+ [^`]+)`", FENCE.sub("", text))
     found = []
     for line in lines:
         for words in _parts(line):
