@@ -38,7 +38,7 @@ def prompt_strips(comparison: Mapping[str, Any], narrow: bool = False) -> Figure
         fill = PAPER if way == "own" else MUTED
         if way in ways:
             text = f"inner classes by {PARENT_WORDS[way]}"
-            text = wrapped(text, 36) if narrow else text
+            text = wrapped(text, 36, 3) if narrow else text
             handles.append(
                 Line2D([], [], linestyle="none", color=MUTED, markersize=5, marker=mark, markerfacecolor=fill, label=text)
             )
