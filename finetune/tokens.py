@@ -12,7 +12,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -40,6 +42,16 @@ def encode(
             cls.append(tokens.cls.float().cpu())
             bar.update(len(batch.study_ids))
     return Tokens(torch.cat(patches), torch.cat(cls))
+
+
+@torch.no_grad()
+def probabilities(model: Diagnoser, tokens: Tokens, batch_size: int = 256) -> list[NDArray[np.float64]]:
+    """Tokens of N studies -> (N, K_l) of each level, in [0, 1], on the host."""
+    parts = []
+    for first in range(0, len(tokens.cls), batch_size):
+        batch = Tokens(*(part[first : first + batch_size].to(model.encoder.device) for part in tokens))
+        parts.append([level.cpu().numpy().astype(np.float64) for level in model(batch).probabilities()])
+    return [np.concatenate(level) for level in zip(*parts, strict=True)]
 
 
 def encode_once(

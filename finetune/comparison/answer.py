@@ -10,6 +10,7 @@ from typing import Any
 
 from finetune.comparison.words import (
     counted,
+    external_of,
     joined,
     last_level,
     level_words,
@@ -95,7 +96,7 @@ def statements(comparison: Comparison) -> list[str]:
     cohort, last, others = comparison["cohort"], judged_level(comparison), others_of(comparison)
     studies, patients = counted(cohort["studies"], "held-out study", "held-out studies"), counted(cohort["patients"], "patient")
     sample = f"{studies} of {patients}"
-    if _external(comparison):
+    if any(external_of(comparison, method) for method in comparison["methods"]):
         sample += " of an external cohort"
     if cohort["patients"] < FEW_PATIENTS:
         sample += ", too few for intervals to be trusted"
@@ -113,13 +114,6 @@ def statements(comparison: Comparison) -> list[str]:
     if len(others) > 1:
         lines.insert(0, f"Each is held against {lower_label(reference_of(comparison))}, on {sample}; differences are to it.")
     return lines
-
-
-def _external(comparison: Comparison) -> bool:
-    """Whether the test studies are another cohort's than the validation studies."""
-    sources = comparison.get("provenance") or {}
-    own = [sources.get(method) for method in comparison["methods"]]
-    return any(isinstance(entry, Mapping) and entry.get("external") for entry in own)
 
 
 def details(comparison: Comparison) -> str:

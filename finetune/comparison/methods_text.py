@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from finetune.comparison.words import joined, lower_label, method_label, others_of, reference_of
+from finetune.comparison.words import external_of, joined, lower_label, method_label, others_of, reference_of
 from hp2l.comparison.compare import Comparison
 from hp2l.comparison.slices import LEAST_CASES, LEAST_STUDIES
 
@@ -64,9 +64,7 @@ def _cohort(comparison: Comparison) -> str:
             f" Differences are to {lower_label(reference_of(comparison))}; they are not corrected for the number of methods."
         )
     for name in comparison["methods"]:
-        entry = (comparison.get("provenance") or {}).get(name)
-        external = entry.get("external") if isinstance(entry, Mapping) else None
-        if external:
+        if external := external_of(comparison, name):
             text += f" The test studies of {lower_label(name)} are an external cohort ({external}); validation studies are the own cohort's."
     return text
 

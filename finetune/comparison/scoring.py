@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from finetune.comparison.cohort import Cohort, Levels
 from finetune.comparison.zero_shot import Setting, zero_shot
-from finetune.tokens import encode
+from finetune.tokens import encode, probabilities
 from hlip.inference.inputs import check_spec
 from hlip.model import HLIP, CheckpointError, checkpoint_folder
 from hlip.model import load as load_pretrained
@@ -23,7 +22,6 @@ from hlip.taxonomy import Taxonomy
 from hp2l.comparison.scores import Scores, provenance_of
 from hp2l.diagnoser import FORMAT, Diagnoser
 from hp2l.diagnoser import load as load_finetuned
-from hp2l.tokens import Tokens
 
 
 @dataclass
@@ -97,16 +95,9 @@ def score(method: Method, cohort: Cohort, setting: Setting | None = None) -> Sco
     return table.with_truth([list(level) for level in cohort.taxonomy.levels], cohort.targets, cohort.known)
 
 
-@torch.no_grad()
 def fine_tuned(model: Diagnoser, cohort: Cohort) -> Levels:
     """Scores of all studies by the fine-tuned model."""
-    tokens = encode(model, cohort.store, cohort.records, 16, "fine-tuned")
-    parts = []
-    for first in range(0, len(cohort.records), 256):
-        rows = slice(first, first + 256)
-        batch = Tokens(*(part[rows].to(model.encoder.device) for part in tokens))
-        parts.append([level.cpu().numpy().astype(np.float64) for level in model(batch).probabilities()])
-    return [np.concatenate(level) for level in zip(*parts, strict=True)]
+    return probabilities(model, encode(model, cohort.store, cohort.records, 16, "fine-tuned"))
 
 
 def is_simulated(records: Sequence[StudyRecord]) -> bool:

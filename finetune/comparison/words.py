@@ -87,6 +87,12 @@ def level_words(name: str) -> str:
     return name if name.startswith("level ") else f"the {name} level"
 
 
+def external_of(comparison: Mapping[str, Any], method: str) -> str | None:
+    """Name of the other cohort that a method's test studies are of; None where they are the validation studies' own."""
+    entry = (comparison.get("provenance") or {}).get(method)
+    return entry.get("external") if isinstance(entry, Mapping) else None
+
+
 def counted(count: int, one: str, many: str | None = None) -> str:
     """`1 class`, `2,000 classes`."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -22,7 +22,7 @@ from finetune.comparison.cohort import Cohort, Levels, level_aucs, mean_auc
 from hlip.model import HLIP
 from hlip.taxonomy import Taxonomy
 from hlip.zeroshot import ZeroShotSettings, embed_studies, from_children, highest, score_taxonomy
-from hp2l.statistics.calibration import Rule, fit
+from hp2l.statistics.calibration import calibrate
 from hp2l.statistics.cases import masked
 
 Parents = Literal["own", "children", "scaled_children", "any_child"]
@@ -93,18 +93,14 @@ def with_parents(own: Levels, parents: Parents, cohort: Cohort, val: NDArray[np.
     if parents == "children":
         return from_children(own, tree)
     labels = masked(cohort.targets[-1] > 0.5, cohort.known[-1] > 0.5)[val]
-    leaves = _scaled(fit(labels, own[-1][val], "platt"), own[-1])
+    leaves = calibrate(labels, own[-1][val], own[-1], "platt").scores
     fold = np.unique([cohort.records[row].patient_id for row in val], return_inverse=True)[1] % FOLDS
     for number in range(FOLDS):
         away, here = fold != number, fold == number
         if here.any() and away.any():
-            leaves[val[here]] = _scaled(fit(labels[away], own[-1][val[away]], "platt"), own[-1][val[here]])
+            leaves[val[here]] = calibrate(labels[away], own[-1][val[away]], own[-1][val[here]], "platt").scores
     scaled = [*own[:-1], leaves]
     return [*from_children(scaled, tree, highest if parents == "scaled_children" else _any)[:-1], own[-1]]
-
-
-def _scaled(rules: Sequence[Rule], score: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.column_stack([rule.apply(column) for rule, column in zip(rules, score.T, strict=True)])
 
 
 def _any(below: NDArray[np.float64]) -> NDArray[np.float64]:

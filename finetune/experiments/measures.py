@@ -37,7 +37,7 @@ from hlip.taxonomy import Taxonomy
 from hp2l.comparison.resampling import summary
 from hp2l.comparison.truth import Truth, left_out
 from hp2l.statistics import hierarchy
-from hp2l.statistics.calibration import fit
+from hp2l.statistics.calibration import calibrate
 from hp2l.statistics.cases import masked, ratio
 from hp2l.tree_nodes import tree_nodes
 
@@ -224,8 +224,7 @@ def likeliest(scores: dict[str, list[Floats]], test: Test) -> list[Floats]:
     for level, (own, val) in enumerate(zip(scores["test"], scores["val"], strict=True)):
         labels = masked(*test.rows("val", level))
         usable = (~np.isnan(labels)).any() and all(s.min() >= 0 and s.max() <= 1 for s in (own, val))
-        rules = fit(labels, val, "platt") if usable else []
-        found.append(np.column_stack([rule.apply(column) for rule, column in zip(rules, own.T, strict=True)]) if rules else own)
+        found.append(calibrate(labels, val, own, "platt").scores if usable else own)
     return found
 
 

@@ -117,9 +117,16 @@ def train_all(todo: Sequence[Job], setting: Setting, seeds: int, workers: int = 
     with Agenda(waiting) as agenda:
         if workers > 1:
             side_by_side(agenda, setting, workers)
-        while run := agenda.take():
-            agenda.done(run, attempt(run[0], setting, run[1]))
+        else:
+            one_by_one(agenda, setting)
         return agenda.failed
+
+
+def one_by_one(agenda: Agenda, setting: Setting) -> None:
+    """Work through an agenda in this process."""
+    while run := agenda.take():
+        job, seed = run
+        agenda.done(run, attempt(job, setting, seed))
 
 
 def encode_before(todo: Sequence[Job], setting: Setting) -> None:

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from numpy.typing import NDArray
 
 from finetune.cohort import cohort, labelled
 from finetune.experiments.plan import Job, Setting
-from finetune.tokens import encode, encode_once
+from finetune.tokens import encode, encode_once, probabilities
 from finetune.train import main as finetune
 from hlip.store import Store
 from hp2l.diagnoser import Diagnoser, load
@@ -103,19 +102,10 @@ def forget_engine() -> None:
         state._reset_state()
 
 
-@torch.no_grad()
 def score(model: Diagnoser, job: Job, setting: Setting) -> Scored:
     """What a trained model says of the validation and the test studies, from cached tokens where its encoder stayed as it was."""
-    found: Scored = {}
     store = Store(setting.store)
-    for split in ("val", "test"):
-        tokens = _tokens(model, job, store, split)
-        parts = []
-        for first in range(0, len(tokens.cls), 256):
-            batch = Tokens(*(part[first : first + 256] for part in tokens))
-            parts.append([level.numpy().astype(np.float64) for level in model(batch).probabilities()])
-        found[split] = [np.concatenate(level) for level in zip(*parts, strict=True)]
-    return found
+    return {split: probabilities(model, _tokens(model, job, store, split)) for split in ("val", "test")}
 
 
 def read_scores(folder: Path, job: Job) -> Scored:

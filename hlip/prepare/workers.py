@@ -194,8 +194,9 @@ def _limit(memory: int | None) -> None:
 
 
 def _sendable(error: Exception) -> Exception:
+    """The error, or its words where it would not survive the pipe to the parent process."""
     try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
+        pickle.loads(pickle.dumps(error))  # bytes of our own, made this moment
+    except Exception:  # whatever an exception class does in there: its words are sent
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error

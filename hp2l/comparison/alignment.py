@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hp2l.comparison.scores import CompareError, Scores
-from hp2l.statistics.calibration import fit
+from hp2l.statistics.calibration import calibrate
 
 MEAN_SCALING = "each method after Platt scaling, a class at a time, fitted on validation"
 RESERVED = ("difference", "differences", "name", "classes", "macro_classes", "left_out", "levels")
@@ -87,8 +87,7 @@ def platt_scaled(table: Scores) -> list[NDArray[np.float64]]:
         )
     found = []
     for labels, scores in zip(table.labels, table.levels, strict=True):
-        rules = fit(labels[rows], scores[rows], "platt")
-        found.append(np.column_stack([rule.apply(column) for rule, column in zip(rules, scores.T, strict=True)]))
+        found.append(calibrate(labels[rows], scores[rows], scores, "platt").scores)
     return found
 
 

@@ -21,7 +21,7 @@ from hp2l.comparison.by_prevalence import prevalence_scores
 from hp2l.comparison.resampling import summary
 from hp2l.comparison.scores import Scores
 from hp2l.comparison.truth import Truth
-from hp2l.statistics.calibration import Method, Rule, fit
+from hp2l.statistics.calibration import Method, Rule, calibrate
 from hp2l.statistics.cases import Floats, masked, ratio
 from hp2l.statistics.reliability import calibration_error, reliability_curve
 
@@ -63,9 +63,7 @@ def stages_of(scores: Scores, truth: Truth, level: int) -> dict[str, Stage]:
     found = {"before": Stage(table[test], None)}
     methods: tuple[Method, ...] = ("temperature", "platt", "isotonic")
     for method in methods:
-        rules = fit(labels, table[validation], method)
-        score = np.column_stack([rule.apply(column) for rule, column in zip(rules, table[test].T, strict=True)])
-        found[method] = Stage(score, rules)
+        found[method] = Stage(*calibrate(labels, table[validation], table[test], method))
     return found
 
 

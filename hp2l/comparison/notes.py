@@ -41,8 +41,11 @@ def settings(
         "pairs": "every two methods' difference in macro AUC, two-sided p of the difference over its bootstrap standard error (normal); "
         "p_holm: Holm over the pairs of a level",
         "calibration": "temperature, Platt and isotonic, per class, fitted on the validation split and measured on the test split; "
-        "calibration error over 10 bins of equal width, without an interval: resamples bias it upward",
-        "net_benefit": "all study-class pairs of a level's macro classes pooled, after Platt scaling; pointwise bands",
+        "calibration error over 10 bins, of equal width and of equal mass, without an interval: resamples bias it upward; Brier skill over the "
+        "Brier score of the classes' validation prevalences",
+        "net_benefit": "all study-class pairs of a level's macro classes pooled, after Platt scaling; pointwise bands; `beyond`: over the best "
+        "of treating all, none, and all for the classes whose validation prevalence reaches the threshold",
+        "highest_class": "of a study at a level: of its scores after Platt scaling, where there is a validation split",
     }
 
 

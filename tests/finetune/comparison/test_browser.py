@@ -85,7 +85,7 @@ def opened(browser: str, page: Path, width: int, height: int, folder: Path, *opt
 def test_page_in_a_browser(browser: str, written: Written, width: int, methods: int, tmp_path: Path) -> None:
     out, _ = written(methods)
     place = 4 if methods == 2 else 3 if width < 700 else 2 + 5 + 3  # the difference; on a phone with five methods two AUCs
-    holds(measured(browser, out / "index.html", width, place, tmp_path), width)
+    check_page(measured(browser, out / "index.html", width, place, tmp_path), width)
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -96,7 +96,7 @@ def test_long_names_of_classes_fit(browser: str, written: Written, width: int, t
     comparison = json.loads(text)
     assert set(LONG.values()) <= set(comparison["levels"]["2"]["classes"])
     page = write_report(comparison, None, tmp_path / "long", title="Zero-shot beside fine-tuned diagnoses")
-    holds(measured(browser, page, width, 4, tmp_path), width, figures=14)  # all but the training curves
+    check_page(measured(browser, page, width, 4, tmp_path), width, figures=14)  # all but the training curves
 
 
 def measured(browser: str, page: Path, width: int, place: int, folder: Path) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def measured(browser: str, page: Path, width: int, place: int, folder: Path) -> 
     return json.loads(html.unescape(title[1]))
 
 
-def holds(found: dict[str, Any], width: int, figures: int = 15) -> None:
+def check_page(found: dict[str, Any], width: int, figures: int = 15) -> None:
     assert found["scroll"] <= found["client"] <= width, "the page is wider than the window"
     assert len(found["figures"]) == figures
     for figure in found["figures"]:
