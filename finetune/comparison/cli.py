@@ -93,7 +93,6 @@ def add_score(commands: Any) -> None:
     parser.add_argument(
         "--parents",
         choices=("own", "children"),
-        default="children",
         help="with --prompts: inner classes by their own prompts, or by their highest child (default: children)",
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")

@@ -62,14 +62,16 @@ def fixed_setting(arguments: argparse.Namespace, method: Method) -> Setting | No
     """The way of asking that `--prompts` fixes; None where validation is to choose.
 
     Raises:
-        CompareError: a fine-tuned model, which is not asked by prompts.
+        CompareError: a fine-tuned model, which is not asked by prompts; or --parents, which would be ignored without --prompts.
     """
     if arguments.prompts is None:
+        if arguments.parents:
+            raise CompareError("--parents is of a setting that --prompts fixes: give --prompts SET, or leave --parents out")
         return None
     if not method.zero_shot:
         raise CompareError(f"{arguments.model} is fine-tuned and not asked by prompts: leave --prompts out")
     PromptSet.load(arguments.prompts)
-    return Setting(arguments.prompts, synonyms=True, contrast=True, parents=arguments.parents)
+    return Setting(arguments.prompts, synonyms=True, contrast=True, parents=arguments.parents or "children")
 
 
 def run(arguments: argparse.Namespace) -> None:

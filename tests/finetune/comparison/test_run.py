@@ -163,6 +163,9 @@ def test_a_fixed_way_of_asking_needs_no_validation(models, tiny_store, tmp_path,
     with pytest.raises(SystemExit):
         hlip.cli.main(["score", *map(str, words)])
     assert "zero-shot with --prompts" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        hlip.cli.main(["score", *map(str, words), "--parents", "own"])
+    assert "--parents is of a setting that --prompts fixes" in capsys.readouterr().err
     hlip.cli.main(["score", *map(str, words), "--prompts", "plain"])
     assert "val: no labelled study" in capsys.readouterr().out
     table = Scores.load(tmp_path / "t.parquet")
