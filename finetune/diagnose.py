@@ -35,6 +35,10 @@ from hp2l.head import HP2LOutput
 MEANING = (
     "score: the level's sigmoid, each class by itself; it ranks studies for a class. It is no diagnosis, and not calibrated."
 )
+SCALED = (
+    "probability: the score Platt-scaled on {} validation studies, so that classes can be held against one another; it holds where "
+    "diseases are as frequent as there. It is no diagnosis."
+)
 LOOKED = {
     "prompt": "prompt: how the prompt attends to each place, against an even look at all of them (0 is even).",
     "grad_cam": "grad_cam: which places of the encoder's last map raise the level's highest class.",
@@ -48,22 +52,23 @@ def diagnose_command(arguments: argparse.Namespace) -> None:
         store, record = find_study(arguments, expected_spec(model.encoder.volume_spec, str(arguments.finetuned)), Path(scratch))
         volumes = read_scans(model, store, record)
         output = read(model, volumes)
+        likely = model.comparable(output.probabilities())
         notes = scan_notes(store, record.study_id) + folder_notes(store, record.study_id) + channel_notes(model, record)
         notes += [f"skipped: {line}" for line in skipped_scans(store, record.study_id)]
         if arguments.out:
             base = Path(scratch) if store.path.is_relative_to(scratch) else None
             title = Path(arguments.study).name
-            notes += write_looks(model, store, record, volumes, output, arguments.out, base, title)
-            content = json.dumps(described(arguments.study, model.taxonomy, output), indent=2)
+            notes += write_looks(model, store, record, volumes, output, likely, arguments.out, base, title)
+            content = json.dumps(described(arguments.study, model, output, likely), indent=2)
             (arguments.out / "scores.json").write_text(content + "\n", encoding="utf-8")
-    notes = path_notes(model.taxonomy, output) + notes
+    notes = path_notes(model.taxonomy, likely) + notes
     if arguments.json:
-        print(json.dumps(described(arguments.study, model.taxonomy, output) | {"notes": notes}, indent=2))
+        print(json.dumps(described(arguments.study, model, output, likely) | {"notes": notes}, indent=2))
         return
-    print_levels(arguments.study, model.taxonomy, output, arguments.top)
+    print_levels(arguments.study, model, output, likely, arguments.top)
     for note in notes:
         print(f"  note: {note}")
-    print(MEANING)
+    print(MEANING if model.scaling is None else SCALED.format(model.scaling.studies))
     if arguments.out:
         print(f"written: {arguments.out}. Maps show where the model looked at a level, not why.")
     if model.facts.get("simulated"):
@@ -99,27 +104,27 @@ def read(model: Diagnoser, volumes: Tensor) -> HP2LOutput:
     return model(model.tokens(volumes.to(device), [len(volumes)]), return_attention=True)
 
 
-def print_levels(study: str, taxonomy: Taxonomy, output: HP2LOutput, top: int) -> None:
-    """The highest classes of each level, indented as the tree is."""
-    table = Table("level", "class", "score", "0 to 1", title=escape(study), title_justify="left")
-    for level, scores in enumerate(output.probabilities(), start=1):
-        order = scores[0].argsort(descending=True)[:top].tolist()
+def print_levels(study: str, model: Diagnoser, output: HP2LOutput, likely: list[Tensor], top: int) -> None:
+    """The likeliest classes of each level: (1, K_l) probabilities where the model has them, and raw scores."""
+    taxonomy, names = model.taxonomy, ["probability", "score"] if model.scaling else ["score"]
+    table = Table("level", "class", *names, "0 to 1", title=escape(study), title_justify="left")
+    for level, (scores, values) in enumerate(zip(output.probabilities(), likely, strict=True), start=1):
+        order = values[0].argsort(descending=True)[:top].tolist()
         for rank, place in enumerate(order):
-            item, score = taxonomy.classes(level)[place], float(scores[0, place])
-            name = taxonomy.level_names[level - 1] if rank == 0 else ""
-            table.add_row(
-                escape(name), escape(item.name), f"{score:.3f}", "█" * round(20 * score) + "·" * (20 - round(20 * score))
-            )
+            name, value = taxonomy.level_names[level - 1] if rank == 0 else "", float(values[0, place])
+            numbers = [value, float(scores[0, place])] if model.scaling else [value]
+            bar = "█" * round(20 * value) + "·" * (20 - round(20 * value))
+            table.add_row(escape(name), escape(taxonomy.classes(level)[place].name), *(f"{x:.3f}" for x in numbers), bar)
         table.add_section()
     Console(highlight=False).print(table)
 
 
-def path_notes(taxonomy: Taxonomy, output: HP2LOutput) -> list[str]:
+def path_notes(taxonomy: Taxonomy, likely: list[Tensor]) -> list[str]:
     """Where a level's highest class does not lie below the highest of its parent's level: every level answers for itself.
 
     A level that does not know the normal class says nothing against it.
     """
-    best = [taxonomy.classes(level)[int(logits[0].argmax())] for level, logits in enumerate(output.logits, start=1)]
+    best = [taxonomy.classes(level)[int(values[0].argmax())] for level, values in enumerate(likely, start=1)]
     notes = []
     for item in best[1:]:
         if item.parent is None or item.parent_level is None:
@@ -133,14 +138,16 @@ def path_notes(taxonomy: Taxonomy, output: HP2LOutput) -> list[str]:
     return notes
 
 
-def described(study: str, taxonomy: Taxonomy, output: HP2LOutput) -> dict[str, Any]:
-    """Every score, and the prompt's attention over prototypes, for other programs."""
-    chosen = chosen_prototypes(output)
+def described(study: str, model: Diagnoser, output: HP2LOutput, likely: list[Tensor]) -> dict[str, Any]:
+    """Every score and probability, and the prompt's attention over prototypes, for other programs."""
+    taxonomy, chosen = model.taxonomy, chosen_prototypes(output)
     levels = []
     for place, scores in enumerate(output.probabilities()):
         names = taxonomy.levels[place]
         entry: dict[str, Any] = {"level": place + 1, "name": taxonomy.level_names[place]}
         entry["scores"] = {name: float(score) for name, score in zip(names, scores[0], strict=True)}
+        if model.scaling:
+            entry["probabilities"] = {name: float(value) for name, value in zip(names, likely[place][0], strict=True)}
         if place < len(chosen):
             entry["attention_to_prototypes"] = {name: float(share) for name, share in zip(names, chosen[place], strict=True)}
         levels.append(entry)
@@ -166,8 +173,8 @@ def looks(model: Diagnoser, volumes: Tensor, output: HP2LOutput) -> Iterator[Loo
         yield Look("prompt", level, "where the prompt looked", found[0], ("more than even", "less"))
     if isinstance(model.encoder, ChannelEncoder):
         cam = GradCAM(model, volumes.to(model.encoder.device), [len(volumes)])
-        for level, logits in enumerate(output.logits, start=1):
-            yield Look("grad_cam", level, "Grad-CAM", cam.map(level, int(logits[0].argmax()))[0].cpu(), ("raises it", ""))
+        for level, values in enumerate(model.comparable(output.probabilities()), start=1):
+            yield Look("grad_cam", level, "Grad-CAM", cam.map(level, int(values[0].argmax()))[0].cpu(), ("raises it", ""))
 
 
 def write_looks(
@@ -176,6 +183,7 @@ def write_looks(
     record: StudyRecord,
     volumes: Tensor,
     output: HP2LOutput,
+    likely: list[Tensor],
     out: Path,
     base: Path | None,
     title: str,
@@ -183,27 +191,28 @@ def write_looks(
     """`levels.png`, and for each level and kind of map a picture and a NIfTI file (of 2-D images `image.png`); returns notes."""
     out.mkdir(parents=True, exist_ok=True)
     warning = SIMULATED if model.facts.get("simulated") else ""
-    draw_levels(output, model.taxonomy, out / "levels.png", title, warning)
+    kind = "score" if model.scaling is None else "probability"
+    draw_levels(likely, chosen_prototypes(output), model.taxonomy, out / "levels.png", title, warning, kind)
     found = list(looks(model, volumes, output))
     if not found:
         return [
             f"no maps: a head of kind {model.config.kind} has no prompt that looks at the image (`hlip explain` asks the encoder)"
         ]
     if model.encoder.kind == "image":
-        return write_image(model, volumes, output, found, out, title)
-    return write_volumes(model, store, record, output, found, out, base, title)
+        return write_image(model, volumes, likely, found, out, title)
+    return write_volumes(model, store, record, likely, found, out, base, title)
 
 
-def best_class(taxonomy: Taxonomy, output: HP2LOutput, level: int) -> str:
+def best_class(taxonomy: Taxonomy, likely: list[Tensor], level: int) -> str:
     """Name of the highest class."""
-    return taxonomy.levels[level - 1][int(output.logits[level - 1][0].argmax())]
+    return taxonomy.levels[level - 1][int(likely[level - 1][0].argmax())]
 
 
 def write_volumes(
     model: Diagnoser,
     store: Store,
     record: StudyRecord,
-    output: HP2LOutput,
+    likely: list[Tensor],
     found: list[Look],
     out: Path,
     base: Path | None,
@@ -221,7 +230,7 @@ def write_volumes(
             for place, scan, affine in zip(own, voxels, affines, strict=True)
         ]
         name = model.taxonomy.level_names[look.level - 1]
-        title = f"{study}, level {look.level} ({name}), highest: {best_class(model.taxonomy, output, look.level)}. {look.title}"
+        title = f"{study}, level {look.level} ({name}), highest: {best_class(model.taxonomy, likely, look.level)}. {look.title}"
         stem = f"level_{look.level}_{look.kind}"
         montage(scans, out / f"{stem}.png", title, warning, ends=look.ends)
         for place, scan in zip(own, scans, strict=True):
@@ -234,12 +243,12 @@ def write_volumes(
     return notes + [LOOKED[kind] for kind in dict.fromkeys(look.kind for look in found)]
 
 
-def write_image(model: Diagnoser, volumes: Tensor, output: HP2LOutput, found: list[Look], out: Path, study: str) -> list[str]:
+def write_image(model: Diagnoser, volumes: Tensor, likely: list[Tensor], found: list[Look], out: Path, study: str) -> list[str]:
     """`image.png`: the image and its maps, a row a kind, a column a level."""
     rows: dict[str, list[tuple[str, Tensor]]] = {}
     for look in found:
         rows.setdefault(look.kind, []).append(
-            (f"level {look.level}: {best_class(model.taxonomy, output, look.level)}", look.map[0])
+            (f"level {look.level}: {best_class(model.taxonomy, likely, look.level)}", look.map[0])
         )
     pixels = rearrange(volumes, "c 1 1 H W -> H W c").cpu().numpy()
     draw_image(pixels, rows, out / "image.png", study)

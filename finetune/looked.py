@@ -36,18 +36,25 @@ def chosen_prototypes(output: HP2LOutput) -> list[NDArray[np.float64]]:
     return [reduce(row, "1 heads K -> K", "mean").double().cpu().numpy() for row in output.prototype_attention or []]
 
 
-def draw_levels(output: HP2LOutput, taxonomy: Taxonomy, path: Path, title: str, warning: str = "") -> None:
-    """A panel a level: every class's score, and beside it how much of the prompt's attention its prototype got."""
+def draw_levels(
+    levels: Sequence[Tensor],
+    chosen: Sequence[NDArray[np.float64]],
+    taxonomy: Taxonomy,
+    path: Path,
+    title: str,
+    warning: str = "",
+    kind: str = "score",
+) -> None:
+    """A panel a level: every class's score or probability (1, K_l), and beside it how much of the prompt's attention its prototype got."""
     from matplotlib.figure import Figure
 
-    levels, chosen = output.probabilities(), chosen_prototypes(output)
     rows = min(MOST, max(taxonomy.counts))
     figure = Figure(figsize=(4.4 * len(levels), 1.3 + 0.26 * rows), layout="constrained")
     figure.suptitle(title + (f"\n{warning}" if warning else ""), fontsize=10)
     for number, (axes, scores) in enumerate(zip(figure.subplots(1, len(levels), squeeze=False)[0], levels, strict=True)):
         order = scores[0].argsort(descending=True)[:MOST].cpu().numpy()[::-1]
         names = [taxonomy.levels[number][place] for place in order]
-        axes.barh(np.arange(len(order)) + 0.18, scores[0].cpu().numpy()[order], 0.36, color="#0072B2", label="score")
+        axes.barh(np.arange(len(order)) + 0.18, scores[0].cpu().numpy()[order], 0.36, color="#0072B2", label=kind)
         if number < len(chosen):
             label = "share of the prompt's attention to its prototype"
             axes.barh(np.arange(len(order)) - 0.2, chosen[number][order], 0.3, color="#E69F00", label=label)

@@ -44,6 +44,7 @@ from hp2l.encoders import Encoder, make_encoder
 from hp2l.head import Head
 from hp2l.long_tail import count_labels
 from hp2l.loss import HP2LLoss
+from hp2l.scaling import Scaling
 
 
 def main(argv: list[str] | None = None, *, watched: bool = True) -> None:
@@ -239,12 +240,12 @@ class Run:
         self.write(step, values | {"val_auc": mean})
         self.say(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
         if mean > max(self.means, default=-1.0):
-            self.save_model(step, values | {"val_auc": mean})
+            self.save_model(step, values | {"val_auc": mean}, scores)
         self.means.append(mean)
         self.accelerator.wait_for_everyone()
 
-    def save_model(self, step: int, values: dict[str, float]) -> None:
-        """The whole diagnoser as a checkpoint folder; all processes call it."""
+    def save_model(self, step: int, values: dict[str, float], scores: list[Tensor]) -> None:
+        """The whole diagnoser as a checkpoint folder, scaled on the validation scores (N, K_l); all processes call it."""
         state = full_state(self.accelerator, self.trained)
         if not self.main:
             return
@@ -260,6 +261,7 @@ class Run:
             encoder.visual.load_state_dict(visual)
             model = Diagnoser(encoder, self.config.head, self.taxonomy)
         model.facts = self.facts(step, values)
+        model.scaling = Scaling.of(scores, self.labels["val"].targets, self.labels["val"].known)
         model.save(self.config.out / "model", head_state)
 
     def facts(self, step: int, values: dict[str, float]) -> dict[str, object]:

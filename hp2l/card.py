@@ -61,7 +61,7 @@ def diagnoser_card(description: Mapping[str, Any]) -> str:
     Args:
         description: the content of config.json: `head`, `taxonomy`, `encoder` (`kind`, `channels`, `volume_spec`, `backbone`, `facts`; absent
             in older folders), and `facts`, of which `step`, `studies`, `simulated`, `tuned`, `val_auc`, `val_auc_level_1`, ...,
-            `license` and `data` are read; each may be absent.
+            `license` and `data` are read; and `scaling` (`hp2l.scaling`); each may be absent.
     """
     facts, encoder = mapping(description.get("facts")), mapping(description.get("encoder"))
     tree, spec = Taxonomy.from_dict(description["taxonomy"]), mapping(encoder.get("volume_spec"))
@@ -76,7 +76,7 @@ def diagnoser_card(description: Mapping[str, Any]) -> str:
         "Input": _input(encoder, spec),
         "Training data": _data(encoder, facts),
         "Results": _results(areas, tree, facts),
-        "Limits": _limits(encoder, facts),
+        "Limits": _limits(encoder, facts, mapping(description.get("scaling"))),
     }
     banner = simulated(facts, "Fine-tuned") if facts.get("simulated") is True else None
     return page(top, f"Hierarchical diagnoses over the tree {words(tree.name)}", banner, parts)
@@ -147,7 +147,7 @@ def _usage() -> list[str]:
         'store = Store("STORE")  # written by `hlip prepare`',
         "volumes = model.encoder.reader(store, store.records[0])  # (n, 1, D, H, W) uint8 of one study",
         "levels = model.diagnose(volumes, [len(volumes)])  # of each level (1, K) scores in [0, 1]",
-        "for names, scores in zip(model.taxonomy.levels, levels):",
+        "for names, scores in zip(model.taxonomy.levels, model.comparable(levels)):",
         "    print(names[scores[0].argmax()], float(scores[0].max()))",
         "```",
         "",
@@ -203,7 +203,7 @@ def _results(areas: Mapping[str, Any], tree: Taxonomy, facts: Mapping[str, Any])
     ]
 
 
-def _limits(encoder: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+def _limits(encoder: Mapping[str, Any], facts: Mapping[str, Any], scaling: Mapping[str, Any]) -> list[str]:
     data = mapping(facts.get("data"))
     asked = {
         "licence": facts.get("license"),
@@ -217,6 +217,14 @@ def _limits(encoder: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
         f"- {simulated(facts, 'Fine-tuned')}",
         NO_DEVICE,
         "- Scores are not calibrated: each is a class's sigmoid by itself, which ranks studies for that class and is no probability.",
+        *([_scaled(scaling)] if scaling else []),
         "- It scores the classes above and no others: a finding outside the tree goes unnoticed.",
         missing(asked),
     ]
+
+
+def _scaled(scaling: Mapping[str, Any]) -> str:
+    return (
+        f"- Probabilities (`model.comparable`, `hlip diagnose`) are the scores after Platt scaling on the {words(scaling.get('studies'))} "
+        "validation studies on which the checkpoint was chosen. They hold where diseases are as frequent as there; elsewhere fit anew."
+    )

@@ -3,8 +3,8 @@
 diagnoser = hp2l.load("runs/demo/finetune")
 levels = diagnoser.diagnose(volumes, [3, 1])       # L tensors (B, K_l) of scores in [0, 1]
 
-A checkpoint is a folder: `config.json` (head, tree, what the encoder is, what it has seen), `head.safetensors`, `encoder/` (an HLIP
-checkpoint, or an encoder of `hp2l.encoders`), `README.md` (the model card).
+A checkpoint is a folder: `config.json` (head, tree, what the encoder is, what it has seen, how scores become probabilities),
+`head.safetensors`, `encoder/` (an HLIP checkpoint, or an encoder of `hp2l.encoders`), `README.md` (the model card).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from hp2l.encoders import Encoder, HLIPEncoder, ImageEncoder, load_encoder
 from hp2l.head import Head, HP2LOutput
 from hp2l.heads import HeadConfig, build_head
 from hp2l.model import HP2L
+from hp2l.scaling import Scaling
 from hp2l.text_prototypes import text_prototypes
 from hp2l.tokens import Tokens
 
@@ -57,6 +58,7 @@ class Diagnoser(nn.Module, HubCheckpoint):
         self.config, self.taxonomy = config, taxonomy
         self.head: Head = build_head(config, taxonomy, self.encoder.width)
         self.facts: dict[str, Any] = {}
+        self.scaling: Scaling | None = None
 
     def tokens(self, volumes: Tensor, scans_per_study: Sequence[int]) -> Tokens:
         """(S, 1, D, H, W) uint8 of all scans (as `encoder.reader` reads them), B counts on the host -> what the head reads."""
@@ -72,6 +74,13 @@ class Diagnoser(nn.Module, HubCheckpoint):
     def diagnose(self, volumes: Tensor, scans_per_study: Sequence[int]) -> list[Tensor]:
         """Scores in [0, 1] of every level, (B, K_l) float32 each."""
         return self(self.tokens(volumes, scans_per_study)).probabilities()
+
+    def comparable(self, scores: Sequence[Tensor]) -> list[Tensor]:
+        """Scores (B, K_l) of `diagnose` made such that a study's classes can be held against one another, float32 on the host.
+
+        Probabilities, where the checkpoint knows its scaling (`hp2l.scaling`); as they are, where it was written without.
+        """
+        return [level.float().cpu() for level in scores] if self.scaling is None else self.scaling.apply(scores)
 
     def start(self, targets: Sequence[Tensor], masks: Sequence[Tensor], seed: int = 0, smoothing: float = 0.1) -> None:
         """What a head learns of the training set before its first step: where prototypes begin, which classes go together, how frequent
@@ -107,6 +116,7 @@ class Diagnoser(nn.Module, HubCheckpoint):
             "taxonomy_digest": self.taxonomy.digest,
             "encoder": _described(self.encoder),
             "facts": self.facts,
+            **({} if self.scaling is None else {"scaling": self.scaling.to_dict()}),
         }
 
     def card(self) -> str:
@@ -168,6 +178,8 @@ def load(path: str | Path, device: str | torch.device = "cpu", taxonomy: Taxonom
     model = Diagnoser(load_encoder(folder / "encoder"), HeadConfig.from_dict(description["head"]), own)
     load_weights(model.head, folder / "head.safetensors")
     model.facts = description["facts"]
+    if "scaling" in description:
+        model.scaling = Scaling.from_dict(description["scaling"])
     return model.to(device).eval()
 
 

@@ -30,6 +30,7 @@ SHARES = {
 }
 ERRORS = {
     "wrong_first": "Wrong at level 1",
+    "wrong_last": "Wrong at level 3",
     "recovery": "Right at level 3 given wrong at level 1",
     "kept": "Right at level 3 given right at level 1",
     "child_without_parent": "Called child, parent not called",
@@ -88,7 +89,9 @@ def definitions() -> list[tuple[str, str]]:
          "A difference to such a share is made of both shares' own intervals (Newcombe), unpaired."),
         ("Shown", "The interval of the paired difference excludes zero. Pairs and variants are many and not corrected for: a few are shown by "
          "chance alone."),
-        ("Right at a level", "The study's highest-scoring class there is one of its labels. Studies without a label at a level are not asked."),
+        ("Right at a level", "The study's highest-scoring class there is one of its labels. Scores are Platt-scaled on the validation split "
+         "for this, a class at a time, since heads give their classes scales of their own. Studies without a label at a level are not asked. "
+         "Wrong at level 1: of the studies that are asked at both ends; wrong at level 3: of all that are asked there."),
         ("Recovery", "Of the studies wrong at level 1, the share right at level 3, all seeds together; below it the classes that the recovered "
          "studies were rightly called, and how often. Studies of which a level-1 label is a class of level 3 as well (normal, for one) "
          "are left out, there and of the shares wrong and kept: such a class is not found further down, it is asked a second time among "

@@ -19,6 +19,8 @@ from hp2l.diagnoser import Diagnoser
 from hp2l.encoders import CNNConfig, CNNEncoder
 from hp2l.head import HP2LOutput
 from hp2l.heads import HeadConfig
+from hp2l.scaling import Scaling
+from hp2l.statistics.calibration import Rule
 
 
 @pytest.fixture
@@ -71,6 +73,7 @@ def test_the_command_prints_levels_and_writes_a_map_each(model, tiny_store, tmp_
     for level in (1, 2, 3):
         best = model.taxonomy.levels[level - 1][int(scores[level - 1].argmax())]
         assert f"{best} " in printed
+        assert "probability" not in printed
         assert f"{scores[level - 1].max():.3f}" in printed
         assert (tmp_path / "maps" / f"level_{level}_prompt.png").stat().st_size > 5000
         assert nib.load(tmp_path / "maps" / f"level_{level}_prompt_1_T1.nii.gz").shape == (8, 16, 16)
@@ -114,14 +117,34 @@ def test_a_model_over_named_scans_says_what_was_missing_and_has_grad_cam(tiny_st
         diagnose_command(said(tmp_path / "model", tiny_store, tmp_path / "maps"))
 
 
+def test_classes_are_ordered_by_probability_where_the_checkpoint_knows_it(model, tiny_store, tmp_path, capsys):
+    """A class that shouts loses: its bias makes the last class of each level the likeliest."""
+    quiet, loud = Rule("platt", 1.0, 9.0), Rule("platt", 1.0, -9.0)
+    model.scaling = Scaling(tuple((*[loud] * (count - 1), quiet) for count in model.taxonomy.counts), 70)
+    model.save(tmp_path / "model")
+    diagnose_command(said(tmp_path / "model", tiny_store, tmp_path / "maps"))
+    printed = capsys.readouterr().out
+    assert "Platt-scaled on 70 validation studies" in printed
+    content = json.loads((tmp_path / "maps" / "scores.json").read_text())
+    for level, names in zip(content["levels"], model.taxonomy.levels, strict=True):
+        raw, scaled = level["scores"], level["probabilities"]
+        assert max(scaled, key=scaled.get) == names[-1]
+        odds = raw[names[0]] / (1 - raw[names[0]]) * torch.tensor(-9.0).exp().item()
+        assert scaled[names[0]] == pytest.approx(odds / (1 + odds), rel=1e-4)
+        first = next(line for line in printed.splitlines() if level["name"] in line)
+        assert names[-1] in first
+        assert f"{scaled[names[-1]]:.3f}" in first
+        assert f"{raw[names[-1]]:.3f}" in first
+
+
 def test_levels_that_disagree_are_named():
     tree = Taxonomy.load("brain_mri")
 
-    def highest(*names: str) -> HP2LOutput:
-        logits = [torch.zeros(1, count) for count in tree.counts]
+    def highest(*names: str) -> list[torch.Tensor]:
+        scores = [torch.zeros(1, count) for count in tree.counts]
         for level, name in enumerate(names):
-            logits[level][0, tree.levels[level].index(name)] = 1.0
-        return HP2LOutput(logits, [])
+            scores[level][0, tree.levels[level].index(name)] = 1.0
+        return scores
 
     assert path_notes(tree, highest("vascular", "infarction", "acute infarction")) == []
     (note,) = path_notes(tree, highest("vascular", "infarction", "glioma"))

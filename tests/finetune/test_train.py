@@ -13,12 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from finetune.cohort import Labels
 from finetune.train import Run, main
 from hlip.model import CheckpointError
 from hlip.model import load as load_pretrained
 from hlip.store import Store, StudyRecord, write_index
 from hlip.taxonomy import Taxonomy
-from hp2l.diagnoser import load
+from hp2l.diagnoser import Diagnoser, load
+from hp2l.scaling import Scaling
 
 pytestmark = pytest.mark.usefixtures("fresh_engine")
 
@@ -140,6 +142,19 @@ def test_the_papers_cnn_learns_from_named_scans(tiny_store, pretrained, tmp_path
     record = store.split("val")[0]
     levels = model.diagnose(model.encoder.reader(store, record), [2])
     assert [level.shape[1] for level in levels] == list(model.taxonomy.counts)
+    check_scaling(model, store)
+
+
+def check_scaling(model: Diagnoser, store: Store) -> None:
+    """What the checkpoint keeps fits the scores that it gives the validation studies itself."""
+    records = store.split("val")
+    rows = [model.diagnose(volumes, [len(volumes)]) for volumes in (model.encoder.reader(store, record) for record in records)]
+    labels = Labels(records, model.taxonomy)
+    scores = [torch.cat(level) for level in zip(*rows, strict=True)]
+    again = Scaling.of(scores, labels.targets, labels.known)
+    assert (model.scaling.studies, again.studies) == (8, 8)
+    for kept, expected in zip(model.scaling.apply(scores), again.apply(scores), strict=True):
+        torch.testing.assert_close(kept, expected, atol=1e-3, rtol=0)
 
 
 def test_studies_without_a_channel_are_left_out_by_name(tiny_store, pretrained, tmp_path, capsys):
