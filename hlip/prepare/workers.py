@@ -18,12 +18,14 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _GRACE = 60.0  # seconds for a worker to end its job when the run stops
@@ -113,8 +115,7 @@ def _news(busy: list[_Hand], seconds: float | None) -> Iterator[tuple[_Hand, Any
             else:
                 hand.step, hand.since = value, time.monotonic()
         elif seconds is not None and time.monotonic() - hand.since > seconds:
-            hand.process.kill()
-            hand.process.join()
+            _kill(hand)
             yield hand, Lost("timeout", hand.step, f"{seconds:g} s")
 
 
@@ -145,8 +146,18 @@ def _dismiss(hands: list[_Hand]) -> None:
     for hand in hands:
         hand.process.join(max(0.0, end - time.monotonic()))
         if hand.process.is_alive():
-            hand.process.kill()
-            hand.process.join()
+            _kill(hand)
+
+
+def _kill(hand: _Hand) -> None:
+    """At once, with the programs that it runs (a converter), which would go on without it."""
+    with suppress(psutil.NoSuchProcess):
+        family = psutil.Process(hand.process.pid).children(recursive=True)
+        hand.process.kill()
+        for child in family:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+    hand.process.join()
 
 
 @contextmanager

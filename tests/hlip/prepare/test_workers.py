@@ -8,18 +8,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from hlip.prepare.workers import Lost, work_through
 
 SOURCE = """
-import os, signal, time
+import os, signal, subprocess, time
 
 
 def act(name, what, *, tell):
     tell("began")
     if what == "die":
         os.kill(os.getpid(), signal.SIGKILL)
+    if what.startswith("/"):
+        program = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        open(what, "w").write(str(program.pid))
+        time.sleep(600)
     if what == "hang":
         time.sleep(600)
     if what == "slow":  # longer than the limit in all, but not in one step
@@ -54,6 +59,15 @@ def test_one_death_and_one_hang_cost_one_job_each(act: Callable[..., Any]) -> No
     lost = found.pop(("j3", "hang"))
     assert (lost.why, lost.step) == ("timeout", "began")
     assert found == {job: f"{job[0]} 1" for job in jobs if job[1] in ("fine", "slow")}
+
+
+def test_what_a_stopped_worker_ran_is_stopped_with_it(act: Callable[..., Any], tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    ((_, lost),) = work_through(act, [("a", str(note))], 1, seconds=2.0)
+    assert lost.why == "timeout"
+    program = int(note.read_text())
+    psutil.wait_procs([psutil.Process(program)] if psutil.pid_exists(program) else [], timeout=10)
+    assert not psutil.pid_exists(program) or psutil.Process(program).status() == psutil.STATUS_ZOMBIE
 
 
 def test_an_error_of_the_function_stops_all(act: Callable[..., Any]) -> None:
