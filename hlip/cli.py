@@ -190,6 +190,8 @@ def _run_prepare(arguments: argparse.Namespace) -> None:
         from hlip.store import Store
 
         print(f"montage: {montage(Store(arguments.store), arguments.montage)}")
+    if not summary.studies_ready and not arguments.shard:
+        raise SystemExit(1)  # a script should not go on to train on nothing
 
 
 def _ask(commands: Any) -> None:

@@ -116,7 +116,7 @@ def _by_study(rows: Sequence[Row], root: Path, faults: Faults) -> tuple[dict[str
     line_of: dict[str, int] = {}
     left_out = []
     for line, row in rows:
-        path = os.path.normpath(root / row["path"])
+        path = str(_file(root, row["path"]))
         if not row["study_id"]:
             message = f"{faults.file}, line {line}: no study_id; where cells were merged in a spreadsheet, fill them down"
             left_out.append(LeftOut(path if row["path"] else str(faults.file), "no_study_id", message))
@@ -157,6 +157,13 @@ def _short(text: str) -> str:
     return " ".join(text.split())[:40]
 
 
+def _file(root: Path, path: str) -> Path:
+    """A file of the table; where it is not there, with / for the \\ of Windows."""
+    file = Path(os.path.normpath(root / path))
+    other = Path(os.path.normpath(root / path.replace("\\", "/")))
+    return other if "\\" in path and other.exists() and not file.exists() else file
+
+
 def _scans(
     group: Sequence[Row], root: Path, split_into: Path, table: Path
 ) -> tuple[list[Scan], list[dict[str, str]], list[LeftOut]]:
@@ -165,7 +172,7 @@ def _scans(
     rows: list[dict[str, str]] = []
     left_out: list[LeftOut] = []
     for line, row in group:
-        file = Path(os.path.normpath(root / row["path"]))
+        file = _file(root, row["path"])
         if not file.exists():
             left_out.append(LeftOut(str(file), "missing", f"{table}, line {line}: no file {file}"))
             continue

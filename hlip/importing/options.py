@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from hlip.importing.earlier import Earlier, How
 from hlip.importing.outcome import Imported, LeftOut, manifest_file, write_import
 from hlip.importing.splits import split_studies
 from hlip.importing.tables import KeyOf, Tables, add_tables, join, tables_of
@@ -39,6 +40,8 @@ class Options:
     """Of train, val and test where nobody states splits; `None`: `hlip.importing.splits.SHARES`."""
     seed: int = 0
     """Of the draw of splits."""
+    how: How = ""
+    """What becomes of the studies of an earlier run, see `hlip.importing.earlier`."""
     spec: VolumeSpec | None = None
     """Prepare the studies at once, so."""
     workers: int | None = None
@@ -53,6 +56,12 @@ def add_options(source: argparse.ArgumentParser) -> None:
         "--splits", type=float, nargs=3, metavar=("TRAIN", "VAL", "TEST"), help="shares of the splits (default: 0.7 0.1 0.2)"
     )
     splits.add_argument("--seed", type=int, default=0, metavar="S", help="of the draw of splits (default: 0)")
+    again = source.add_argument_group(
+        "an earlier import at the same place: its patients stay in their splits, and no study is dropped unsaid"
+    )
+    ways = again.add_mutually_exclusive_group()
+    ways.add_argument("--add", action="store_true", help="keep its studies beside those found now, as of a second tranche")
+    ways.add_argument("--replace", action="store_true", help="drop it: studies that are not found now, and its splits")
     add_preparing(source)
 
 
@@ -96,7 +105,8 @@ def options_of(arguments: argparse.Namespace) -> Options:
     """
     spec = _spec_of(arguments)
     shares = tuple(arguments.splits) if arguments.splits else None
-    return Options(tables_of(arguments), shares, arguments.seed, spec, arguments.workers)
+    how: How = "add" if arguments.add else "replace" if arguments.replace else ""
+    return Options(tables_of(arguments), shares, arguments.seed, how, spec, arguments.workers)
 
 
 def finish(
@@ -116,13 +126,15 @@ def finish(
         key_of: see `hlip.importing.tables.join`.
 
     Raises:
-        ImportingError: no study, faults of the tables, or a manifest of another source at the place.
+        ImportingError: no study, faults of the tables, studies of an earlier run that are gone, or a manifest of another source at the place.
     """
     manifest = manifest_file(out)
     if studies:
+        earlier = Earlier.at(manifest, options.how)
         joined, said = join(studies, options.tables, key_of)
-        studies, more = split_studies(joined, options.shares, options.seed)
-        notes = [*notes, *said, *more]
+        studies, more = split_studies(joined, options.shares, options.seed, earlier)
+        studies, kept = earlier.beside(studies)
+        notes, left_out = [*notes, *said, *more, *kept], earlier.left_out(left_out)
     manifest.parent.mkdir(parents=True, exist_ok=True)
     return write_import(source, studies, manifest, left_out, notes)
 

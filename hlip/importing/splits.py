@@ -1,7 +1,8 @@
 """Splits by patient: drawn where nobody states them, checked where somebody does.
 
 Drawn patient by patient, largest first: each goes where its classes, and studies altogether, are most wanting. Classes then have about the
-wanted shares in each split, whatever the shares are (equal folds, as libraries make them, give only some).
+wanted shares in each split, whatever the shares are (equal folds, as libraries make them, give only some). A patient that an earlier run of
+the import placed stays there; the new ones fill up what is wanting.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from hlip.importing.earlier import Earlier
 from hlip.importing.outcome import ImportingError, some
 from hlip.study import SPLITS, Study
 
@@ -22,25 +24,39 @@ REMEDY = "give all studies of a patient the same one"
 """For whom a patient stands in several splits."""
 
 
-def split_studies(studies: Sequence[Study], shares: Sequence[float] | None, seed: int) -> tuple[list[Study], list[str]]:
+def split_studies(
+    studies: Sequence[Study], shares: Sequence[float] | None, seed: int, earlier: Earlier | None = None
+) -> tuple[list[Study], list[str]]:
     """Studies with their splits, and notes: drawn by patient where no study has one, else those that are stated.
+
+    Args:
+        earlier: an earlier run, whose patients stay where they are.
 
     Raises:
         ImportingError: `shares` although splits are stated, a patient in several splits, or impossible shares.
     """
     stated = [study for study in studies if study.split is not None]
+    gone = earlier.gone({study.study_id for study in studies}) if earlier else []
     if not stated:
-        drawn = draw_splits(studies, SHARES if shares is None else shares, seed)
-        return [replace(study, split=drawn[study.patient_id]) for study in studies], []
+        before = earlier.splits if earlier else {}
+        drawn = draw_splits([*gone, *studies], SHARES if shares is None else shares, seed, before)
+        kept = len({study.patient_id for study in studies} & before.keys())
+        notes = [f"{kept} patients stay in the split that they had; --replace draws all of them anew"] if kept else []
+        return [replace(study, split=drawn[study.patient_id]) for study in studies], notes
     if shares is not None:
         raise ImportingError(f"{len(stated)} of {len(studies)} studies state their split themselves; leave --splits out")
-    check_patients(stated, REMEDY)
+    check_patients([*(study for study in gone if study.split is not None), *stated], REMEDY)
     bare = len(studies) - len(stated)
     return list(studies), [f"{bare} of {len(studies)} studies have no split: nothing uses them"] if bare else []
 
 
-def draw_splits(studies: Sequence[Study], shares: Sequence[float], seed: int) -> dict[str, str]:
+def draw_splits(
+    studies: Sequence[Study], shares: Sequence[float], seed: int, before: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """The split of each patient; every split with a share gets a patient as long as there are enough.
+
+    Args:
+        before: patient -> split of those that have one and keep it.
 
     Raises:
         ImportingError: shares that are not three parts of 1.
@@ -61,6 +77,11 @@ def draw_splits(studies: Sequence[Study], shares: Sequence[float], seed: int) ->
     order = np.random.default_rng(seed).permutation(len(patients))
     order = order[np.argsort(-counts[order, 0], kind="stable")]
     home = np.zeros(len(patients), dtype=np.int64)
+    fixed = {row[patient]: SPLITS.index(split) for patient, split in (before or {}).items() if patient in row}
+    for number, its_split in fixed.items():
+        home[number] = its_split
+        wanted[its_split] -= parts[number]
+    order = order[[place not in fixed for place in order.tolist()]]
     for place in order:
         lack = (wanted[:, counts[place] > 0]).mean(axis=1)
         home[place] = np.where(np.array(shares) > 0, lack, -np.inf).argmax()
@@ -68,7 +89,8 @@ def draw_splits(studies: Sequence[Study], shares: Sequence[float], seed: int) ->
     for split in np.flatnonzero(np.array(shares) > 0):
         sizes = np.bincount(home, minlength=len(SPLITS))
         if not sizes[split] and sizes.max() > 1:
-            home[next(place for place in order[::-1] if home[place] == sizes.argmax())] = split  # the smallest patient there
+            movable = [place for place in order[::-1] if home[place] == sizes.argmax()]
+            home[movable[:1]] = split  # the smallest patient there
     return {patient: SPLITS[home[row[patient]]] for patient in patients}
 
 

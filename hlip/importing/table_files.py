@@ -64,7 +64,7 @@ def read_table(file: str | Path, needed: Sequence[str] = ()) -> list[Row]:
     if not file.is_file():
         raise ImportingError(f"{file}: no such table")
     _check_text(file)
-    faults, rows = Faults(file), []
+    faults, rows, line = Faults(file), [], 1
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
             header = lines.readline()
@@ -74,7 +74,9 @@ def read_table(file: str | Path, needed: Sequence[str] = ()) -> list[Row]:
             mark = said or _mark(header, file, needed)
             lines.seek(0)
             before = len([lines.readline()]) if said else 0
-            reader = csv.reader(lines, delimiter=mark)
+            reader = csv.reader(
+                lines, delimiter=mark, strict=True
+            )  # else a quote that is not closed takes the next rows with it
             columns = [name.strip() for name in next(reader, [])]
             line = before + reader.line_num + 1
             for cells in reader:
@@ -85,12 +87,22 @@ def read_table(file: str | Path, needed: Sequence[str] = ()) -> list[Row]:
                     rows.append((line, _cells(columns, cells)))
                 line = before + reader.line_num + 1
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ImportingError(f"{file}: {_not_utf_8(file) or f'no table in UTF-8 ({error})'}") from error
+        raise ImportingError(f"{file}: {_not_utf_8(file) or _quoted(error, line) or f'no table in UTF-8 ({error})'}") from error
     _check_columns(file, columns, needed)
     faults.stop()
     if not rows:
         raise ImportingError(f"{file}: holds no row")
     return rows
+
+
+def _quoted(error: Exception, line: int) -> str:
+    """The remedy where quotes are at fault; "" where they are not."""
+    if not any(words in str(error) for words in ("unexpected end", "expected after")):
+        return ""
+    return (
+        f"the quotes of the row that begins on line {line} do not close, or text goes on behind them; it may have taken the next rows with it. "
+        'Quotes stand around the whole cell, and a quote within is written ""'
+    )
 
 
 def read_columns(file: Path) -> list[str]:

@@ -22,6 +22,7 @@ from hlip.reports.spec import ReportSpec, stored_digest, write_report_spec
 from hlip.store import StoreError, StudyRecord, read_metadata, read_spec, skipped_file, study_file, write_index, write_spec
 from hlip.study import Study, read_manifest
 from hlip.volume import VolumeSpec
+from hlip.volume.skull_strip import missing_program
 
 Job = tuple[Path, Study, VolumeSpec, Path, Refused]
 _STALE = 24 * 3600.0  # seconds after which half a file was left by a dead process, not by a slow one
@@ -53,13 +54,15 @@ def prepare(
 
     Raises:
         ManifestError: the manifest is missing or has faults.
-        ValueError: a shard that is none.
+        ValueError: a shard that is none, or a spec whose program is not here.
         StoreError: the store cannot be written, or holds studies of another spec that are not to be replaced.
         KeyboardInterrupt: stopped by the user; studies done so far are kept.
     """
     started = time.perf_counter()
     manifest, store, reports = Path(manifest), Path(store), reports or ReportSpec()
     studies = _part(read_manifest(manifest), shard)
+    if spec.skull_strip is not None and (fault := missing_program(spec.skull_strip)):
+        raise ValueError(fault)
     base = absolute(manifest.parent)
     if not replace:
         _check_spec(store, spec)

@@ -13,6 +13,8 @@ from hlip.volume import PreparedVolume
 
 Row = tuple[str, NDArray[np.uint8]]
 """A caption and a volume (D, H, W)."""
+Drawn = tuple[str, NDArray[np.uint8], NDArray[np.float64] | None]
+"""With its affine (d, h, w) -> RAS mm, where it is known: left and right are written there."""
 
 
 def montage(
@@ -23,7 +25,7 @@ def montage(
     studies: int = 6,
     slices: int = 8,
 ) -> Path:
-    """Draw one row a volume: `slices` evenly spaced slices (with orientation RPI from superior to inferior).
+    """Draw one row a volume: `slices` evenly spaced slices (with orientation RPI from superior to inferior), sides named on the first.
 
     Args:
         source: a store or its path, prepared volumes, or (caption, voxels (D, H, W) uint8) pairs.
@@ -40,31 +42,44 @@ def montage(
         raise StoreError("nothing to draw: no volume given")
     figure = Figure(figsize=(1.3 * slices, 1.45 * len(rows)), facecolor="black")
     panels = figure.subplots(len(rows), slices, squeeze=False, gridspec_kw={"wspace": 0.02, "hspace": 0.14})
-    for (caption, volume), panel_row in zip(rows, panels, strict=True):
+    for (caption, volume, affine), panel_row in zip(rows, panels, strict=True):
         places = np.linspace(0, len(volume) - 1, slices + 2).round().astype(int)[1:-1]
         for place, panel in zip(places, panel_row, strict=True):
             panel.imshow(volume[place], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             panel.axis("off")
         panel_row[0].set_title(caption, color="white", fontsize=7, loc="left", pad=2)
+        for place, side, align in zip((0.02, 0.98), sides(affine), ("left", "right"), strict=True):
+            look = {"color": "#ffd166", "fontsize": 7, "va": "center", "ha": align}
+            panel_row[0].text(place, 0.5, side, transform=panel_row[0].transAxes, **look)
     out_png = Path(out_png)
     out_png.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out_png, dpi=110, bbox_inches="tight", facecolor="black")
     return out_png
 
 
+def sides(affine: NDArray[np.float64] | None) -> tuple[str, str]:
+    """What lies at the left and at the right edge of a slice: L and R, or A and P, ...; empty where no affine says so."""
+    if affine is None:
+        return "", ""
+    axis = int(np.abs(affine[:3, 2]).argmax())
+    ends = ("L", "R"), ("P", "A"), ("I", "S")
+    return ends[axis] if affine[axis, 2] > 0 else ends[axis][::-1]
+
+
 def _rows(
     source: Store | str | Path | Iterable[PreparedVolume | Row], study_ids: Sequence[str] | None, studies: int
-) -> Iterable[Row]:
+) -> Iterable[Drawn]:
     if isinstance(source, (str, Path)):
         source = Store(source)
     if isinstance(source, Store):
         for study_id in study_ids if study_ids is not None else source.study_ids[:studies]:
-            names = source.record(study_id).sequences
-            for name, volume in zip(names, source.volumes(study_id)[:, 0].numpy(), strict=True):
-                yield f"{study_id}  {name}", volume
+            names, flat = source.record(study_id).sequences, source.spec.kind == "image"
+            volumes, affines = source.volumes(study_id)[:, 0].numpy(), source.affines(study_id)
+            for name, volume, affine in zip(names, volumes, affines, strict=True):
+                yield f"{study_id}  {name}", volume, None if flat else affine
         return
     for number, item in enumerate(source):
         if isinstance(item, PreparedVolume):
-            yield item.window or str(number), item.voxels
+            yield item.window or str(number), item.voxels, item.affine
         else:
-            yield item
+            yield *item, None

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hlip.quality.duplicates import shared
 from hlip.scans.scan import LIKE_CT, MIRRORED, NO_ORIENTATION, SHEARED, TWO_PLACES
@@ -40,6 +41,10 @@ FLAGS = {
     ),
     "other-part": Flag(3, "its millimetres are those of another part of the body than most scans of this store have"),
     "duplicate-voxels": Flag(3, "another study has a volume that is equal, voxel by voxel"),
+    "short": Flag(
+        2,
+        "along one axis of the body it shows under 60 % of what the median scan of this store shows: a slab, or slices are missing at an end",
+    ),
     "sheared": Flag(2, "the slices lean against their stack by a degree or more: a tilted gantry, or a damaged header"),
     "repeated-scan": Flag(1, "another scan of the same study has a volume that is equal, voxel by voxel"),
     "duplicate-report": Flag(0.5, "another study has the same report, word by word (templates of normal findings do)"),
@@ -52,6 +57,7 @@ NOTED = {
 }
 """Flag -> how the notes begin that are its cause; so that studies of earlier runs have it as well."""
 EMPTY, SATURATED, WHITE, GHOSTING = 0.02, 0.01, 0.10, 0.05
+SHORT, ENOUGH_SCANS = 0.6, 8
 WORST = 20
 _MOST_OF_ONE = 8  # of one flag before the others had their turn: a thousand duplicates must not hide everything else
 _FAR = 5.0  # median distances from the median, from which a scan without a flag has its turn, too
@@ -66,6 +72,7 @@ def set_flags(rows: Sequence[dict[str, Any]], texts: Mapping[str, str]) -> None:
     """
     parts = Counter(row["part"] for row in rows if row["status"] == "ok" and row["part"])
     usual = parts.most_common(1)[0][0] if parts else ""
+    lengths = _usual_extent(rows)
     voxels = shared((row["study_id"], telling(row)) for row in rows)
     reports = shared((study, [text]) for study, text in texts.items())
     of_hash: dict[str, list[str]] = {}
@@ -81,6 +88,8 @@ def set_flags(rows: Sequence[dict[str, Any]], texts: Mapping[str, str]) -> None:
         found = own_flags(row)
         if row["part"] and usual and row["part"] != usual and row["status"] == "ok":
             found.append("other-part")
+        elif _is_short(row, lengths):
+            found.append("short")  # of another part it goes without saying
         if elsewhere:
             found.append("duplicate-voxels")
         if len(owners) - sum(owner != study for owner in owners) > len(set(telling(row))):
@@ -88,6 +97,18 @@ def set_flags(rows: Sequence[dict[str, Any]], texts: Mapping[str, str]) -> None:
         if row["same_report"]:
             found.append("duplicate-report")
         row["flags"] = found
+
+
+def _usual_extent(rows: Sequence[Mapping[str, Any]]) -> NDArray[np.float64] | None:
+    """(3,) median extent of what scans show along R, A, S in mm; None of too few scans to speak of usual ones."""
+    known = [row["extent_mm"] for row in rows if row["status"] == "ok" and len(row["extent_mm"]) == 3]
+    return np.median(np.array(known), axis=0) if len(known) >= ENOUGH_SCANS else None
+
+
+def _is_short(row: Mapping[str, Any], lengths: NDArray[np.float64] | None) -> bool:
+    if lengths is None or row["status"] != "ok" or len(row["extent_mm"]) != 3:
+        return False
+    return bool((np.array(row["extent_mm"]) < SHORT * lengths).any())
 
 
 def telling(row: Mapping[str, Any]) -> list[str]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from hlip.volume.counting import Counts
 
-OF_THE_MACHINE = ("no_room", "no_converter", "converter_timeout", "converter_killed")
+OF_THE_MACHINE = ("no_room", "no_converter", "converter_timeout", "converter_killed", "skull_strip_program")
 """Reasons of a `VolumeError` that another run may not meet."""
 MIN_SLICES = 4
 """Along any axis. Fewer are a localizer or a single image."""

@@ -44,7 +44,7 @@ def prepare_volume(scan: LoadedScan, spec: VolumeSpec, grid: NDArray[np.float64]
 
     Raises:
         VolumeError: not_2d (the spec is one for images), thresholded (a floor value cut the tissue away), not_hu (windows on values that are
-            no HU), no_contrast, skull_strip, out_of_view (nothing of the scan lies in the volume).
+            no HU), no_contrast, skull_strip, skull_strip_program, out_of_view (nothing of the scan lies in the volume).
     """
     if spec.kind != "scan":
         raise VolumeError("not_2d", f"{scan.path}: a scan, but the spec is one for images; name the spec of a scan, e.g. mri")

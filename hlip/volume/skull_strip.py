@@ -36,20 +36,18 @@ def skull_strip(scan: LoadedScan, tool: str) -> LoadedScan:
     """The scan with everything but the brain at its lowest value (air).
 
     Raises:
-        VolumeError: skull_strip; the program is missing, failed, or left no brain.
+        VolumeError: skull_strip_program, it is missing, failed, or was too slow; skull_strip, it left no brain.
     """
-    command = TOOLS[tool] or os.environ.get(VARIABLE, "")
-    if "{input}" not in command or "{output}" not in command:
-        raise VolumeError(
-            "skull_strip", f"{scan.path}: set {VARIABLE} to a command with {{input}} and {{output}}, both NIfTI files"
-        )
+    if fault := missing_program(tool):
+        raise VolumeError("skull_strip_program", f"{scan.path}: {fault}")
+    command = _command(tool)
     with tempfile.TemporaryDirectory(prefix="hlip_") as folder:
         source, target = Path(folder) / "scan.nii.gz", Path(folder) / "brain.nii.gz"
         nib.Nifti1Image(scan.data, scan.affine).to_filename(source)
         words = [word.replace("{input}", str(source)).replace("{output}", str(target)) for word in shlex.split(command)]
         _run(scan.path, words)
         if not target.is_file():
-            raise VolumeError("skull_strip", f"{scan.path}: {words[0]} ended well but wrote no {target.name}")
+            raise VolumeError("skull_strip_program", f"{scan.path}: {words[0]} ended well but wrote no {target.name}")
         brain = np.asarray(nib.Nifti1Image.from_filename(target).dataobj, dtype=np.float32)
     if brain.shape != scan.data.shape:
         raise VolumeError("skull_strip", f"{scan.path}: {words[0]} gave {brain.shape} voxels for {scan.data.shape}")
@@ -60,13 +58,25 @@ def skull_strip(scan: LoadedScan, tool: str) -> LoadedScan:
     return replace(scan, data=data, notes=(*scan.notes, f"brain extracted by {tool}: {inside.mean():.1%} of the voxels"))
 
 
-def _run(path: Path, words: list[str]) -> None:
+def missing_program(tool: str) -> str:
+    """Why a tool cannot be run here, and the remedy; "" where it can."""
+    words = shlex.split(command := _command(tool))
+    if "{input}" not in command or "{output}" not in command:
+        return f"set {VARIABLE} to a command with {{input}} and {{output}}, both NIfTI files"
     if shutil.which(words[0]) is None:
-        raise VolumeError("skull_strip", f"{path}: no program '{words[0]}' is installed here")
+        return f"the spec wants skull_strip: {tool}, and no program '{words[0]}' is installed here"
+    return ""
+
+
+def _command(tool: str) -> str:
+    return TOOLS[tool] or os.environ.get(VARIABLE, "")
+
+
+def _run(path: Path, words: list[str]) -> None:
     try:
         done = subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
-        raise VolumeError("skull_strip", f"{path}: {words[0]} took over {_SECONDS:.0f} s") from error
+        raise VolumeError("skull_strip_program", f"{path}: {words[0]} took over {_SECONDS:.0f} s") from error
     if done.returncode:
         said = " ".join((done.stderr or done.stdout).split())[-_SAID:]
-        raise VolumeError("skull_strip", f"{path}: {words[0]} failed with {done.returncode}: {said}")
+        raise VolumeError("skull_strip_program", f"{path}: {words[0]} failed with {done.returncode}: {said}")

@@ -16,15 +16,17 @@ Shapes: N studies, K classes of a level.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq, minimize, minimize_scalar
 from scipy.special import expit, logit
-from sklearn.isotonic import IsotonicRegression
 
 from hp2l.statistics.cases import Bools, Floats, cases
+
+if TYPE_CHECKING:  # scikit-learn takes a second to import, and every checkpoint comes by here
+    from sklearn.isotonic import IsotonicRegression
 
 Method = Literal["temperature", "platt", "isotonic"]
 MINIMUM = 5
@@ -149,6 +151,8 @@ def _own_bias(pooled: Rule, truth: Bools, score: Floats) -> Rule:
 
 def _of_class(truth: Bools, score: Floats, method: Method) -> Rule:
     if method == "isotonic":
+        from sklearn.isotonic import IsotonicRegression
+
         steps = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(score, truth.astype(np.float64))
         return Rule(method, steps=steps)
     return Rule(method, *(_temperature if method == "temperature" else _platt)(truth, logits(score)))

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from hlip import store as store_module
 from hlip.files import folders
-from hlip.prepare.montage import montage
+from hlip.prepare.montage import montage, sides
 from hlip.quality.table import write_table
 from hlip.store import Store, StoreError, StudyRecord, study_file, write_index, write_spec, write_study
 from hlip.volume import PreparedVolume, VolumeSpec
@@ -146,6 +146,20 @@ def test_a_failed_write_leaves_the_old_file(path: Path, monkeypatch: pytest.Monk
         write_study(path, "s0", [volume(9)], {})
     assert study_file(path, "s0").read_bytes() == before
     assert not list(path.rglob("*.partial"))
+
+
+def test_sides_of_a_slice_follow_from_its_affine() -> None:
+    """Columns are (d, h, w) -> RAS mm: the third says where a slice's columns go."""
+    down, back, right = (np.array(step, dtype=float) for step in ((0, 0, -5), (0, -1, 0), (1, 0, 0)))
+
+    def affine(d: np.ndarray, h: np.ndarray, w: np.ndarray) -> np.ndarray:
+        return np.vstack([np.column_stack([d, h, w, np.zeros(3)]), [0, 0, 0, 1]])
+
+    assert sides(affine(down, back, right)) == ("L", "R")
+    assert sides(affine(down, back, -right)) == ("R", "L")
+    assert sides(affine(right, down, back)) == ("A", "P")
+    assert sides(affine(right, back, -down + 0.3 * right)) == ("I", "S")
+    assert sides(None) == ("", "")
 
 
 def test_montage_draws_stores_and_volumes(path: Path, tmp_path: Path) -> None:

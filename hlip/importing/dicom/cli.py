@@ -58,6 +58,7 @@ def _run(arguments: argparse.Namespace) -> None:
         keep_columns=arguments.keep_columns,
         shares=options.shares,
         seed=options.seed,
+        how=options.how,
         workers=options.workers,
     )
     show(imported, options)

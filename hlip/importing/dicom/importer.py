@@ -21,9 +21,10 @@ import os
 import re
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -38,6 +39,7 @@ from hlip.importing.dicom.columns import without_names
 from hlip.importing.dicom.many_headers import read_headers
 from hlip.importing.dicom.study import COLUMNS, Done, Names, import_study
 from hlip.importing.dicom.walk import find_files
+from hlip.importing.earlier import Earlier, How
 from hlip.importing.fields import field_of
 from hlip.importing.identity import hashed, read_salt
 from hlip.importing.outcome import Imported, ImportingError, LeftOut, check_place, manifest_file, write_import
@@ -71,6 +73,7 @@ def import_dicom(
     keep_columns: Sequence[str] = (),
     shares: Sequence[float] | None = None,
     seed: int = 0,
+    how: How = "",
     workers: int | None = None,
     progress: bool = True,
 ) -> Imported:
@@ -86,6 +89,7 @@ def import_dicom(
             unless `keep_ids`.
         shares, seed: of the splits that are drawn where no table states them, see `hlip.importing.splits`. Shares and tables are
             looked at before any file is read.
+        how: what becomes of the studies of an earlier import into OUT, see `hlip.importing.earlier`.
         workers: processes for headers, threads for conversion; `None` takes one for each core.
 
     Raises:
@@ -97,6 +101,7 @@ def import_dicom(
     check_place(manifest, SOURCE)
     tables = tables or Tables()
     _check(tables, shares, keep_columns)
+    earlier = Earlier.at(manifest, how)
     _check_converter()
     key_file = Path(salt) if salt else default_salt(out)
     new_key = not key_file.exists()
@@ -106,17 +111,27 @@ def import_dicom(
         slices, unread = _read(folder, out, key_file, workers, progress)
         studies = _studies(slices)
         names = {uid: _names(found, key, keep_ids) for uid, found in studies.items()}
+        earlier.check({name.study_id for name in names.values()})  # before hours of conversion
         studies = {uid: studies[uid] for uid in sorted(studies, key=lambda uid: names[uid].study_id)}  # UIDs go by date
         with quiet_pydicom():
             done = _convert(studies, names, out, key, workers, progress)
         usable = [item.study() for item in done.values() if item.scans]
         by_id = {names[uid].study_id: found for uid, found in studies.items()}
         usable, notes = _joined(usable, tables, by_id, None if keep_ids else keep_columns)
-        usable, said = split_studies(usable, shares, seed) if usable else (usable, [])
-        _write_series(list(done.values()), out / "series.csv")
+        usable, said = split_studies(usable, shares, seed, earlier) if usable else (usable, [])
+        usable, kept = earlier.beside(usable) if usable else (usable, [])
+        rows = [row for item in done.values() for row in item.rows]
+        _write_series([*_kept_rows(out / "series.csv", usable, done), *rows], out / "series.csv")
         left_out = [row for item in done.values() for row in item.left_out()] + _left_files(unread)
-        notes = [*_on_names(key_file, out, new_key, keep_ids), *_on_runs(done, out), *_on_files(unread), *notes, *said]
-        return write_import(SOURCE, usable, manifest, left_out, notes)
+        notes = [
+            *_on_names(key_file, out, new_key, keep_ids),
+            *_on_runs(done, usable, out),
+            *_on_files(unread),
+            *notes,
+            *said,
+            *kept,
+        ]
+        return write_import(SOURCE, usable, manifest, earlier.left_out(left_out), notes)
     except MachineError as error:
         raise ImportingError(str(error)) from error
     except OSError as error:
@@ -246,11 +261,20 @@ def _joined(
     return joined, notes
 
 
-def _write_series(done: Sequence[Done], file: Path) -> None:
+def _kept_rows(file: Path, studies: Sequence[Study], done: Mapping[str, Done]) -> list[dict[str, Any]]:
+    """Rows of an earlier import's table whose studies are kept."""
+    kept = {study.study_id for study in studies} - {item.names.study_id for item in done.values()}
+    if not kept or not file.is_file():
+        return []
+    with file.open(encoding="utf-8", newline="") as lines:
+        return [{name: row.get(name, "") for name in COLUMNS} for row in csv.DictReader(lines) if row["study_id"] in kept]
+
+
+def _write_series(rows: Iterable[Mapping[str, Any]], file: Path) -> None:
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     table.writeheader()
-    table.writerows(row for item in done for row in item.rows)
+    table.writerows(rows)
     write_atomically(file, text.getvalue().encode())
 
 
@@ -275,11 +299,11 @@ def _on_names(key_file: Path, out: Path, new: bool, keep_ids: bool) -> list[str]
     return notes
 
 
-def _on_runs(done: dict[str, Done], out: Path) -> list[str]:
+def _on_runs(done: dict[str, Done], studies: Sequence[Study], out: Path) -> list[str]:
     notes = []
     if reused := sum(item.reused for item in done.values()):
         notes.append(f"{reused} of {len(done)} studies are unchanged and were not converted again")
-    ours = {item.names.study_id for item in done.values()}
+    ours = {item.names.study_id for item in done.values()} | {study.study_id for study in studies}
     if others := [path for path in (out / "studies").iterdir() if path.name not in ours]:
         notes.append(f"{len(others)} studies in {out / 'studies'} are of an earlier import and not in this manifest")
     rows = [row for item in done.values() for row in item.rows if row["decision"] == "kept"]

@@ -65,12 +65,13 @@ def test_sex_and_age_have_one_spelling_whatever_the_letters_of_their_column(tmp_
     assert found == [{"sex": "F", "age": 61.5}, {"sex": "M", "age": 45}, {"sex": "?"}]
 
 
-def test_paths_of_windows_are_told(tmp_path: Path) -> None:
+def test_paths_of_windows_are_read_where_they_can_be_and_told_where_not(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.nii.gz")
-    windows = ["B,a\\1.nii.gz", "C,D:\\data\\2.nii.gz"]
-    made = imported(table(tmp_path / "t.csv", "study_id,path", "A,a/1.nii.gz", *windows), tmp_path / "out")
+    windows = ["C,b\\1.nii.gz", "D,D:\\data\\2.nii.gz"]
+    made = imported(table(tmp_path / "t.csv", "study_id,path", "A,a\\1.nii.gz", *windows), tmp_path / "out")
+    assert [scan.path for study in made.studies for scan in study.scans] == [tmp_path / "a" / "1.nii.gz"]
     assert "2 files are not there: paths with \\ are those of Windows; write / instead, and no drive letter" in made.notes
-    with pytest.raises(ImportingError, match=r"no file is there, e.g. .*a\\1.nii.gz; paths with . are those of Windows"):
+    with pytest.raises(ImportingError, match=r"no file is there, e.g. .*b\\1.nii.gz; paths with . are those of Windows"):
         imported(table(tmp_path / "u.csv", "study_id,path", *windows), tmp_path / "other", tmp_path)
 
 

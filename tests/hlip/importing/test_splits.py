@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from hlip.importing.earlier import Earlier
 from hlip.importing.outcome import ImportingError
 from hlip.importing.splits import SHARES, check_patients, draw_splits, split_studies
-from hlip.study import Scan, Study
+from hlip.study import Scan, Study, write_manifest
 
 
 def cohort(splits: list[str | None], patients: list[str] | None = None) -> list[Study]:
@@ -26,6 +28,31 @@ def test_none_stated_all_drawn_by_patient() -> None:
     assert [study.study_id for study in done] == [study.study_id for study in studies]
     only_test, _ = split_studies(studies, (0.0, 0.0, 1.0), 0)
     assert {study.split for study in only_test} == {"test"}
+
+
+def test_patients_of_an_earlier_import_stay_where_they_are_and_the_new_ones_even_it_out(tmp_path: Path) -> None:
+    first, _ = split_studies(cohort([None] * 100), None, 0)
+    write_manifest(first, tmp_path / "m.jsonl")
+    earlier = Earlier.at(tmp_path / "m.jsonl", "add")
+    again, notes = split_studies(cohort([None] * 130), None, 7, earlier)
+    assert [study.split for study in again[:100]] == [study.split for study in first]
+    assert [sum(study.split == name for study in again) for name in ("train", "val", "test")] == [91, 13, 26]
+    assert notes == ["100 patients stay in the split that they had; --replace draws all of them anew"]
+    new = [replace(study, study_id=f"t{n}", patient_id=f"q{n}") for n, study in enumerate(cohort([None] * 30))]
+    assert [sum(s.split == name for s in split_studies(new, None, 7, earlier)[0]) for name in ("train", "val", "test")] == [
+        21,
+        3,
+        6,
+    ]
+    redrawn, _ = split_studies(cohort([None] * 100), None, 7, Earlier.at(tmp_path / "m.jsonl", "replace"))
+    assert [study.split for study in redrawn] != [study.split for study in first]
+
+
+def test_a_patient_stated_elsewhere_than_in_the_earlier_import_is_a_leak(tmp_path: Path) -> None:
+    write_manifest(cohort(["train"]), tmp_path / "m.jsonl")
+    new = [replace(cohort(["test"])[0], study_id="later")]
+    with pytest.raises(ImportingError, match=r"a leak[\s\S]*p0: test .later., train .s0."):
+        split_studies(new, None, 0, Earlier.at(tmp_path / "m.jsonl", "add"))
 
 
 def test_stated_ones_stay_and_the_rest_is_said() -> None:

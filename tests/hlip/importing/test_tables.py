@@ -105,6 +105,8 @@ def test_rows_longer_than_the_header_are_all_named(tmp_path: Path) -> None:
         (b"PK\3\4\x14\0\x06\0", "a spreadsheet .*, not a CSV; open it and save it as 'CSV UTF-8'"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1", "a spreadsheet"),
         (b"study_id,a\n1,\x81\n", "line 2 is in another encoding than UTF-8"),
+        (b'study_id,a\n1,x\n2,"never closed\n3,y\n', "quotes of the row that begins on line 3 do not close"),
+        (b'study_id,a\n1,"never closed\n2,"whole"\n', "quotes of the row that begins on line 2 do not close, or text goes on"),
     ],
 )
 def test_what_is_no_table(tmp_path: Path, content: bytes, word: str) -> None:

@@ -150,6 +150,16 @@ def test_each_flag_has_its_cause() -> None:
     }
 
 
+def test_half_a_head_is_short_and_so_is_a_slab_but_of_few_scans_nothing_is_usual() -> None:
+    whole = [row(f"w{n}", extent_mm=[150.0, 190.0, 150.0 + n]) for n in range(7)]
+    extents = {"half": [150.0, 190.0, 80.0], "most": [150.0, 190.0, 95.0], "side": [80.0, 190.0, 150.0]}
+    odd = [row(name, extent_mm=extent) for name, extent in extents.items()]
+    assert flagged(whole[:4] + odd) == {}
+    assert flagged(whole + odd) == {("half", 0): ["short"], ("side", 0): ["short"]}
+    other = row("chest", extent_mm=[400.0, 250.0, 60.0], part="chest")
+    assert flagged([*whole, *odd, other, row("unmeasured", extent_mm=[])])[("chest", 0)] == ["other-part"]
+
+
 def test_equal_voxels_across_and_within_studies() -> None:
     rows = [row("a", hashes=["x"]), row("a", 1, hashes=["y"]), row("b", hashes=["x"]), row("c", hashes=["z"]), row("c", 1, hashes=["z"]),
             row("d", hashes=["empty"], black=[1.0]), row("e", hashes=["empty"], black=[1.0])]  # fmt: skip

@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
+from hlip.prepare import prepare
 from hlip.scans.scan import LoadedScan, VolumeError
+from hlip.study import Scan, Study, write_manifest
 from hlip.volume import SpecError, VolumeSpec, prepare_volume
 from hlip.volume.skull_strip import VARIABLE
 
@@ -36,14 +39,19 @@ def test_only_the_brain_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
-    [(CROP, "voxels for"), (EMPTY, "no brain"), ("import sys;sys.exit('no licence')", "no licence"), ("pass", "wrote no")],
+    ("code", "said", "reason"),
+    [
+        (CROP, "voxels for", "skull_strip"),
+        (EMPTY, "no brain", "skull_strip"),
+        ("import sys;sys.exit('no licence')", "no licence", "skull_strip_program"),
+        ("pass", "wrote no", "skull_strip_program"),
+    ],
 )
-def test_failures_name_program_and_scan(monkeypatch: pytest.MonkeyPatch, code: str, said: str) -> None:
+def test_failures_name_program_and_scan(monkeypatch: pytest.MonkeyPatch, code: str, said: str, reason: str) -> None:
     program(monkeypatch, code)
     with pytest.raises(VolumeError, match=said) as error:
         prepare_volume(scan(), SPEC)
-    assert error.value.reason == "skull_strip"
+    assert error.value.reason == reason
     assert "t1.nii.gz" in str(error.value)
 
 
@@ -54,6 +62,24 @@ def test_nothing_set_or_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "no-such-program {input} {output}")
     with pytest.raises(VolumeError, match="no program 'no-such-program'"):
         prepare_volume(scan(), SPEC)
+
+
+def test_preparing_begins_only_with_the_program_and_tries_again_where_it_failed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What a missing licence cost is made up for by the next run."""
+    loaded = scan()
+    nib.Nifti1Image(loaded.data, loaded.affine).to_filename(tmp_path / "t1.nii.gz")
+    write_manifest([Study("s", "p", (Scan(tmp_path / "t1.nii.gz"),))], tmp_path / "m.jsonl")
+    monkeypatch.delenv(VARIABLE, raising=False)
+    with pytest.raises(ValueError, match=f"set {VARIABLE}"):
+        prepare(tmp_path / "m.jsonl", tmp_path / "store", SPEC, workers=1, progress=False)
+    assert not (tmp_path / "store").exists()
+    program(monkeypatch, "import sys;sys.exit('no licence')")
+    lost = prepare(tmp_path / "m.jsonl", tmp_path / "store", SPEC, workers=1, progress=False)
+    assert (lost.studies_ready, lost.reasons) == (0, {"skull_strip_program": 1})
+    program(monkeypatch, KEEP)
+    assert prepare(tmp_path / "m.jsonl", tmp_path / "store", SPEC, workers=1, progress=False).studies_ready == 1
 
 
 def test_a_spec_cannot_carry_a_command() -> None:

@@ -1,0 +1,56 @@
+"""A second tranche: nothing is dropped unsaid, nothing that was left out is forgotten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hlip.importing.earlier import Earlier
+from hlip.importing.options import Options, finish
+from hlip.importing.outcome import ImportingError, LeftOut
+from hlip.study import Scan, Study, read_manifest
+
+
+def tranche(*numbers: int, report: str = "") -> list[Study]:
+    return [Study(f"s{n}", f"p{n}", (Scan(Path(f"/d/{n}.nii.gz"), "T1"),), report) for n in numbers]
+
+
+def ids(manifest: Path) -> list[str]:
+    return [study.study_id for study in read_manifest(manifest)]
+
+
+def test_a_second_tranche_is_refused_added_or_put_in_its_place(tmp_path: Path) -> None:
+    lost = [LeftOut("/d/8", "mask", "one"), LeftOut("/d/9", "mask", "two")]
+    first = finish("bids", tranche(0, 1, 2), tmp_path, Options(), lost)
+    with pytest.raises(
+        ImportingError, match=r"holds 2 studies that are not among the 2 found now \(s0, s1\); --add keeps them"
+    ):
+        finish("bids", tranche(2, 3), tmp_path, Options())
+    assert ids(first.manifest) == ["s0", "s1", "s2"]
+    added = finish("bids", tranche(2, 3, report="Late."), tmp_path, Options(how="add"), [lost[1], LeftOut("/d/7", "mask")])
+    assert ids(first.manifest) == ["s0", "s1", "s2", "s3"]
+    assert [study.report for study in read_manifest(first.manifest)] == ["", "", "Late.", "Late."]
+    assert [row.path for row in added.left_out] == ["/d/8", "/d/9", "/d/7"]
+    assert added.notes[-2:] == (
+        "2 studies of earlier imports are kept, 1 are new",
+        "1 studies were there before: what was found now stands in their place",
+    )
+    homes = {study.patient_id: study.split for study in added.studies}
+    assert {study.patient_id: study.split for study in first.studies}.items() <= homes.items()
+    replaced = finish("bids", tranche(5), tmp_path, Options(how="replace"))
+    assert ids(first.manifest) == ["s5"]
+    assert replaced.left_out == replaced.notes == ()
+
+
+def test_the_same_again_is_no_second_tranche(tmp_path: Path) -> None:
+    first = finish("bids", tranche(*range(20)), tmp_path, Options())
+    before = first.manifest.read_bytes()
+    again = finish("bids", tranche(*range(20)), tmp_path, Options(seed=3))
+    assert again.manifest.read_bytes() == before
+    assert again.notes == ("20 patients stay in the split that they had; --replace draws all of them anew",)
+
+
+def test_nothing_earlier(tmp_path: Path) -> None:
+    earlier = Earlier.at(tmp_path / "m.jsonl")
+    assert (earlier.splits, earlier.studies, earlier.beside(tranche(1))) == ({}, (), (tranche(1), []))
