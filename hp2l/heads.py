@@ -23,6 +23,7 @@ from hp2l.blocks import BlockConfig
 from hp2l.dependency import DependentHead
 from hp2l.head import Head
 from hp2l.model import HP2L, HP2LConfig
+from hp2l.prompts import PromptAttention
 
 KINDS = ("hp2l", "flat", "linear", "prompt_vit", "transhp", "decision_tree", "cascade", "isolated", "nearest")
 OWN_OPTIONS = {
@@ -31,6 +32,7 @@ OWN_OPTIONS = {
     "prototype_start": "hp2l",
     "averaging": "hp2l",
     "level_start": "hp2l",
+    "prompt_attention": "hp2l",
     "prompt_tokens": "prompt_vit",
     "prompt_depth": "prompt_vit",
     "readout": "prompt_vit",
@@ -79,6 +81,9 @@ class HeadConfig:
     level_start: str = "fresh"
     """hp2l: every level's two blocks begin at random (fresh), or as the last two of the encoder; then `width`, `heads` and `mlp_ratio`
     must be the encoder's."""
+    prompt_attention: str = "vit"
+    """hp2l: how the prompt's attention over prototypes begins: with a ViT's small weights, nearly even (vit, the usual start), or between
+    normalised prompt and prototypes with logits of size 1, choosing from the first step (unit, ours)."""
     dependency: float | None = None
     """Any kind: classes pass what they know to classes they go with (a label-dependency prior over the tree, ours); the number is the
     weight that keeps the learnt part small, 0.1 say. None: no such prior."""
@@ -121,6 +126,7 @@ class HeadConfig:
             ("cls", ("learned", "encoder")),
             ("prototype_start", ("normal", "text")),
             ("level_start", ("fresh", "encoder")),
+            ("prompt_attention", get_args(PromptAttention)),
         ):
             if getattr(self, name) not in values:
                 raise ValueError(f"head.{name} '{getattr(self, name)}' is neither {' nor '.join(values)}")
@@ -153,6 +159,7 @@ class HeadConfig:
             "prompt_update",
             "momentum",
             "averaging",
+            "prompt_attention",
             "prompt",
             "prototypes",
         )

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from hlip.taxonomy import Taxonomy
 from hp2l.blocks import BlockConfig, TokenEntry, make_block, start_as_vit
 from hp2l.head import Head, HP2LOutput
-from hp2l.prompts import PromptLearning, PromptUpdate, attention_row
+from hp2l.prompts import PromptAttention, PromptLearning, PromptUpdate, attention_row
 from hp2l.prototypes import Averaging, FixedPrototypes, LearnedPrototypes, PrototypeBank, Prototypes, unit_vectors
 
 __all__ = ["HP2L", "HP2LConfig", "HP2LOutput", "Level", "Prompt"]
@@ -40,6 +40,8 @@ class HP2LConfig(BlockConfig):
     """`sum` is the paper's eq. 15; `residual` adds projection, residual and LayerNorm."""
     prompt_heads: int = 1
     """Heads of the prompt's attention over prototypes; the paper's equation has one."""
+    prompt_attention: PromptAttention = "vit"
+    """How that attention begins, see `PromptLearning`: nearly even, with a ViT's small weights (vit), or with logits of size 1 (unit, ours)."""
     momentum: float = 0.99
     """EMA momentum of the prototypes."""
     averaging: Averaging = "plain"
@@ -60,6 +62,7 @@ class HP2LConfig(BlockConfig):
             ("prompt", get_args(Prompt)),
             ("prototypes", get_args(Prototypes)),
             ("averaging", get_args(Averaging)),
+            ("prompt_attention", get_args(PromptAttention)),
         ):
             if getattr(self, name) not in values:
                 raise ValueError(f"HP2LConfig.{name} '{getattr(self, name)}' is none of {', '.join(values)}")
@@ -77,7 +80,11 @@ class Level(nn.Module):
         self.prompting = make_block(config)
         learns = not last and config.prototypes != "none"
         self.prompt_learning = (
-            PromptLearning(config.width, heads=config.prompt_heads, update=config.prompt_update) if learns else None
+            PromptLearning(
+                config.width, heads=config.prompt_heads, update=config.prompt_update, attention=config.prompt_attention
+            )
+            if learns
+            else None
         )
         self.vanilla = make_block(config)
         self.head = nn.Linear(config.width, count)
@@ -124,6 +131,9 @@ class HP2L(Head, TokenEntry):
             self.register_buffer("level_codes", unit_vectors(len(self.counts), config.width), persistent=False)
         given = (getattr(self, name, None) for name in ("cls", "prompt"))
         start_as_vit(self, *(token for token in given if token is not None), *self.later_prompts)
+        for level in self._levels():
+            if level.prompt_learning is not None:
+                level.prompt_learning.start()
         if prototypes is not None:
             self.begin_at(prototypes)
 

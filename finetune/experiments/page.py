@@ -95,11 +95,14 @@ def definitions() -> list[tuple[str, str]]:
         ("Recovery", "Of the studies wrong at level 1, the share right at level 3, all seeds together; below it the classes that the recovered "
          "studies were rightly called, and how often. Studies of which a level-1 label is a class of level 3 as well (normal, for one) "
          "are left out, there and of the shares wrong and kept: such a class is not found further down, it is asked a second time among "
-         "other rivals. Where a head's coarse scores are the "
-         "highest of the classes below (flat readout) it is 0 by construction, ties aside. It is high as well where level 1 alone is told "
-         "badly: read it beside the share wrong at level 1, and beside what is kept of the right ones."),
+         "other rivals. A head whose coarse scores are the highest of the classes below (ViT flat, PromptViT, linear leaf probe) has by "
+         "its raw scores nothing to recover with; what it shows here comes of scaling each level's classes by themselves, and is the zero "
+         "line for the others. The share is high as well where level 1 alone is told badly: read it beside the share wrong at level 1, "
+         "and beside what is kept of the right ones."),
         ("Called", "Score at or above the class's threshold. Such thresholds favour rare classes, so calls are many; shares of called classes "
          "without called parent, and of called parents without any called child, over all neighbouring levels."),
+        ("Evenness of the prompt's attention", "Entropy of its attention over prototypes over that of an even look, mean over validation "
+         "studies and levels: 1 is no choice at all."),
         ("Distance of mistakes", "Edges from the highest-scoring class of the last level to the nearest label, over the studies where it "
          "is wrong; in the shared tree, whatever tree a variant was trained on. In the default one siblings are 2 apart, another family 4, "
          "another category 6."),

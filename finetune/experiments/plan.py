@@ -41,6 +41,10 @@ OWN = {"encoder", "store", "out", "tokens", "seed", "seeds", "steps", "threads",
 """What the command sets itself, so that no variant may."""
 
 
+REVISION = 1
+"""To be raised where a default or a method changes its meaning: runs of before are then trained again."""
+
+
 class ExperimentError(ValueError):
     """An experiment that cannot be read; the message names file, fault and remedy."""
 
@@ -244,10 +248,26 @@ def make_job(variant: Variant, setting: Setting) -> Job:
         arguments += ["--taxonomy", config.taxonomy]
     config = replace(config, tokens=setting.out / _tokens_name(config, tree, _parse([*_shared(setting)], setting)))
     arguments += ["--tokens", str(config.tokens)]
-    decisive = {name: value for name, value in plain(config).items() if name not in OWN - {"steps"} and name != "taxonomy"}
-    facts = json.dumps([decisive, tree.to_dict(), setting.data], sort_keys=True)
+    decisive = {name: value for name, value in _unusual(config).items() if name not in OWN - {"steps"} and name != "taxonomy"}
+    facts = json.dumps([REVISION, decisive, tree.to_dict(), setting.data], sort_keys=True)
     key = f"{config.head.kind}-{hashlib.sha256(facts.encode()).hexdigest()[:10]}"
     return Job(key, variant.label, tuple(arguments), config, tree)
+
+
+def _unusual(config: FinetuneConfig) -> dict[str, Any]:
+    """What is not as by default: an option that is new tomorrow must not make today's runs another configuration's."""
+    bare = plain(_parsed(("--store", "-", "--encoder", "-", "--out", "-", "--steps", "1")))
+
+    def differing(given: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            name: differing(value, usual[name])
+            if isinstance(value, Mapping) and isinstance(usual.get(name), Mapping)
+            else value
+            for name, value in given.items()
+            if name not in usual or value != usual[name]
+        }
+
+    return differing(plain(config), bare)
 
 
 def _shared(setting: Setting) -> Iterator[str]:

@@ -6,6 +6,7 @@ A run is finished when its `result.json` is there; it is written last, beside `s
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import traceback
 from contextlib import redirect_stderr, redirect_stdout
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from numpy.typing import NDArray
 
@@ -92,6 +94,8 @@ def train(job: Job, setting: Setting, seed: int) -> None:
     trained = sum(parameter.numel() for parameter in model.head.parameters() if parameter.requires_grad)
     losses = [row["loss"] for row in rows if "loss" in row]
     facts |= {"seconds": rows[-1]["seconds"], "steps": job.config.steps, "parameters": trained, "loss": losses[-1]}
+    if job.config.head.kind == "hp2l" and job.config.head.prototypes != "none":
+        facts["prompt_evenness"] = prompt_evenness(model, _tokens(model, job, Store(setting.store), "val"))
     (folder / "result.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
@@ -106,6 +110,16 @@ def score(model: Diagnoser, job: Job, setting: Setting) -> Scored:
     """What a trained model says of the validation and the test studies, from cached tokens where its encoder stayed as it was."""
     store = Store(setting.store)
     return {split: probabilities(model, _tokens(model, job, store, split)) for split in ("val", "test")}
+
+
+@torch.no_grad()
+def prompt_evenness(model: Diagnoser, tokens: Tokens) -> float | None:
+    """Entropy of the prompt's attention over prototypes as a share of an even look's, 0 to 1: mean over studies, heads and levels; None
+    of a head without such attention."""
+    output = model.eval()(tokens, return_attention=True)
+    rows = [attention for attention in output.prototype_attention or [] if attention.shape[-1] > 1]
+    shares = [torch.special.entr(row.double()).sum(dim=-1).mean() / math.log(row.shape[-1]) for row in rows]
+    return float(torch.stack(shares).mean()) if shares else None
 
 
 def read_scores(folder: Path, job: Job) -> Scored:

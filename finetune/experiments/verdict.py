@@ -63,8 +63,10 @@ def summarise(
 def training(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """How the runs went: means over seeds, the best step of each."""
     means = {name: float(np.mean([run[name] for run in runs])) for name in ("seconds", "val_auc", "loss")}
+    evenness = [run["prompt_evenness"] for run in runs if run.get("prompt_evenness") is not None]
     return {
         **means,
+        "prompt_evenness": float(np.mean(evenness)) if len(evenness) == len(runs) else None,
         "best_steps": [run["step"] for run in runs],
         "steps": runs[0]["steps"],
         "parameters": runs[0]["parameters"],

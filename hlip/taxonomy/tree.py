@@ -38,6 +38,8 @@ __all__ = ["Taxonomy", "TaxonomyClass", "TaxonomyError"]
 
 Place = tuple[int, int]
 """(level from 1, index within the level from 0): what identifies a class."""
+Below = Literal["level", "absent", "subtree"]
+"""What is unknown below a coarse label, see `Taxonomy.encode_all`."""
 
 
 @dataclass(frozen=True)
@@ -248,13 +250,14 @@ class Taxonomy:
         labels: Sequence[Iterable[str] | None],
         *,
         names: Sequence[str] | None = None,
-        below: Literal["level", "subtree"] = "level",
+        below: Below = "level",
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Targets and masks of N studies: (targets (N, K_l), mask (N, K_l)) a level, float32, mask 1 = known.
 
         `None` is an unlabelled study: masked everywhere. A study with a coarse label (one that has classes below, none
-        of them labelled) is masked at the levels where those classes are (`below="level"`), or only for those classes
-        (`below="subtree"`, which takes what lies under other parents as absent).
+        of them labelled) is masked at the levels where those classes are. `below` says how much of such a level: all of it (`level`, as
+        for a test, where a class that is known only if present would be too frequent); all but the classes that the study has
+        (`absent`, for training); or only those below the coarse label (`subtree`, which takes what lies under others as absent).
 
         Args:
             names: study ids, used in errors only.
@@ -276,6 +279,8 @@ class Taxonomy:
                 target[row], mask[row] = values, 1.0
             for level, indices in self._unknown_below(known, encoded):
                 masks[level - 1][row, indices if below == "subtree" else slice(None)] = 0.0
+                if below == "absent":
+                    masks[level - 1][row] = encoded[level - 1]
         return list(zip(targets, masks, strict=True))
 
     # -- inside ----------------------------------------------------------------------------------------------

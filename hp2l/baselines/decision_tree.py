@@ -4,12 +4,14 @@ The recipe of HPDT is not public in what we have: this is our reading of the nam
 Each node of the tree has a prototype; a study goes down an edge with a probability that falls with its distance to the child's prototype,
 and a class's score is the product along its path. A distance-matching term asks that distances between prototypes be proportional to
 distances in the tree, with the best common factor (the scale-free distortion of Garnot and Landrieu, *Leveraging Class Hierarchies with
-Metric-Guided Prototype Learning*, BMVC 2021). Multi-label: siblings do not compete, each edge is a yes or no of its own.
+Metric-Guided Prototype Learning*, BMVC 2021). Multi-label: siblings do not compete, each edge is a yes or no of its own. HP2L's consistency
+has no place here: a class never scores above its parent, so the term would pull down the parents of all present classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,7 @@ from hlip.taxonomy import Taxonomy
 from hp2l.baselines.trunk import BLOCKS_A_LEVEL, Trunk, make_output
 from hp2l.blocks import BlockConfig, start_as_vit
 from hp2l.head import Head, HP2LOutput
+from hp2l.loss import LossConfig
 from hp2l.tree_nodes import Nodes, tree_nodes
 
 
@@ -65,6 +68,10 @@ class DecisionTree(Head):
         with torch.autocast(gates.device.type, enabled=False):
             total = (F.softplus(-gates.float()) @ self.get_buffer("on_path").float().T).clamp(min=1e-37)
         return -total - (-torch.expm1(-total)).log()
+
+    def loss_config(self, config: LossConfig) -> LossConfig:
+        """No consistency: the tree's edges hold by construction."""
+        return replace(config, consistency=0.0)
 
     def extra_losses(self, output: HP2LOutput, targets: Sequence[Tensor], masks: Sequence[Tensor]) -> dict[str, Tensor]:
         """`distance`: how far the prototypes' distances are from being proportional to the tree's."""

@@ -6,7 +6,8 @@ a class's prompt is compared with a learnt vector of that class; a coarse loss t
 weighted by them. Our adaptation:
 - multi-label: the weights are sigmoids, so that several prompts may be absorbed, and the coarse loss is a binary cross-entropy (the
   paper: softmax over the classes, one true class);
-- every level is read from cls by a linear layer after its second block, as in HP2L;
+- every level is read from cls by a linear layer after its second block, as in HP2L, and has HP2L's losses, the consistency between
+  levels among them, so that the two differ in their prompts alone (the paper has no such term);
 - the blocks are those of the head, two a level; the paper places prompting blocks inside the ViT itself.
 """
 

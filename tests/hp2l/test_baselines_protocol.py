@@ -200,7 +200,7 @@ def test_what_each_loss_leaves_out() -> None:
     for kind in KINDS:
         fitted = build_head(HeadConfig(kind=kind, width=16, heads=2), tree, WIDTH).loss_config(given)
         assert fitted.focal_gamma == 2.0
-        assert fitted.consistency == (0.5 if kind in ("hp2l", "transhp", "decision_tree") else 0.0), kind
+        assert fitted.consistency == (0.5 if kind in ("hp2l", "transhp") else 0.0), kind
         assert fitted.level_weights == ((0.0, 0.0, 1.0) if kind in ("flat", "prompt_vit") else None), kind
     own = build_head(HeadConfig(kind="flat"), tree, WIDTH).loss_config(LossConfig(level_weights=(1.0, 1.0, 1.0)))
     assert own.level_weights == (1.0, 1.0, 1.0)

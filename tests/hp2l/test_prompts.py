@@ -55,6 +55,31 @@ def test_equals_a_loop(heads: int, update: PromptUpdate) -> None:
     torch.testing.assert_close(attention.sum(dim=-1), torch.ones(B, heads))
 
 
+@pytest.mark.parametrize("width", [64, 256])
+def test_unit_attention_chooses_from_the_first_step_whatever_the_width(width: int) -> None:
+    """Its logits spread by 1 over the classes, whatever the sizes of prompt and prototypes."""
+    torch.manual_seed(0)
+    module = PromptLearning(width, attention="unit")
+    module.start()
+    with torch.no_grad():
+        _, attention = module(7 + 0.1 * torch.randn(64, 1, width), 3 * torch.randn(40, width))
+    assert attention.log().std(dim=-1).mean().item() == pytest.approx(1.0, abs=0.15)
+
+
+def test_unit_attention_is_that_of_normalised_inputs() -> None:
+    torch.manual_seed(0)
+    plain, unit = PromptLearning(C), PromptLearning(C, attention="unit")
+    unit.load_state_dict(plain.state_dict())
+    prompt, prototypes = inputs()
+    normal = [
+        (x - x.mean(-1, keepdim=True)) / (x.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt() for x in (prompt, prototypes)
+    ]
+    with torch.no_grad():
+        _, expected = plain(*normal)
+        _, found = unit(prompt, prototypes)
+    torch.testing.assert_close(found, expected)
+
+
 def test_one_class_gives_its_value_whatever_the_prompt() -> None:
     module = PromptLearning(C)
     prompt, prototypes = inputs()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from finetune.experiments import runs
+from finetune.experiments import plan, runs
 from finetune.experiments.plan import (
     Experiment,
     ExperimentError,
@@ -15,6 +15,7 @@ from finetune.experiments.plan import (
     parse_overrides,
     suited,
 )
+from finetune.settings import FinetuneConfig
 from hlip.taxonomy import Taxonomy
 
 from .small import setting, write_experiment
@@ -45,6 +46,20 @@ def test_the_built_in_experiments_are_valid_and_share_their_runs(tmp_path):
     assert kinds == {"hp2l", "transhp", "decision_tree", "prompt_vit", "isolated", "cascade", "nearest", "linear", "flat"}
     depths = [job.tree.counts for key, job in distinct.items() if key in [places["depth", f"depth_{n}"] for n in (1, 2)]]
     assert sorted(depths) == [(4, 16), (16,)]
+
+
+def test_an_option_that_is_new_leaves_runs_of_before_what_they_were(tmp_path, monkeypatch):
+    job = make_job(Variant("m", "M", {"head.momentum": 0.9}), setting(tmp_path))
+    whole = plan.plain
+
+    def with_new_option(part):
+        found = whole(part)
+        return found | {"head": found["head"] | {"brand_new": 1}} if isinstance(part, FinetuneConfig) else found
+
+    monkeypatch.setattr(plan, "plain", with_new_option)
+    assert make_job(Variant("m", "M", {"head.momentum": 0.9}), setting(tmp_path)).key == job.key
+    monkeypatch.setattr(plan, "REVISION", plan.REVISION + 1)
+    assert make_job(Variant("m", "M", {"head.momentum": 0.9}), setting(tmp_path)).key != job.key
 
 
 def test_a_run_is_known_by_what_decides_it_and_by_nothing_else(tmp_path):

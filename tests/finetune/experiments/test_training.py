@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.experiments import runs
+from finetune.experiments import runs, training
 from finetune.experiments.plan import Variant, make_job
 from hlip.store import Store
 from hp2l.diagnoser import load
+from hp2l.head import HP2LOutput
 
 from .small import QUICK, TINY, command, setting, write_experiment
 
@@ -27,6 +28,19 @@ def test_scores_are_those_of_the_saved_model(tiny_store, encoder, tmp_path):
     expected = model.diagnose(store.volumes(study.study_id), [len(study.sequences)])[2][0]
     with np.load(folder / "scores.npz") as arrays:
         torch.testing.assert_close(torch.from_numpy(arrays["test_3"][3]).float(), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_evenness_of_attention_by_hand():
+    """Level 1: (1/2, 1/2, 0, 0) and an even look: log 2 / log 4 and 1. Level 2: even. A level of one class says nothing."""
+    first = torch.tensor([[[0.5, 0.5, 0.0, 0.0]], [[0.25] * 4]])
+    second, single = torch.full((2, 1, 3), 1 / 3), torch.ones(2, 1, 1)
+
+    class Seen(torch.nn.Module):
+        def forward(self, tokens, return_attention):
+            assert return_attention
+            return HP2LOutput([], [], [first, second, single])
+
+    assert training.prompt_evenness(Seen(), None) == pytest.approx((0.75 + 1) / 2)
 
 
 def test_an_encoder_that_is_trained_with_each_head(tiny_store, tmp_path):

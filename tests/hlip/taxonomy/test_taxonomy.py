@@ -186,6 +186,15 @@ def test_masks_of_unlabelled_empty_and_coarse_studies(brain: Taxonomy) -> None:
     assert not (t3[1].any())
 
 
+def test_a_class_that_a_study_has_is_known_beside_a_coarse_label(brain: Taxonomy) -> None:
+    given = [["hemorrhage", "glioma"], ["vascular"], ["glioma"]]
+    (t1, m1), (t2, m2), (t3, m3) = brain.encode_all(given, below="absent")
+    assert (m1.all(), m2[0].all(), m2[1].any(), m3[1].any(), m3[2].all()) == (True, True, False, False, True)
+    assert m3[0].tolist() == t3[0].tolist()
+    assert [brain.levels[2][k] for k in np.flatnonzero(m3[0])] == ["glioma"]
+    assert all(np.array_equal(*pair) for pair in zip((t1, t2, t3), (t for t, _ in brain.encode_all(given)), strict=True))
+
+
 def test_masks_below_a_coarse_label_only(brain: Taxonomy) -> None:
     (_, m1), (_, m2), (t3, m3) = brain.encode_all([["hemorrhage", "glioma"], ["vascular"]], below="subtree")
     assert m1.all()
