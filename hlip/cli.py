@@ -7,6 +7,7 @@ is quick. Expected errors (bad input, missing files) end in one plain line and e
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -30,11 +31,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         if os.environ.get("HLIP_TRACEBACK"):
             raise
-        print(f"hlip {arguments.command}: {error}", file=sys.stderr)
+        print(f"hlip {arguments.command}: {error}{_remedy(error)}", file=sys.stderr)
         raise SystemExit(2) from error
     except KeyboardInterrupt:
         print(f"\nhlip {arguments.command}: stopped; the same command continues where it was", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _remedy(error: Exception) -> str:
+    """For what the system says without one."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "; make room, then the same command goes on"
+    return ""
 
 
 def _speak_plainly() -> None:

@@ -26,7 +26,7 @@ from hlip.importing import fields
 from hlip.importing.bids_layout import BidsName, Sidecars, scans_below, why_not
 from hlip.importing.cells import RESERVED
 from hlip.importing.files import children, on_closed
-from hlip.importing.options import Options, add_options, finish, options_of, show
+from hlip.importing.options import KEPT_NAMES, Options, add_options, finish, options_of, show
 from hlip.importing.outcome import Imported, ImportingError, LeftOut, check_place, manifest_file
 from hlip.importing.series import diffusion_scans, stem_of
 from hlip.importing.table_files import read_table
@@ -232,7 +232,8 @@ def add_bids(sources: Any) -> None:
         help="a BIDS data set: a session a study",
         description="A BIDS data set: a session is a study, a subject a patient. anat (T1w, T2w, FLAIR, PDw, T2starw, angio, swi) and dwi "
         "are used, diffusion series split into b0, DWI and ADC under OUT/scans; functional, perfusion and field map series, masks and "
-        "derivatives are left out and listed. participants.tsv and JSON sidecars give sex, age, vendor and field_strength.",
+        "derivatives are left out and listed. participants.tsv and JSON sidecars give sex, age, vendor and field_strength."
+        + KEPT_NAMES,
     )
     source.add_argument("root", type=Path, metavar="ROOT", help="folder of the data set, which holds sub-*")
     source.add_argument("out", type=Path, metavar="OUT", help="folder to write: manifest.jsonl, left_out.csv, scans/")

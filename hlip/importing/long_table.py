@@ -28,7 +28,7 @@ from tqdm import tqdm
 from hlip.importing import fields
 from hlip.importing.cells import RESERVED, SECTIONS, labels_of, report_of, split_of
 from hlip.importing.files import id_fault
-from hlip.importing.options import Options, add_options, finish, options_of, show
+from hlip.importing.options import KEPT_NAMES, Options, add_options, finish, options_of, show
 from hlip.importing.outcome import Imported, ImportingError, LeftOut, check_place, manifest_file
 from hlip.importing.series import b_values_beside, diffusion_scans
 from hlip.importing.splits import REMEDY, check_patients
@@ -195,7 +195,8 @@ def add_table(sources: Any) -> None:
         help="a CSV, a row a scan: study_id, path, sequence, ...",
         description="Columns study_id and path; if known sequence, patient_id, split, label (several parted by ;), report or its sections; "
         "any other column goes into the manifest. Files are NIfTI, MGZ or DICOM (a file of a series, or its folder). A diffusion series with "
-        "a .bval beside it becomes b0, DWI and ADC under OUT/scans; other series of volumes are refused when they are prepared.",
+        "a .bval beside it becomes b0, DWI and ADC under OUT/scans; other series of volumes are refused when they are prepared."
+        + KEPT_NAMES,
     )
     source.add_argument("table", type=Path, metavar="CSV", help="a row a scan; *.tsv is read as tab-separated")
     source.add_argument("out", type=Path, metavar="OUT", help="folder to write: manifest.jsonl, left_out.csv, scans/")

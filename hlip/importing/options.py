@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from hlip.volume import VolumeSpec
 
 
+KEPT_NAMES = " Nothing is de-identified: names of files and folders, ids and columns are taken over as they are."
+"""Of the help of imports that hash nothing."""
+
+
 class Written(Protocol):
     """What an import wrote; its text is printed."""
 

@@ -25,7 +25,7 @@ from typing import Any
 from tqdm import tqdm
 
 from hlip.importing.files import children, files_below, id_fault, looks_like_mask, on_closed, own_places
-from hlip.importing.options import Options, add_options, finish, options_of, show
+from hlip.importing.options import KEPT_NAMES, Options, add_options, finish, options_of, show
 from hlip.importing.outcome import Imported, ImportingError, LeftOut, check_place, manifest_file, some
 from hlip.importing.series import b_values_beside, diffusion_scans
 from hlip.importing.tables import KeyOf
@@ -211,7 +211,8 @@ def add_folders(sources: Any) -> None:
         help="NIfTI or MGZ files, a folder a study",
         description="Layouts: ROOT/STUDY/scan.nii.gz or ROOT/PATIENT/STUDY/scan.nii.gz. Sequences are guessed from file names; a table says "
         "them (hlip import table). Files called masks are left out. A folder without a scan is named in left_out.csv. A diffusion series "
-        "with a .bval beside it becomes b0, DWI and ADC under OUT/scans; other series of volumes are refused when they are prepared.",
+        "with a .bval beside it becomes b0, DWI and ADC under OUT/scans; other series of volumes are refused when they are prepared."
+        + KEPT_NAMES,
     )
     source.add_argument("root", type=Path, metavar="ROOT", help="folder of the studies, or of the patients")
     source.add_argument("out", type=Path, metavar="OUT", help="folder to write: manifest.jsonl, left_out.csv, scans/")

@@ -109,7 +109,8 @@ def _without(job: Job, lost: Lost) -> Job:
     store, study, spec, base, refused = job
     if len(refused) == len(study.scans):
         raise StoreError(
-            f"{store}: the process is {lost.why} over study {study.study_id}, none of whose scans it read; look at the machine"
+            f"{store}: the process of study {study.study_id} was {'too slow' if lost.why == 'timeout' else 'killed'} ({lost.detail}) before it "
+            "came to a scan; raise --time-limit, or look at the machine"
         )
     places = [lost.step] if lost.step is not None and lost.step not in refused else range(len(study.scans))
     if lost.why == "timeout":

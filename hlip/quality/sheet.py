@@ -157,7 +157,8 @@ def _histograms(rows: Sequence[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
     for title, unit, values in measures:
         finite = [value for value in values if math.isfinite(value)]
         if finite:
-            counts, edges = np.histogram(finite, bins=_BINS)
+            ends = (min(finite), max(finite)) if min(finite) < max(finite) else (0.0, 2 * max(finite) or 1.0)
+            counts, edges = np.histogram(finite, bins=_BINS, range=ends)
             middle = float(np.median(finite))
             bars = [
                 (float(count) / max(1, int(counts.max())), f"{low:.3g} to {high:.3g} {unit}: {count}")
