@@ -1,7 +1,8 @@
 """`hlip diagnose`: one study through a fine-tuned model, level by level, and where it looked.
 
-HP2L's prompt reads the image tokens at every level; its attention, averaged over heads, is a map over the study's place. Encoders with
-named channels (the CNN, 2-D backbones) also have Grad-CAM, of the highest class of each level, whatever the head.
+HP2L's prompt reads the image tokens at every level; its attention, averaged over heads, is a map over the study's place: one number a
+block of tokens (2 x 4 x 4 by default), one map for all scans, as the head reads one token a block, and one for all classes of the level.
+Encoders with named channels (the CNN, 2-D backbones) also have Grad-CAM, of the highest class of each level, whatever the head.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import re
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +23,7 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
-from finetune.looked import chosen_prototypes, draw_image, draw_levels, prompt_maps
+from finetune.looked import LEGENDS, ImageRow, chosen_prototypes, draw_image, draw_levels, prompt_maps, prototype_similarity
 from hlip.inference.explain import originals
 from hlip.inference.inputs import SIMULATED, expected_spec, find_study, folder_notes, pick_device, scan_notes, skipped_scans
 from hlip.inference.overlay import ScanEvidence, montage, write_nifti
@@ -40,8 +42,15 @@ SCALED = (
     "diseases are as frequent as there. It is no diagnosis."
 )
 LOOKED = {
-    "prompt": "prompt: how the prompt attends to each place, against an even look at all of them (0 is even).",
-    "grad_cam": "grad_cam: which places of the encoder's last map raise the level's highest class.",
+    "prompt": "prompt: how the level's prompt attends to each of {blocks}, in times an even look (1 is even); one map for all classes",
+    "grad_cam": "grad_cam: which of {blocks} of the encoder's last map raise the level's highest class, as a share of the map's highest",
+}
+ONE_MAP = "; one map for all scans of the study, as the head does not read them one by one"
+UNITS = {
+    "scores": "sigmoid of each class by itself, 0 to 1, not calibrated: ranks studies for a class, not classes for a study",
+    "probabilities": "score after Platt scaling on the validation split, 0 to 1: can be compared between classes",
+    "attention_to_prototypes": "share of the prompt's attention, mean over heads, 1 in all; no prompt reads the last level's prototypes",
+    "similarity_to_prototypes": "cosine of the study's class token with the class's prototype, -1 to 1",
 }
 
 
@@ -139,8 +148,8 @@ def path_notes(taxonomy: Taxonomy, likely: list[Tensor]) -> list[str]:
 
 
 def described(study: str, model: Diagnoser, output: HP2LOutput, likely: list[Tensor]) -> dict[str, Any]:
-    """Every score and probability, and the prompt's attention over prototypes, for other programs."""
-    taxonomy, chosen = model.taxonomy, chosen_prototypes(output)
+    """Every score and probability, and what the prototypes have to do with it, for other programs."""
+    taxonomy, chosen, near = model.taxonomy, chosen_prototypes(output), prototype_similarity(model.head, output)
     levels = []
     for place, scores in enumerate(output.probabilities()):
         names = taxonomy.levels[place]
@@ -150,8 +159,11 @@ def described(study: str, model: Diagnoser, output: HP2LOutput, likely: list[Ten
             entry["probabilities"] = {name: float(value) for name, value in zip(names, likely[place][0], strict=True)}
         if place < len(chosen):
             entry["attention_to_prototypes"] = {name: float(share) for name, share in zip(names, chosen[place], strict=True)}
+        if near:
+            entry["similarity_to_prototypes"] = {name: float(cosine) for name, cosine in zip(names, near[place], strict=True)}
         levels.append(entry)
-    return {"study": study, "taxonomy": taxonomy.name, "levels": levels}
+    units = {name: unit for name, unit in UNITS.items() if any(name in entry for entry in levels)}
+    return {"study": study, "taxonomy": taxonomy.name, "units": units, "levels": levels}
 
 
 class Look(NamedTuple):
@@ -162,19 +174,47 @@ class Look(NamedTuple):
     level: int
     title: str
     map: Tensor
-    """(d, h, w) on the host."""
-    ends: tuple[str, str]
-    """What its high and low values mean."""
+    """(d, h, w) on the host: log2 of the prompt's attention over an even look, or Grad-CAM's share of its highest."""
+
+    @property
+    def values(self) -> Tensor:
+        """The map in its unit: times an even look, or the share."""
+        return self.map.exp2() if self.kind == "prompt" else self.map
+
+    @property
+    def blocks(self) -> str:
+        """What it is made of, in words."""
+        d, h, w = self.map.shape
+        return f"{h} x {w} blocks (height x width)" if d == 1 else f"{d} x {h} x {w} blocks (depth x height x width)"
+
+    @property
+    def range(self) -> str:
+        """From where to where it goes, in words."""
+        low, high = float(self.values.min()), float(self.values.max())
+        if self.kind == "prompt":
+            return f"{low:.3g} to {high:.3g} times an even look"
+        return "the highest place is 1" if high > 0 else "no place raises it"
+
+    def of(self, best: str) -> str:
+        """What it is a look for: the prompt's is not one for a class."""
+        return "one look for all classes" if self.kind == "prompt" else f"for {best}, the highest class"
 
 
 def looks(model: Diagnoser, volumes: Tensor, output: HP2LOutput) -> Iterator[Look]:
     """The prompt's maps, then those of Grad-CAM, as far as head and encoder have them."""
     for level, found in enumerate(prompt_maps(output, model.config.blocks), start=1):
-        yield Look("prompt", level, "where the prompt looked", found[0], ("more than even", "less"))
+        yield Look("prompt", level, "where the prompt looked", found[0])
     if isinstance(model.encoder, ChannelEncoder):
         cam = GradCAM(model, volumes.to(model.encoder.device), [len(volumes)])
         for level, values in enumerate(model.comparable(output.probabilities()), start=1):
-            yield Look("grad_cam", level, "Grad-CAM", cam.map(level, int(values[0].argmax()))[0].cpu(), ("raises it", ""))
+            found = cam.map(level, int(values[0].argmax()))[0].cpu()
+            yield Look("grad_cam", level, "Grad-CAM", found / found.max().clamp(min=torch.finfo(found.dtype).tiny))
+
+
+def looked_notes(found: list[Look], more: str = "") -> list[str]:
+    """What each kind of map is."""
+    kinds = dict.fromkeys((look.kind, look.blocks) for look in found)
+    return [f"{LOOKED[kind].format(blocks=blocks)}{more}." for kind, blocks in kinds]
 
 
 def write_looks(
@@ -192,7 +232,8 @@ def write_looks(
     out.mkdir(parents=True, exist_ok=True)
     warning = SIMULATED if model.facts.get("simulated") else ""
     kind = "score" if model.scaling is None else "probability"
-    draw_levels(likely, chosen_prototypes(output), model.taxonomy, out / "levels.png", title, warning, kind)
+    chosen, near = chosen_prototypes(output), prototype_similarity(model.head, output)
+    draw_levels(likely, chosen, near, model.taxonomy, out / "levels.png", title, warning, kind)
     found = list(looks(model, volumes, output))
     if not found:
         return [
@@ -224,32 +265,36 @@ def write_volumes(
     sources, notes = originals(store, record, base), []
     warning = SIMULATED if model.facts.get("simulated") else ""
     for look in found:
-        values = look.map.numpy()
         scans = [
-            ScanEvidence(record.sequences[place] or "scan", scan, values, affine)
+            ScanEvidence(record.sequences[place] or "scan", scan, look.map.numpy(), affine, cells=True)
             for place, scan, affine in zip(own, voxels, affines, strict=True)
         ]
-        name = model.taxonomy.level_names[look.level - 1]
-        title = f"{study}, level {look.level} ({name}), highest: {best_class(model.taxonomy, likely, look.level)}. {look.title}"
+        name, best = model.taxonomy.level_names[look.level - 1], best_class(model.taxonomy, likely, look.level)
+        title = f"{study}, level {look.level} ({name}): {look.title} ({look.of(best)})"
+        about = f"one map of {look.blocks} for all scans of the study: {look.range}"
         stem = f"level_{look.level}_{look.kind}"
-        montage(scans, out / f"{stem}.png", title, warning, ends=look.ends)
+        montage(scans, out / f"{stem}.png", title, warning, about=about, legend=LEGENDS[look.kind])
         for place, scan in zip(own, scans, strict=True):
             safe = re.sub(r"[^A-Za-z0-9+-]+", "_", scan.name).strip("_") or "scan"
-            write_nifti(scan, out / f"{stem}_{place + 1}_{safe}.nii.gz", sources.get(place))
+            path = out / f"{stem}_{place + 1}_{safe}.nii.gz"
+            write_nifti(replace(scan, evidence=look.values.numpy()), path, sources.get(place))
+    notes.append("NIfTI maps hold the numbers of the colour bars, and 0 where the model saw nothing")
     if any(place not in sources for place in own):
         notes.append(
             "NIfTI maps are in the prepared volumes' grids; not every original is at hand (a store needs its --manifest)"
         )
-    return notes + [LOOKED[kind] for kind in dict.fromkeys(look.kind for look in found)]
+    return notes + looked_notes(found, ONE_MAP)
 
 
 def write_image(model: Diagnoser, volumes: Tensor, likely: list[Tensor], found: list[Look], out: Path, study: str) -> list[str]:
     """`image.png`: the image and its maps, a row a kind, a column a level."""
-    rows: dict[str, list[tuple[str, Tensor]]] = {}
+    rows: dict[str, ImageRow] = {}
     for look in found:
-        rows.setdefault(look.kind, []).append(
-            (f"level {look.level}: {best_class(model.taxonomy, likely, look.level)}", look.map[0])
-        )
+        name, best = model.taxonomy.level_names[look.level - 1], best_class(model.taxonomy, likely, look.level)
+        what = look.range if look.kind == "prompt" else best + (f": {look.range}" if look.map.max() == 0 else "")
+        aim = "one look for all classes" if look.kind == "prompt" else "for the highest class"
+        row = rows.setdefault(look.kind, ImageRow(look.kind, f"{look.title}, {aim}\n{look.blocks}", []))
+        row.maps.append((f"level {look.level} ({name})\n{what}", look.map[0]))
     pixels = rearrange(volumes, "c 1 1 H W -> H W c").cpu().numpy()
-    draw_image(pixels, rows, out / "image.png", study)
-    return [LOOKED[kind] for kind in dict.fromkeys(look.kind for look in found)]
+    draw_image(pixels, list(rows.values()), out / "image.png", study)
+    return looked_notes(found)

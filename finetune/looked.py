@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,11 +13,31 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from hlip.inference.overlay import Legend
 from hlip.taxonomy import Taxonomy
-from hp2l.head import HP2LOutput
+from hp2l.head import Head, HP2LOutput
+from hp2l.model import HP2L
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colorbar import Colorbar
 
 MOST = 16
 """Classes shown of a level."""
+TIMES = (1, 2, 1 / 2, 4, 1 / 4, 8, 1 / 8, 16, 1 / 16, 1.5, 0.67, 1.25, 0.8, 1.1, 0.9)
+LEGENDS = {
+    "prompt": Legend(
+        name="what differs from an even look",
+        ends=("more than even", "less"),
+        unit="times an even look (1 is even)",
+        ticks={float(np.log2(times)): f"{times:.3g}" for times in TIMES},
+        least=float(np.log2(1.5)),
+    ),
+    "grad_cam": Legend(
+        name="what raises the class", ends=("raises it", ""), unit="share of the map's highest", least=1.0, signed=False
+    ),
+}
+"""Kind of map -> how it is read. The prompt's are drawn by their log2, so that twice and half an even look are as strong."""
 
 
 def prompt_maps(output: HP2LOutput, blocks: tuple[int, int, int]) -> list[Tensor]:
@@ -36,92 +56,120 @@ def chosen_prototypes(output: HP2LOutput) -> list[NDArray[np.float64]]:
     return [reduce(row, "1 heads K -> K", "mean").double().cpu().numpy() for row in output.prototype_attention or []]
 
 
+def prototype_similarity(head: Head, output: HP2LOutput) -> list[NDArray[np.float64]]:
+    """(K_l,) of every level: cosine of the study's class token with each class's prototype; empty where a head averages none."""
+    own = getattr(head, "head", head)  # inside a dependency prior
+    if not isinstance(own, HP2L) or own.config.prototypes != "ema":
+        return []
+    return [row[0].double().cpu().numpy() for row in own.similarity(output)]
+
+
 def draw_levels(
     levels: Sequence[Tensor],
     chosen: Sequence[NDArray[np.float64]],
+    near: Sequence[NDArray[np.float64]],
     taxonomy: Taxonomy,
     path: Path,
     title: str,
     warning: str = "",
     kind: str = "score",
 ) -> None:
-    """A panel a level: every class's score or probability (1, K_l), and beside it how much of the prompt's attention its prototype got."""
-    from matplotlib.figure import Figure
+    """A panel a level: every class's score or probability (1, K_l), and beside it how much of the prompt's attention its prototype got.
 
-    rows = min(MOST, max(taxonomy.counts))
-    figure = Figure(figsize=(4.4 * len(levels), 1.3 + 0.26 * rows), layout="constrained")
-    figure.suptitle(title + (f"\n{warning}" if warning else ""), fontsize=10)
-    for number, (axes, scores) in enumerate(zip(figure.subplots(1, len(levels), squeeze=False)[0], levels, strict=True)):
-        order = scores[0].argsort(descending=True)[:MOST].cpu().numpy()[::-1]
-        names = [taxonomy.levels[number][place] for place in order]
-        axes.barh(np.arange(len(order)) + 0.18, scores[0].cpu().numpy()[order], 0.36, color="#0072B2", label=kind)
-        if number < len(chosen):
-            label = "share of the prompt's attention to its prototype"
-            axes.barh(np.arange(len(order)) - 0.2, chosen[number][order], 0.3, color="#E69F00", label=label)
-            axes.axvline(
-                1 / len(chosen[number]), color="0.4", linestyle=":", linewidth=1.2, label="an even look at all prototypes"
-            )
-        axes.set_yticks(np.arange(len(order)), names, fontsize=8)
-        axes.set_xlim(0, 1)
-        axes.set_title(f"level {number + 1}: {taxonomy.level_names[number]}", fontsize=9, loc="left")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=8)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    figure.savefig(path, dpi=120)
-
-
-SHOWN = {
-    "prompt": ("Where the prompt looked, against an even look", "coolwarm", "times even"),
-    "grad_cam": ("Grad-CAM", "inferno", "share of the highest"),
-}
-"""Kind of map -> caption, colours, what they mean."""
-
-
-def draw_image(pixels: NDArray[np.uint8], rows: Mapping[str, Sequence[tuple[str, Tensor]]], path: Path, title: str) -> None:
-    """A 2-D image and its maps: a row for each kind of map, the plain image first. Where a map says nothing the image shows through.
-
-    Args:
-        pixels: (H, W, 3).
-        rows: kind (of `SHOWN`) -> (caption, map (h, w)) of each level: log2 of attention over an even look, or Grad-CAM.
+    No prompt reads the last level's prototypes: there it is how near the study lies to them (`prototype_similarity`), if they are averaged.
     """
     from matplotlib.figure import Figure
 
-    columns = 1 + max(len(maps) for maps in rows.values())
-    figure = Figure(figsize=(2.9 * columns + 0.8, 3.0 * len(rows) + 0.5), layout="constrained")
-    figure.suptitle(title, fontsize=10)
-    tissue = pixels.max(axis=2) > 0
-    for (kind, maps), places in zip(rows.items(), figure.subplots(len(rows), columns, squeeze=False), strict=True):
-        name, colours, unit = SHOWN[kind]
-        for axes in places:
-            axes.set_axis_off()
-            axes.imshow(pixels)
-        places[0].set_title(name, fontsize=9, loc="left")
-        drawn = None
-        for axes, (caption, found) in zip(places[1:], maps, strict=False):
-            shown, weight, limits = _layer(kind, enlarged(found, pixels.shape[:2]))
-            drawn = axes.imshow(shown, cmap=colours, alpha=np.where(tissue, weight, 0.0), vmin=limits[0], vmax=limits[1])
-            axes.set_title(caption, fontsize=8)
-        if drawn is not None:
-            bar = figure.colorbar(drawn, ax=list(places), shrink=0.8, pad=0.01)
-            bar.set_label(unit, fontsize=8)
-            if bar.solids is not None:
-                bar.solids.set_alpha(1)
-            if kind == "prompt":
-                bar.set_ticks([-2, -1, 0, 1, 2], labels=["1/4", "1/2", "1", "2", "4"])
-            bar.ax.tick_params(labelsize=8)
+    rows = min(MOST, max(taxonomy.counts))
+    figure = Figure(figsize=(4.4 * len(levels), 1.5 + 0.26 * rows), layout="constrained")
+    figure.suptitle(title + (f"\n{warning}" if warning else ""), fontsize=10)
+    for number, (axes, scores) in enumerate(zip(figure.subplots(1, len(levels), squeeze=False)[0], levels, strict=True)):
+        order = scores[0].argsort(descending=True)[:MOST].cpu().numpy()[::-1]
+        axes.barh(np.arange(len(order)) + 0.18, scores[0].cpu().numpy()[order], 0.36, color="#0072B2", label=kind)
+        _beside(axes, number, order, chosen, near)
+        axes.set_yticks(np.arange(len(order)), [taxonomy.levels[number][place] for place in order], fontsize=8)
+        cut = f", the highest {MOST} of {taxonomy.counts[number]}" if taxonomy.counts[number] > MOST else ""
+        axes.set_title(f"level {number + 1}: {taxonomy.level_names[number]}{cut}", fontsize=9, loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+    labels = {label: bar for axes in figure.axes for bar, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     figure.savefig(path, dpi=120)
 
 
-def _layer(kind: str, found: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any], tuple[float, float]]:
-    """Values, opacity and limits: an even look and a place without evidence are clear."""
-    if kind == "prompt":
-        return found, np.clip(np.abs(found) / 2, 0, 1) * 0.7, (-2.0, 2.0)
-    share = found / found.max() if found.max() > 0 else found
-    return share, share * 0.7, (0.0, 1.0)
+def _beside(
+    axes: Axes,
+    number: int,
+    order: NDArray[np.int64],
+    chosen: Sequence[NDArray[np.float64]],
+    near: Sequence[NDArray[np.float64]],
+) -> None:
+    """The second bar of each class of a level (number from 0), and the axis that holds both."""
+    places, low = np.arange(len(order)) - 0.2, 0.0
+    if number < len(chosen):
+        label = "share of the prompt's attention to its prototype (mean over heads)"
+        axes.barh(places, chosen[number][order], 0.3, color="#E69F00", label=label)
+        axes.axvline(1 / len(chosen[number]), color="0.4", linestyle=":", linewidth=1.2, label="an even look at all prototypes")
+    elif near:
+        label = "cosine of the study with its prototype (no prompt reads those of the last level)"
+        axes.barh(places, near[number][order], 0.3, color="#009E73", label=label)
+        axes.axvline(0, color="0.4", linewidth=0.8)
+        low = min(0.0, float(near[number][order].min()) * 1.05)
+    elif chosen:
+        axes.set_xlabel("no prompt reads prototypes at the last level", fontsize=8)
+    axes.set_xlim(low, 1)
+
+
+class ImageRow(NamedTuple):
+    """The maps of one kind over a 2-D image."""
+
+    kind: str
+    """A key of `LEGENDS`."""
+    caption: str
+    maps: list[tuple[str, Tensor]]
+    """(caption, map (h, w)) of each level: log2 of attention over an even look, or Grad-CAM's share of its highest."""
+
+
+def draw_image(pixels: NDArray[np.uint8], rows: Sequence[ImageRow], path: Path, title: str) -> None:
+    """A 2-D image (H, W, 3) and its maps: a row for each kind of map, the plain image first. Where a map says nothing the image shows
+    through."""
+    from matplotlib.figure import Figure
+
+    columns = 1 + max(len(row.maps) for row in rows)
+    figure = Figure(figsize=(2.9 * columns + 0.8, 3.2 * len(rows) + 0.5), layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    tissue = pixels.max(axis=2) > 0
+    for row, places in zip(rows, figure.subplots(len(rows), columns, squeeze=False), strict=True):
+        for axes in places:
+            axes.set_axis_off()
+            axes.imshow(pixels)
+        places[0].set_title(row.caption, fontsize=9, loc="left")
+        legend = LEGENDS[row.kind]
+        limit = max(legend.least, *(float(found.abs().max()) for _, found in row.maps))
+        low, colours = (-limit, "coolwarm") if legend.signed else (0.0, "inferno")
+        drawn = None
+        for axes, (caption, found) in zip(places[1:], row.maps, strict=False):
+            values = enlarged(found, pixels.shape[:2])
+            opacity = np.where(tissue, 0.7 * np.abs(values) / limit, 0.0)
+            drawn = axes.imshow(values, cmap=colours, alpha=opacity, vmin=low, vmax=limit, interpolation="nearest")
+            axes.set_title(caption, fontsize=8)
+        if drawn is not None:
+            _image_bar(figure.colorbar(drawn, ax=list(places), shrink=0.8, pad=0.01), legend, limit)
+    figure.savefig(path, dpi=120)
+
+
+def _image_bar(bar: Colorbar, legend: Legend, limit: float) -> None:
+    """Unit and ticks of a row, in full colours."""
+    bar.set_label(legend.unit, fontsize=8)
+    if bar.solids is not None:
+        bar.solids.set_alpha(1)
+    if legend.ticks:
+        ticks = legend.ticks_within(limit)
+        bar.set_ticks(list(ticks), labels=list(ticks.values()))
+    bar.ax.tick_params(labelsize=8)
 
 
 def enlarged(found: Tensor, size: Any) -> NDArray[np.float32]:
-    """A map (h, w) on the image's own (H, W), bilinear."""
-    big = F.interpolate(found[None, None].float(), tuple(size), mode="bilinear", align_corners=False)
+    """A map (h, w) on the image's own (H, W): each pixel the number of its cell."""
+    big = F.interpolate(found[None, None].float(), tuple(size), mode="nearest-exact")
     return torch.as_tensor(big[0, 0]).cpu().numpy()

@@ -8,6 +8,7 @@ that movement is movement. prototypes.csv has every pair of classes of a level, 
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
+from scipy.optimize import linear_sum_assignment
 
 from hlip.taxonomy import Taxonomy
 from hp2l.head import Head
@@ -154,24 +156,27 @@ def draw_panel(axes: Axes, levels: Snapshot, taxonomy: Taxonomy) -> None:
 
 
 def name_classes(axes: Axes, levels: Snapshot, taxonomy: Taxonomy) -> None:
-    """Names in two columns beside the points, a thin line from each to its class.
+    """Names in two columns beside the points, a thin line from each to its class; no two lines cross.
 
-    The first level bold; all levels if there is room for them, else the coarsest, two at least.
+    The first level bold; all levels if there is room for them, else the coarsest, two at least. A name that several levels have gets its
+    level's.
     """
     items = [item for level in range(1, len(levels) + 1) for item in taxonomy.classes(level)]
     deepest = max([level for level in range(1, len(levels) + 1) if sum(i.level <= level for i in items) <= NAMED], default=1)
     items = [item for item in items if item.level <= max(2, deepest)]
     places = {(item.level, item.index): levels[item.level - 1][item.index] for item in items}
+    twice = {name for name, times in Counter(name for level in taxonomy.levels for name in level).items() if times > 1}
     by_side = sorted(items, key=lambda item: places[item.level, item.index][0])
     colours = top_colours(taxonomy)
     for side, column in enumerate((by_side[: len(items) // 2], by_side[len(items) // 2 :])):
-        ordered = sorted(column, key=lambda item: places[item.level, item.index][1])
-        wanted = [places[item.level, item.index][1] for item in ordered]
-        for height, item in zip(apart(axes, wanted), ordered, strict=True):
+        edge = 1.03 if side else -0.03
+        for height, item in zip(
+            heights_of(axes, [places[item.level, item.index] for item in column], edge), column, strict=True
+        ):
             axes.annotate(
-                item.name,
+                f"{item.name} ({taxonomy.level_names[item.level - 1]})" if item.name in twice else item.name,
                 places[item.level, item.index],
-                (1.03 if side else -0.03, height),
+                (edge, height),
                 textcoords="axes fraction",
                 ha="left" if side else "right",
                 va="center",
@@ -185,6 +190,17 @@ def name_classes(axes: Axes, levels: Snapshot, taxonomy: Taxonomy) -> None:
                     "relpos": (1.0 - side, 0.5),
                 },
             )
+
+
+def heights_of(axes: Axes, points: Sequence[NDArray[np.float32]], edge: float) -> list[float]:
+    """A height (share of the axes) at an upright edge for the name of each point (2,): the shortest lines in all, which never cross."""
+    if not points:
+        return []
+    low, high = np.array([axes.get_xlim(), axes.get_ylim()], np.float64).T
+    ends = (np.stack(points) - low) / (high - low)
+    slots = np.array(apart(axes, sorted(point[1] for point in points)))
+    _, chosen = linear_sum_assignment(np.hypot(ends[:, :1] - edge, ends[:, 1:] - slots))
+    return [float(slots[slot]) for slot in chosen]
 
 
 def apart(axes: Axes, wanted: Sequence[float]) -> list[float]:

@@ -1,20 +1,20 @@
 """Evidence maps drawn: a PNG montage to look at, and NIfTI files that open on top of the scans.
 
 A map has one number a patch. Between patch centres it is read trilinearly, in millimetres, so that it lands at the right place
-of a scan however that scan was tilted or flipped.
+of a scan however that scan was tilted or flipped. A map of few and large patches is shown as the cells it has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_fill_holes, binary_opening, gaussian_filter
+from scipy.ndimage import affine_transform, binary_fill_holes, binary_opening, gaussian_filter
 
 from hlip.volume.resample import tilted
 
@@ -25,6 +25,36 @@ if TYPE_CHECKING:
 COLOURS = ("cyan", "royalblue", "black", "red", "yellow")  # from against the query to for it
 TISSUE = 40  # of 255: darker, and not enclosed by brighter, is air
 AIR = 0.1  # opacity of colours in air, of that in tissue
+SPECK = 0.05  # a cell with less tissue than this share lies outside of it
+
+
+@dataclass(frozen=True)
+class Legend:
+    """How the numbers of a map are read."""
+
+    name: str = "the evidence"
+    """What a number other than 0 is."""
+    ends: tuple[str, str] = ("for", "against")
+    """What the upper and the lower end of the colours mean."""
+    unit: str = ""
+    """Stands beside the colour bar."""
+    ticks: Mapping[float, str] = field(default_factory=dict)
+    """Number -> how it is written at the colour bar, those that matter most first; empty: numbers as they are."""
+    least: float = 1e-12
+    """The colours reach this far at least, so that next to nothing looks like it."""
+    signed: bool = True
+    """False: no number lies below 0."""
+
+    def ticks_within(self, limit: float) -> dict[float, str]:
+        """The ticks from -limit to limit that have room beside one another."""
+        kept: dict[float, str] = {}
+        for value, text in self.ticks.items():
+            if abs(value) <= 1.001 * limit and all(abs(value - other) >= limit / 8 for other in kept):
+                kept[value] = text
+        return kept
+
+
+EVIDENCE = Legend()
 
 
 @dataclass(frozen=True)
@@ -39,6 +69,8 @@ class ScanEvidence:
     """(d, h, w), one number a patch (or voxel): above 0 speaks for the query, below 0 against it."""
     affine: NDArray[np.float64]
     """(4, 4), voxel index (D, H, W) -> RAS mm."""
+    cells: bool = False
+    """A patch is one cell with one number, up to its faces; else numbers change smoothly from centre to centre."""
 
     @property
     def patch_affine(self) -> NDArray[np.float64]:
@@ -51,14 +83,16 @@ class ScanEvidence:
 
     def on_grid(self, shape: tuple[int, int, int], affine: NDArray[np.float64]) -> NDArray[np.float32]:
         """The map on another grid, float32: trilinear between patch centres, level from the outermost centres to the volume's
-        faces, 0 outside of what the model saw.
+        faces, 0 outside of what the model saw. Of cells the number of the cell.
 
         Args:
             shape: voxels of the grid.
             affine: (4, 4), its index -> RAS mm.
         """
-        to_patch = np.linalg.inv(self.patch_affine) @ affine
-        return tilted(np.asarray(self.evidence, np.float32), to_patch, shape, 0.0)
+        to_patch, values = np.linalg.inv(self.patch_affine) @ affine, np.asarray(self.evidence, np.float32)
+        if not self.cells:
+            return tilted(values, to_patch, shape, 0.0)
+        return np.asarray(affine_transform(values, to_patch[:3, :3], to_patch[:3, 3], shape, order=0, mode="grid-constant"))
 
     def on_voxels(self) -> NDArray[np.float32]:
         """The map on the prepared volume itself, (D, H, W)."""
@@ -102,9 +136,10 @@ def montage(
     warning: str = "",
     slices: int = 5,
     together: ScanEvidence | None = None,
-    ends: tuple[str, str] = ("for", "against"),
+    about: str = "",
+    legend: Legend = EVIDENCE,
 ) -> None:
-    """Draw a row a scan: its slice with the most evidence plain, then coloured among its neighbours.
+    """Draw a row a scan: its slice with the most evidence plain, then coloured among its neighbours; of cells slices from end to end.
 
     Colours are scaled by what lies in tissue and faint in air: the model may lean on it, but nothing is to be found there. Where more
     than half of all evidence lies outside of tissue, a line below the title says so.
@@ -116,7 +151,8 @@ def montage(
         warning: stands below the title, in a warning colour.
         slices: coloured slices a scan.
         together: what all scans say together: the first row, with a colour scale of its own, as a mean is weaker than its parts.
-        ends: what the upper and the lower end of the colours mean.
+        about: stands below the title: what the map is.
+        legend: how its numbers are read.
     """
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
@@ -124,14 +160,15 @@ def montage(
     colours = LinearSegmentedColormap.from_list("evidence", COLOURS)
     drawn = [_Drawn.of(scan) for scan in scans]
     groups = [drawn] if together is None else [[_Drawn.of(together)], drawn]
-    rows = [(row, _limit(group)) for group in groups for row in group]
-    warnings = [line for line in (_caution(drawn), warning) if line]
-    width, height, top = 1.7 * (slices + 1) + 1.0, 1.9 * len(rows), 0.5 + 0.25 * len(warnings)
+    rows = [(row, _limit(group, legend)) for group in groups for row in group]
+    lines = [(about, "0.8"), (_caution(drawn, legend.name), "orange"), (warning, "orange")]
+    lines = [(text, colour) for text, colour in lines if text]
+    width, height, top = 1.7 * (slices + 1) + 1.0, 1.9 * len(rows), 0.5 + 0.25 * len(lines)
     figure = Figure(figsize=(width, height + top), facecolor="black")
     head, body = figure.subfigures(2, 1, squeeze=False, height_ratios=[top, height])[:, 0]
     head.text(0.5, 1 - 0.25 / top, title, color="white", fontsize=10, ha="center", va="center")
-    for line, text in enumerate(warnings):
-        head.text(0.5, 1 - (0.52 + 0.25 * line) / top, text, color="orange", fontsize=9, ha="center", va="center")
+    for line, (text, colour) in enumerate(lines):
+        head.text(0.5, 1 - (0.52 + 0.25 * line) / top, text, color=colour, fontsize=9, ha="center", va="center")
     panels = body.subplots(len(rows), slices + 1, squeeze=False)
     body.subplots_adjust(left=0.005, right=0.9, bottom=0.01, top=1 - 0.2 / height, wspace=0.03, hspace=0.13)
     for (row, limit), places in zip(rows, panels, strict=True):
@@ -139,7 +176,7 @@ def montage(
     below = 0
     for group in reversed(groups):
         spot = ((below + 0.17) / len(rows), (len(group) - 0.42) / len(rows))
-        _bar(body.add_axes((0.925, spot[0], 0.012, spot[1])), _limit(group), colours, ends)
+        _bar(body.add_axes((0.925, spot[0], 0.012, spot[1])), _limit(group, legend), colours, legend)
         below += len(group)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, facecolor="black")
@@ -167,41 +204,72 @@ def tissue_of(voxels: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return np.stack([binary_fill_holes(binary_opening(slice_ > TISSUE)) for slice_ in voxels])
 
 
-def _limit(group: Sequence[_Drawn]) -> float:
+def _limit(group: Sequence[_Drawn], legend: Legend) -> float:
     """The strongest evidence in tissue, either way."""
-    return max(*(float(np.abs(drawn.values[drawn.tissue]).max(initial=0)) for drawn in group), 1e-12)
+    return max(*(float(np.abs(drawn.values[drawn.tissue]).max(initial=0)) for drawn in group), legend.least)
 
 
-def _caution(drawn: Sequence[_Drawn]) -> str:
+def _caution(drawn: Sequence[_Drawn], name: str) -> str:
     """What to say where most of the evidence lies outside of tissue."""
     total = sum(float(np.abs(row.values).sum()) for row in drawn)
-    outside = sum(float(np.abs(row.values[~row.tissue]).sum()) for row in drawn)
+    outside = sum(float(np.abs(row.values[_outside(row)]).sum()) for row in drawn)
     if outside <= 0.5 * total:
         return ""
-    return f"Caution: {100 * outside / total:.0f} % of the evidence lies outside of tissue, where nothing can be found: distrust this map."
+    return f"Caution: {100 * outside / total:.0f} % of {name} lies outside of tissue, where nothing can be found: distrust this map."
+
+
+def _outside(drawn: _Drawn) -> NDArray[np.bool_]:
+    """(D, H, W): no tissue; a cell lies there as a whole, or not at all."""
+    scan, _, tissue = drawn
+    if not scan.cells:
+        return ~tissue
+    numbers = np.arange(scan.evidence.size, dtype=np.float32).reshape(scan.evidence.shape)
+    cell = replace(scan, evidence=numbers).on_voxels().astype(int)
+    share = np.bincount(cell.ravel(), weights=tissue.ravel()) / np.bincount(cell.ravel()).clip(min=1)
+    outside: NDArray[np.bool_] = share[cell] < SPECK
+    return outside
+
+
+def _shown(drawn: _Drawn, count: int) -> list[tuple[int, str]]:
+    """Slices to colour, and their captions: the one with the most evidence and its neighbours; of cells some from end to end."""
+    depth, peak, cells = len(drawn.values), drawn.peak, len(drawn.scan.evidence)
+    if drawn.scan.cells:
+        places = sorted({int((number + 0.5) * depth / count) for number in range(count)})
+        return [(place, f"slice {place + 1}, depth block {int((place + 0.5) * cells / depth) + 1}/{cells}") for place in places]
+    first = max(0, min(peak - count // 2, depth - count))
+    places = list(range(first, min(first + count, depth)))
+    return [(place, f"slice {place + 1}" + ": most evidence" * (place == peak)) for place in places]
 
 
 def _row(panels: NDArray[Any], drawn: _Drawn, limit: float, colours: Colormap) -> None:
     scan, values, tissue = drawn
-    depth, slices, peak = len(values), len(panels) - 1, drawn.peak
-    first = max(0, min(peak - slices // 2, depth - slices))
-    _slice(panels[0], scan, peak, f"{scan.name}, slice {peak + 1}/{depth}")
-    for panel, place in zip(panels[1:], range(first, first + slices), strict=True):
+    shown = _shown(drawn, len(panels) - 1)
+    plain = shown[len(shown) // 2][0] if scan.cells else drawn.peak
+    _slice(panels[0], scan, plain, f"{scan.name}, slice {plain + 1}/{len(values)}")
+    smooth = "nearest" if scan.cells else None
+    for panel in panels[1:]:
         panel.axis("off")
-        if place < depth:
-            _slice(panel, scan, place, f"slice {place + 1}" + ": most evidence" * (place == peak))
-            share = gaussian_filter(tissue[place].astype(np.float32), 1.0)  # no hard edge at the skin
-            opacity = np.clip(1.2 * np.abs(values[place]) / limit, 0, 0.6) * (AIR + (1 - AIR) * share)
-            panel.imshow(values[place], cmap=colours, vmin=-limit, vmax=limit, alpha=opacity, aspect=_aspect(scan))
+    for panel, (place, caption) in zip(panels[1:], shown, strict=False):
+        _slice(panel, scan, place, caption)
+        share = gaussian_filter(tissue[place].astype(np.float32), 1.0)  # no hard edge at the skin
+        opacity = np.clip(1.2 * np.abs(values[place]) / limit, 0, 0.6) * (AIR + (1 - AIR) * share)
+        layer = {"cmap": colours, "vmin": -limit, "vmax": limit, "interpolation": smooth}
+        panel.imshow(values[place], alpha=opacity, aspect=_aspect(scan), **layer)
 
 
-def _bar(axes: Axes, limit: float, colours: Colormap, ends: tuple[str, str]) -> None:
+def _bar(axes: Axes, limit: float, colours: Colormap, legend: Legend) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
     bar = axes.figure.colorbar(ScalarMappable(Normalize(-limit, limit), colours), cax=axes)
-    for height, text, anchor in ((1.02, ends[0], "bottom"), (-0.02, ends[1], "top")):
+    if not legend.signed:
+        bar.ax.set_ylim(0, limit)
+    if legend.ticks:
+        ticks = legend.ticks_within(limit)
+        bar.set_ticks(list(ticks), labels=list(ticks.values()))
+    for height, text, anchor in ((1.02, legend.ends[0], "bottom"), (-0.02, legend.ends[1], "top")):
         bar.ax.text(0.5, height, text, transform=bar.ax.transAxes, color="white", fontsize=8, ha="center", va=anchor)
+    bar.set_label(legend.unit, color="white", fontsize=8)
     bar.ax.tick_params(colors="white", labelsize=7)
 
 

@@ -12,7 +12,15 @@ import torch
 
 import hlip
 from finetune.diagnose import diagnose_command, path_notes, read
-from finetune.looked import chosen_prototypes, prompt_maps
+from finetune.looked import (
+    LEGENDS,
+    ImageRow,
+    chosen_prototypes,
+    draw_image,
+    draw_levels,
+    prompt_maps,
+    prototype_similarity,
+)
 from hlip.store import Store
 from hlip.taxonomy import Taxonomy
 from hp2l.diagnoser import Diagnoser
@@ -80,6 +88,8 @@ def test_the_command_prints_levels_and_writes_a_map_each(model, tiny_store, tmp_
     content = json.loads((tmp_path / "maps" / "scores.json").read_text())
     assert list(content["levels"][2]["scores"].values()) == pytest.approx(scores[2][0].tolist())
     assert sum(content["levels"][0]["attention_to_prototypes"].values()) == pytest.approx(1.0)
+    assert [len(level["similarity_to_prototypes"]) for level in content["levels"]] == list(model.taxonomy.counts)
+    assert list(content["units"]) == ["scores", "attention_to_prototypes", "similarity_to_prototypes"]
     output = read(model, volumes)
     assert len(output.prompt_attention) == 3
 
@@ -93,6 +103,67 @@ def test_the_choice_among_prototypes_is_drawn(model, tiny_store, tmp_path):
     assert [row.sum() for row in chosen] == pytest.approx([1.0, 1.0])
 
 
+def test_levels_are_drawn_with_what_prototypes_had_to_do_with_them(model, tiny_store, tmp_path, monkeypatch):
+    """The last level has no choice to show: cosines with averaged prototypes there, a reason with others."""
+    from matplotlib.figure import Figure
+
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    tree, output = model.taxonomy, read(model, Store(tiny_store).volumes("s3"))
+    near, scores = prototype_similarity(model.head, output), output.probabilities()
+    assert near[2].tolist() == pytest.approx(
+        torch.cosine_similarity(output.cls[2], model.head.bank.prototypes(3)).tolist(), abs=1e-5
+    )
+    draw_levels(scores, chosen_prototypes(output), near, tree, tmp_path / "x.png", "s3")
+    last = drawn[0].axes[2]
+    names = [label.get_text() for label in last.get_yticklabels()]
+    shown = dict(zip(names, [bar.get_width() for bar in last.containers[1]], strict=True))
+    assert shown == pytest.approx({name: near[2][tree.levels[2].index(name)] for name in names})
+    assert last.get_xlim()[0] <= min(shown.values())
+    legend = [text.get_text() for text in drawn[0].legends[0].get_texts()]
+    assert legend[-1] == "cosine of the study with its prototype (no prompt reads those of the last level)"
+    learnt = Diagnoser(model.encoder, HeadConfig(blocks=(4, 2, 2), width=24, heads=2, prototypes="learnable"), tree).eval()
+    output = read(learnt, Store(tiny_store).volumes("s3"))
+    assert prototype_similarity(learnt.head, output) == []
+    draw_levels(scores, chosen_prototypes(output), [], tree, tmp_path / "x.png", "s3")
+    assert [axes.get_xlabel() for axes in drawn[1].axes] == ["", "", "no prompt reads prototypes at the last level"]
+
+
+@pytest.fixture
+def titles(monkeypatch) -> list[str]:
+    """What stands above pictures."""
+    from matplotlib.figure import FigureBase
+
+    found, plain = [], FigureBase.text
+    monkeypatch.setattr(
+        FigureBase, "text", lambda self, x, y, text, **more: found.append(text) or plain(self, x, y, text, **more)
+    )
+    return found
+
+
+def test_the_prompts_map_is_said_to_be_of_blocks_for_all_scans_and_classes(model, tiny_store, tmp_path, titles, capsys):
+    for level in model.head.levels:
+        level.prompting.attn.qkv.weight.data *= 20  # a look that chooses
+    model.save(tmp_path / "model")
+    diagnose_command(said(tmp_path / "model", tiny_store, tmp_path / "maps"))
+    volumes = Store(tiny_store).volumes("s3")
+    looked = read(model, volumes).prompt_attention[2][0].mean(dim=0)
+    times = (looked / looked.mean()).reshape(4, 2, 2)
+    assert times.max() > 1.2
+    found = nib.load(tmp_path / "maps" / "level_3_prompt_1_T1.nii.gz").get_fdata()
+    cells = times.repeat_interleave(2, 0).repeat_interleave(8, 1).repeat_interleave(8, 2)
+    assert found.ravel().tolist() == pytest.approx(cells.flatten().tolist(), rel=1e-4)
+    assert "s3, level 3 (subtype): where the prompt looked (one look for all classes)" in titles
+    span = f"{times.min():.3g} to {times.max():.3g} times an even look"
+    assert f"one map of 4 x 2 x 2 blocks (depth x height x width) for all scans of the study: {span}" in titles
+    printed = capsys.readouterr().out
+    assert (
+        "each of 4 x 2 x 2 blocks (depth x height x width), in times an even look (1 is even); one map for all classes"
+        in printed
+    )
+    assert "one map for all scans of the study" in printed
+
+
 def test_a_head_without_a_prompt_says_so(model, tiny_store, tmp_path, capsys):
     flat = Diagnoser(model.encoder, HeadConfig(kind="flat", blocks=(4, 2, 2)), model.taxonomy).eval()
     flat.save(tmp_path / "model")
@@ -101,7 +172,7 @@ def test_a_head_without_a_prompt_says_so(model, tiny_store, tmp_path, capsys):
     assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == ["levels.png", "scores.json"]
 
 
-def test_a_model_over_named_scans_says_what_was_missing_and_has_grad_cam(tiny_store, tmp_path, capsys):
+def test_a_model_over_named_scans_says_what_was_missing_and_has_grad_cam(tiny_store, tmp_path, capsys, titles):
     torch.manual_seed(0)
     encoder = CNNEncoder(CNNConfig(channels=("T1", "DWI"), width=64), Store(tiny_store).spec)
     model = Diagnoser(encoder, HeadConfig(kind="linear"), Taxonomy.load("brain_mri")).eval()
@@ -110,7 +181,12 @@ def test_a_model_over_named_scans_says_what_was_missing_and_has_grad_cam(tiny_st
     assert "not in the study, zeros instead: DWI" in capsys.readouterr().out
     for level in (1, 2, 3):
         assert (tmp_path / "maps" / f"level_{level}_grad_cam.png").stat().st_size > 3000
-        assert nib.load(tmp_path / "maps" / f"level_{level}_grad_cam_1_T1.nii.gz").shape == (8, 16, 16)
+        image = nib.load(tmp_path / "maps" / f"level_{level}_grad_cam_1_T1.nii.gz")
+        assert image.shape == (8, 16, 16)
+        assert image.get_fdata().max() in (pytest.approx(1.0), 0.0)
+    content = json.loads((tmp_path / "maps" / "scores.json").read_text())
+    best = max(content["levels"][1]["scores"].items(), key=lambda pair: pair[1])[0]
+    assert f"s3, level 2 (family): Grad-CAM (for {best}, the highest class)" in titles
     other = CNNEncoder(CNNConfig(channels=("DWI",), width=64), Store(tiny_store).spec)
     Diagnoser(other, HeadConfig(kind="linear"), Taxonomy.load("brain_mri")).save(tmp_path / "model")
     with pytest.raises(ValueError, match="the model reads DWI; the study has T1"):
@@ -135,6 +211,27 @@ def test_classes_are_ordered_by_probability_where_the_checkpoint_knows_it(model,
         assert names[-1] in first
         assert f"{scaled[names[-1]]:.3f}" in first
         assert f"{raw[names[-1]]:.3f}" in first
+
+
+def test_an_images_map_is_drawn_as_cells_in_one_unit_for_all_levels(tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
+
+    drawn, plain = [], Axes.imshow
+    monkeypatch.setattr(
+        Axes, "imshow", lambda self, values, **more: drawn.append((values, more)) or plain(self, values, **more)
+    )
+    pixels = torch.full((6, 9, 3), 200, dtype=torch.uint8).numpy()
+    maps = [("1", torch.tensor([[0.5, -2.0, 0.0]])), ("2", torch.tensor([[0.0, 0.1, 0.0]]))]
+    draw_image(pixels, [ImageRow("prompt", "where", maps)], tmp_path / "x.png", "t")
+    layers = [(values, more) for values, more in drawn if "alpha" in more]
+    assert [(more["vmin"], more["vmax"], more["interpolation"]) for _, more in layers] == [(-2.0, 2.0, "nearest")] * 2
+    assert layers[0][0][3].tolist() == [0.5] * 3 + [-2.0] * 3 + [0.0] * 3
+    assert layers[0][1]["alpha"][0].tolist() == pytest.approx([0.175] * 3 + [0.7] * 3 + [0.0] * 3)
+    draw_image(pixels, [ImageRow("prompt", "where", maps[1:])], tmp_path / "x.png", "t")
+    assert drawn[-1][1]["vmax"] == pytest.approx(torch.tensor(1.5).log2().item())  # next to even looks like it
+    unit = LEGENDS["prompt"]
+    assert list(unit.ticks_within(2.0).values()) == ["1", "2", "0.5", "4", "0.25", "1.5", "0.67", "1.25", "0.8"]
+    assert unit.ticks_within(4.5).keys() == {0, 1, -1, 2, -2, 3, -3, 4, -4}
 
 
 def test_levels_that_disagree_are_named():

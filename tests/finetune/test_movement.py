@@ -54,11 +54,32 @@ def test_the_last_panel_names_every_class_once_and_no_two_names_meet():
     figure = movement_figure(kept, tree)
     figure.draw_without_rendering()
     texts = figure.axes[-1].texts
-    assert sorted(text.get_text() for text in texts) == sorted(name for level in tree.levels for name in level)
+    twice = {"normal": ("category", "subtype"), "white matter hyperintensity": ("family", "subtype")}
+    names = {name for level in tree.levels for name in level} - twice.keys()
+    wanted = [*names, *(f"{name} ({level})" for name, levels in twice.items() for level in levels)]
+    assert sorted(text.get_text() for text in texts) == sorted(wanted)
     rows = [Text.get_window_extent(text) for text in texts]  # of the words alone, without their line
     assert len(rows) == 26
     assert not any(one.overlaps(other) for one, other in combinations(rows, 2))
     assert figure.axes[0].get_title() == "step 0 (start)"
+
+
+def turn(a, b, c) -> float:
+    """Above 0 where the way from a by b to c (x, y) turns left."""
+    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
+
+
+def test_no_two_lines_from_names_to_classes_cross():
+    tree = Taxonomy.load("brain_mri")
+    generator = np.random.default_rng(3)
+    last = [generator.normal(size=(count, 8)).astype(np.float32) for count in tree.counts]
+    last[0][0] = 40  # the others lie close together: their names must make way
+    axes = movement_figure({0: last, 5: last}, tree).axes[-1]
+    to_axes = axes.transData + axes.transAxes.inverted()
+    lines = [(to_axes.transform(text.xy), np.array(text.xyann)) for text in axes.texts]
+    assert len(lines) == 26
+    for (a, b), (c, d) in combinations(lines, 2):
+        assert not (turn(a, b, c) * turn(a, b, d) < 0 and turn(c, d, a) * turn(c, d, b) < 0)
 
 
 def test_the_figure_and_the_tables_of_a_run(tmp_path):
