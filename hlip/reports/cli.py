@@ -57,6 +57,9 @@ def add_label(commands: Any) -> None:
         description="Find the classes of TAXONOMY (names, synonyms, prompts) in the reports of MANIFEST, judge each by cues of negation, "
         "uncertainty and history, and write OUT, the manifest with labels where it had none, beside OUT's .evidence.csv, one row a name found, "
         "to be audited. Where labels were given they stay, and precision, recall, F1 and kappa against them are printed. "
+        "On 2,400 simulated reports, which are easy, mean F1 is 0.99 at each level of brain_mri. Real reports were not at hand and are harder: "
+        "of 30 hard sentences for which no cue was made 18 are judged right, and of 24 made-up reports 18 were read right in every class "
+        "at first. "
         "Names of classes are the taxonomy's alone: for reports in another language give --language and a TAXONOMY with synonyms in it.",
     )
     command.add_argument("manifest", type=Path, metavar="MANIFEST", help="JSON lines, one study a line")

@@ -6,13 +6,17 @@ Cues and terminators are data (configs/language). What was added:
 - The nearest cue before a name decides; so a new cue ends the scope of the one before, and one negation rules a whole list.
 - A cue behind a name goes before one in front of it ("possible meningioma is ruled out"), unless a comma parts them
   ("no infarct, meningioma cannot be excluded"). It does not reach back over a verb ("meningioma is stable and glioma is ruled out").
-- A cue of one word behind a name counts only right behind it ("glioma possible", not "meningioma, possible glioma").
+- A cue of one word behind a name counts right behind it or at the end of the sentence, before any comma ("glioma of the pons possible", not
+  "meningioma, possible glioma"); one that makes no finding of it right behind it alone ("glioma protocol").
+- A colon ends no scope of a cue that it stands right behind ("differential diagnosis: glioma").
+- A number behind a comma ends a negation: it measures something that is there ("no infarct, 2 cm meningioma").
 - A cue of contrast ("over") negates only behind one of probability ("favored to be meningioma over metastasis").
 - Two negations side by side are uncertain, not positive: a person should look.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -47,7 +51,7 @@ class Reading:
     words: tuple[Word, ...]
     cues: tuple[Cue, ...]
     stops: tuple[tuple[int, str], ...]
-    """(word, kind): terminators, verbs, ends of history, commas."""
+    """(word, kind): terminators, verbs, ends of history, commas, commas before a number."""
 
     def judge(self, start: int, end: int) -> tuple[str, str]:
         """(state, cue) of a name at words [start, end). The cue is "" where nothing but the name was said."""
@@ -79,7 +83,8 @@ class Reading:
                 continue
             ends = {"negated_until_comma": ("comma",), "history_before": ("history",), "family_before": ("history",)}
             opened = ("comma",) if self._stopped(0, cue.start, "opener") else ()
-            if not self._stopped(cue.end, start, "terminator", *ends.get(cue.kind, ()), *opened):
+            numbered = ("number",) if cue.state == NEGATED else ()
+            if not self._stopped(cue.end, start, "terminator", *numbered, *ends.get(cue.kind, ()), *opened):
                 return cue
         return None
 
@@ -91,10 +96,10 @@ class Reading:
 
     def _after(self, start: int, end: int, before: Cue | None) -> Cue | None:
         """The nearest cue behind a name that reaches back to it."""
-        for cue in self._of("negated_after", "uncertain_after", "probable_after", "history_after"):
+        for cue in self._of("negated_after", "uncertain_after", "probable_after", "history_after", "open_after"):
             if cue.start < end:
                 continue
-            if cue.end - cue.start == 1 and cue.start > end:
+            if cue.start > end and not self._reaches_back(cue, end):
                 continue
             if self._stopped(end, cue.start, "terminator", "verb"):
                 return None
@@ -103,6 +108,13 @@ class Reading:
             if not (before is not None and self._stopped(end, cue.start, "comma")):
                 return cue
         return None
+
+    def _reaches_back(self, cue: Cue, end: int) -> bool:
+        """Whether a cue that stands not right behind a name at words [.., end) can mean it."""
+        if cue.kind == "open_after" or (cue.kind == "history_after" and cue.end - cue.start == 1):
+            return False
+        ends = cue.end == len(self.words) or (cue.end == len(self.words) - 1 and self.words[cue.end].is_mark)
+        return cue.end - cue.start > 1 or (ends and not self._stopped(end, cue.start, "comma"))
 
     def _looks_ahead(self, cue: Cue) -> bool:
         """Whether the same words are a cue for what follows as well: "metastasis, less likely glioma"."""
@@ -129,14 +141,15 @@ class CueReader:
     def read(self, among: list[Word]) -> Reading:
         """The cues of a sentence's words."""
         cues: list[Cue] = []
-        stops = [(place, "comma") for place, word in enumerate(among) if word.written == ","]
+        stops = list(_commas(among))
         used: set[int] = set()
         ended = among if not among or among[-1].is_mark else [*among, Word(".", ".", among[-1].end, among[-1].end)]
         for start, end, kinds in self._phrases.find(ended):
             text = " ".join(word.written for word in ended[start:end])
             for kind in kinds:
                 if kind == "terminator":
-                    stops.append((start, kind))
+                    if not (text == ":" and any(cue.end == start and cue.kind.endswith("_before") for cue in cues)):
+                        stops.append((start, kind))
                 elif kind == "negated_by_contrast":
                     if any(cue.kind.startswith("probable") for cue in cues):
                         cues.append(Cue(start, end, "negated_until_comma", text))
@@ -146,6 +159,15 @@ class CueReader:
                 used |= set(range(start, end))
         stops += [(start, kind) for start, _, kinds in self._stops.find(among) for kind in kinds if start not in used]
         return Reading(tuple(among), tuple(cues), tuple(stops))
+
+
+def _commas(among: list[Word]) -> Iterator[tuple[int, str]]:
+    """Stops of a sentence's commas, and of those before a number."""
+    for place, word in enumerate(among):
+        if word.written == ",":
+            yield place, "comma"
+            if place + 1 < len(among) and among[place + 1].written[0].isdigit():
+                yield place, "number"
 
 
 @lru_cache(maxsize=8)

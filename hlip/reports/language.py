@@ -21,11 +21,11 @@ from hlip.files import resources
 CUES = (
     "none", "negated_before", "negated_until_comma", "negated_by_contrast", "negated_after",
     "uncertain_before", "uncertain_after", "uncertain_around",
-    "probable_before", "probable_after", "history_before", "history_after", "family_before", "open_before",
+    "probable_before", "probable_after", "history_before", "history_after", "family_before", "open_before", "open_after",
 )  # fmt: skip
 _TEXT = (
-    "headers", "labels", "abbreviations", "months", "after_ordinals", "openers", "single_letters_after", "tokens", "token_leads",
-    "boilerplate", "boilerplate_lines",
+    "headers", "labels", "abbreviations", "months", "after_ordinals", "openers", "unfinished", "capital_nouns", "single_letters_after",
+    "tokens", "token_leads", "boilerplate", "boilerplate_lines",
 )  # fmt: skip
 _WORDS = (
     "spellings", "same", "same_names", "articles", "gap", "neutral", "breaks", "qualifiers", "negating_prefixes",
@@ -54,7 +54,11 @@ class Language:
     after_ordinals: tuple[str, ...] = ()
     """Words before which a number with a full stop is an ordinal, as before months: "3. Ventrikel"."""
     openers: tuple[str, ...] = ()
-    """Words that begin a sentence even behind an abbreviation, where they begin with a capital."""
+    """Words that begin a sentence even behind an abbreviation or a line break, where they begin with a capital."""
+    unfinished: tuple[str, ...] = ()
+    """Words at a line's end behind which its sentence goes on in the next."""
+    capital_nouns: bool = False
+    """Whether nouns are written with a capital: then one at a line's start says little."""
     single_letters_after: tuple[str, ...] = ()
     tokens: tuple[str, ...] = ()
     """Regular expressions of anonymisation tokens."""
@@ -149,6 +153,10 @@ def _plain(key: str, value: Any) -> Any:
     """A checked value: words in lower case, lists as tuples, regular expressions tried."""
     if key == "name":
         return str(value)
+    if key == "capital_nouns":
+        if not isinstance(value, bool):
+            raise LanguageError(f"capital_nouns: {value!r} is neither true nor false")
+        return value
     if key == "gap":
         if type(value) is not int or value < 0:
             raise LanguageError(f"gap: {value!r} is no count of words")

@@ -1,7 +1,8 @@
 """A raw radiology report -> its sections.
 
-A header stands at the beginning of a line, up to its colon or the end of the line, in any letters, bold, underlined or numbered; with a
-colon behind a sentence; or with a colon, in capitals, anywhere in a line (line breaks are lost in tables). Which words are headers is data
+A header stands at the beginning of a line, up to its colon, dash or the end of the line, in any letters, bold, underlined or numbered; with a
+colon or a dash behind a sentence ("Conclusion - Normal study."); in capitals with a colon anywhere in a line, since line breaks are lost in
+tables; or in capitals with neither, before a word that begins a sentence ("IMPRESSION Normal brain."). Which words are headers is data
 (configs/language).
 """
 
@@ -20,14 +21,16 @@ _BREAK = re.compile(
     r"</?(?:br|p|div|h[1-6]|li|ul|ol|dl|dt|dd|tr|table|html|head|body|title|pre|hr|blockquote)(?:\s[^<>]*)?/?>|<!doctype[^<>]*>",
     re.IGNORECASE,
 )
+_COMMON = frozenset({"examination", "technique"})  # kinds whose headers are words of findings too: "post CONTRAST Axial images"
 _SHOUTED = re.compile(r"(?:^|[.!?] ?)[A-Z\u00c0-\u00d6\u00d8-\u00de/& -]*$")  # from the beginning of a sentence on
 
 
 def sections(report: str, language: Language | None = None) -> dict[str, str]:
     """Section name (lower case, "" before the first header) -> text, in order; a repeated header continues its section."""
-    own_line, behind, within = _patterns(language or english())
-    text = behind.sub(lambda match: f"\n{match['name']}: ", _normal(report))
+    own_line, behind, within, bare = _patterns(language or english())
+    text = behind.sub(lambda match: f"\n{match['name'] or match['dashed']}: ", _normal(report))
     text = within.sub(lambda match: f"\n{match['name']}: " if match["name"] and _parts(match) else match[0], text)
+    text = bare.sub(lambda match: f"\n{name}: " if (name := match["first"] or match["name"]) else match[0], text)
     found: dict[str, str] = {}
     name, start = "", 0
     for match in [*own_line.finditer(text), None]:
@@ -35,15 +38,14 @@ def sections(report: str, language: Language | None = None) -> dict[str, str]:
         if part:
             found[name] = f"{found[name]}\n{part}" if name in found else part
         if match:
-            name, start = re.sub(r"\s+", " ", match["name"] or match["bare"]).lower(), match.end()
+            name, start = re.sub(r"\s+", " ", match["name"]).lower(), match.end()
     return found
 
 
 @lru_cache(maxsize=16)
-def _patterns(language: Language) -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
-    """Headers at the beginning of a line, those behind a sentence, and those in capitals anywhere else."""
-    names = sorted((name for kind in language.headers.values() for name in kind), key=len, reverse=True)
-    spelled = _escaped(names)
+def _patterns(language: Language) -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
+    """Headers at the beginning of a line, those behind a sentence, those in capitals anywhere else, and those in capitals without a mark."""
+    spelled = _names(language)
     capitals = "|".join(map(str.upper, spelled))
     lead = r"^(?:[*#_=>\[ ]|\(?\d{1,2}[.)]|[IVX]{1,4}\.){0,12}"
     mark = r" ?[\])]? ?[*_=]{0,6} ?"
@@ -51,17 +53,28 @@ def _patterns(language: Language) -> tuple[re.Pattern[str], re.Pattern[str], re.
     remark = r"(?:(?: #?\d[\d/.: -]{0,20})?(?: ?\([^()\n]{1,60}\))?(?=[*_ ]{0,6}:))?"
     ends = r"(?::[ *_]*|$)| [-\u2013\u2014](?: |$)"
     own = rf"{lead}(?P<name>{_joined('|'.join(spelled))})(?![^\W_]){remark}{mark}(?:{ends})"
-    # in capitals, with neither colon nor line of its own: FINDINGS There is ...
-    bare = rf"^ ?(?P<bare>(?-i:(?:{capitals})S?)) (?=(?-i:[A-Z][a-z]+[ ,]))"
     titles = _joined("|".join([capitals, *spelled, *map(_title, spelled)]))
-    behind = rf"(?<=[.!?])(?<!^\d\.)(?<!^\d\d\.) [*_]{{0,6}}(?P<name>{titles}) ?[*_]{{0,6}}:[ *_]*"
+    rare = [name for name in spelled if not set(language.kind_of(name)) & _COMMON]
+    rare_capitals = "|".join(map(str.upper, rare)) or "(?!)"
+    dashed = _joined("|".join([rare_capitals, *map(_title, rare)]))
+    sentence = r"(?<=[.!?])(?<!^\d\.)(?<!^\d\d\.) [*_]{0,6}"
+    behind = rf"{sentence}(?:(?P<name>{titles}) ?[*_]{{0,6}}:[ *_]*|(?P<dashed>{dashed}) [-\u2013\u2014] )"
     longer = "|".join(map(str.upper, _escaped(list(language.labels.get("longer", ()))))) or "(?!)"
     within = rf"(?<=\S) [*_]{{0,6}}(?:(?:{longer})|(?P<name>{_joined(capitals)})) ?[*_]{{0,6}}:[ *_]*"
+    begun = r"(?:[A-Z\u00c4\u00d6\u00dc][a-z\u00df-\u00ff]+[ ,.]|1[.)] ?[A-Z])"
+    within_bare = rf"(?<=[a-z\u00df-\u00ff\d.!?)]) (?:(?:{longer})|(?P<name>{_joined(rare_capitals)}))"
+    bare = rf"(?:^ ?(?P<first>{_joined(capitals)})|{within_bare}) (?={begun})"
     return (
-        re.compile(f"{own}|{bare}", re.IGNORECASE | re.MULTILINE),
+        re.compile(own, re.IGNORECASE | re.MULTILINE),
         re.compile(behind, re.MULTILINE),
         re.compile(within),
+        re.compile(bare, re.MULTILINE),
     )
+
+
+def _names(language: Language) -> list[str]:
+    """All headers, the longest first."""
+    return _escaped(sorted((name for kind in language.headers.values() for name in kind), key=len, reverse=True)) or ["(?!)"]
 
 
 def _joined(names: str) -> str:

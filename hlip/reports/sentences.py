@@ -5,8 +5,8 @@ Notable choices:
   after the rules: these 71 | 30; syntok 1.4 56 | 27; sentencex 1.0 59 | 23; pysbd 0.3.4 54 | 24, with our abbreviations 61 | 27 (the rules
   before this: 59 | 26). F1 of the boundaries: 1.00 | 1.00; 0.85 | 0.90; 0.89 | 0.88; 0.87 | 0.88, 0.93 | 0.94. All but sentencex split the
   7,613 paragraphs of 2,400 simulated reports as these do.
-- A line break ends a sentence only before a list item, a header or a blank line, since reports are often wrapped; a full stop ends one
-  only where the next word begins anew and the word before is no abbreviation, initial or number.
+- A full stop ends a sentence only where the next word begins anew and the word before is no abbreviation, initial or number; which line
+  breaks end one `hlip.reports.wrapping` says, which numbers are those of a list `hlip.reports.lists`.
 - A paragraph written without capitals ends its sentences at every other full stop.
 """
 
@@ -16,11 +16,16 @@ import re
 from functools import lru_cache
 
 from hlip.reports.language import Language, english
+from hlip.reports.lists import items
 from hlip.reports.sections import sections
+from hlip.reports.wrapping import unwrapped
 
-_ITEM = re.compile(r"^[ \t]*(?:\(?\d{1,2}[.)-][ \t]+|[-*\u2022\u2013][ \t]+|[a-z]\)[ \t]+)", re.MULTILINE)
-_INLINE_ITEM = re.compile(r"(?<=[.;:!?])[ \t]+\(?\d{1,2}[.)-][ \t]+(?=[A-Z\u00c0-\u00d6\u00d8-\u00de])")
-_GLUED = re.compile(r"(?<=[a-z]{3}[.!?])(?=(?:No|The|There|Normal|Mild|[A-Z][a-z]{3,})\b(?!\.))")  # "mass.No shift"
+_WORD = "[A-Z\u00c4\u00d6\u00dc][a-z\u00df-\u00ff]{3,}"
+# "mass.No shift", "3 cm.Stable", "grade 2.Stable", "(3 mm).Stable"
+_GLUED = re.compile(
+    rf"(?:(?<=[^\W\d_]{{2}}[.!?])|(?<=[\w ]\d[.!?])|(?<=\w[)\]][.!?]))(?=(?:No|The|There|Normal|Mild|{_WORD})\b(?!\.\w|@))"
+)
+_NUMBER = re.compile(r"\(?\d{1,3}(?:[.,]\d{1,2})?[.)]*")
 _STOP = re.compile(r"(?<![.!?])(?P<stop>[.!?]+)(?P<close>[\"')\]]*) (?=[\"'(\[<_]*[A-Z\u00c0-\u00d6\u00d8-\u00de0-9_])")
 _ANY_STOP = re.compile(r"(?<![.!?])(?P<stop>[.!?]+)(?P<close>[\"')\]]*) (?=[\"'(\[<_]*\w)")
 
@@ -34,10 +39,10 @@ def split_sentences(report: str, language: Language | None = None) -> list[str]:
 def sentences_of(text: str, language: Language) -> list[str]:
     """The sentences of one section's text, without bare numbers and marks."""
     found: list[str] = []
-    for block in re.split(r"\n[ \t]*\n", text):
-        inline = _INLINE_ITEM.sub(lambda match: match[0] if _numbers(match, language) else "\0", block)
-        for item in _ITEM.sub("\0", inline).split("\0"):
-            found += _sentences(re.sub(r"\s+", " ", item).strip(), language)
+    for place, block in enumerate(re.split(r"\n[ \t]*\n", text)):
+        for item in items(unwrapped(block, language, opens=not place), language):
+            for line in item.split("\n"):
+                found += _sentences(re.sub(r"\s+", " ", line).strip(), language)
     return [sentence for sentence in found if re.search(r"[^\W\d_]{2}", sentence)]
 
 
@@ -53,7 +58,18 @@ def _sentences(text: str, language: Language) -> list[str]:
             continue
         parts.append(text[start : match.end()].strip())
         start = match.end()
-    return [part for part in [*parts, text[start:].strip()] if part]
+    return _with_numbers([part for part in [*parts, text[start:].strip()] if part])
+
+
+def _with_numbers(parts: list[str]) -> list[str]:
+    """Parts that are no more than a number go to the one before, behind whose abbreviation they stood: "Nr. 5."."""
+    found = parts[:1]
+    for part in parts[1:]:
+        if _NUMBER.fullmatch(part):
+            found[-1] = f"{found[-1]} {part}"
+        else:
+            found.append(part)
+    return found
 
 
 def _words_before(text: str, start: int, stop: int) -> tuple[str, str]:
@@ -70,10 +86,10 @@ def _no_end(word: str, last: str, follows: str, language: Language) -> bool:
     always, numbered, as_written = _abbreviations(language)
     word = word.lstrip("\"'([")
     bare = word.lower()
-    if follows[:1].isupper() and follows.rstrip(",;:").lower() in language.openers:
-        return False
     if bare in as_written:
         return word in as_written[bare] or (word.islower() and not last[-1:].isdigit())
+    if follows[:1].isupper() and follows.rstrip(",;:").lower() in language.openers:
+        return False
     if bare in always:
         return True
     if bare in numbered:
@@ -84,13 +100,6 @@ def _no_end(word: str, last: str, follows: str, language: Language) -> bool:
         behind = follows.rstrip(".,;:)").lower()
         return not last or follows.lower() in language.months or behind in language.after_ordinals
     return False
-
-
-def _numbers(item: re.Match[str], language: Language) -> bool:
-    """Whether what looks like the number of a list belongs to an abbreviation before it: "ser. 5. The ..."."""
-    always, numbered, _ = _abbreviations(language)
-    word = item.string[: item.start()].rsplit(None, 1)[-1].lower().rstrip(".")
-    return item.string[item.start() - 1] == "." and word in always | numbered
 
 
 @lru_cache(maxsize=16)

@@ -35,7 +35,7 @@ def words(text: str, language: Language) -> list[Word]:
     """The words and marks of a text in order; hyphens and slashes inside a word part it, but not from a negating prefix."""
     if language.negating_prefixes:
         text = _prefixed(language).sub(lambda match: f"{match[0][:-1]}_", text)
-    text = _INSIDE.sub(" ", text)
+    text = _INSIDE.sub(" ", text).replace("|", ":")  # of a table: "Infarct | none"
     return [
         Word(match[0].lower().replace("\u2019", "'"), normal(match[0], language), match.start(), match.end())
         for match in _WORD.finditer(text)

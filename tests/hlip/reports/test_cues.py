@@ -30,10 +30,10 @@ def test_hard_cases(miner: Miner, state: str, name: str, sentence: str) -> None:
 
 
 def test_sentences_for_which_no_cue_was_made(miner: Miner) -> None:
-    """13 of these 30 were judged right before the cues were mended for a user's sentences, 17 afterwards; those 4 are of the same form."""
+    """13 of these 30 were judged right before the cues were mended for a user's sentences, 17 afterwards, 18 when tenses were added."""
     told = cases("third_held_out_cues")
     right = sum(states(miner.mentions("", [sentence])).get(name, "-") == state for state, name, sentence in told)
-    assert (len(told), right >= 17) == (30, True)
+    assert (len(told), right >= 18) == (30, True)
 
 
 def test_all_of_a_list_under_one_negation(miner: Miner) -> None:

@@ -25,6 +25,8 @@ def labels(miner: Miner, report: str) -> tuple[str, ...] | None:
     [
         "Normal brain.",
         "Essentially normal study.",
+        "Conclusion - Normal study.",
+        "Findings - The ventricles are normal. Conclusion - Normal study.",
         "Normal non-contrast CT of the head.",
         "Findings are consistent with a normal study.",
         "MRI brain within normal limits.",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from hlip.reports import sections
-from hlip.reports.language import english
+from hlip.reports.cleaning import clean
+from hlip.reports.language import Language, english
+from hlip.reports.spec import ReportSpec
 
 BOTH = {"findings": "No mass.", "impression": "Normal."}
 
@@ -27,6 +29,9 @@ BOTH = {"findings": "No mass.", "impression": "Normal."}
         "FINDINGS (MRI of the brain): No mass.\nIMPRESSION (final): Normal.",
         "=== FINDINGS ===\nNo mass.\n=== IMPRESSION ===\nNormal.",
         "FINDINGS: No mass. IMPRESSION: Normal.",
+        "Findings - No mass. Impression - Normal.",
+        "Findings \u2013 No mass. Impression \u2013 Normal.",
+        "FINDINGS No mass. IMPRESSION Normal.",
         "FINDINGS: No mass. Impression: Normal.",
         "findings: No mass. impression: Normal.",
         "\ufeffFINDINGS:\r\nNo mass.\r\nIMPRESSION:\r\nNormal.",
@@ -48,6 +53,11 @@ def test_a_header_in_capitals_without_a_colon() -> None:
     [
         "FINDINGS CONSISTENT WITH GLIOMA.",  # capitals all through: no header
         "Findings are normal.",
+        "The findings are normal. Clinical impression of stroke.",
+        "No change. Findings of glioma - as before.",
+        "A mass. Study - limited by motion.",
+        "T1 post CONTRAST Axial images show a mass.",
+        "No ACUTE FINDINGS Were seen.",
         "Ventricles: normal. Sulci: normal.",  # organs are no sections
         "The findings: no mass.",
         "Study limited by motion.",
@@ -55,6 +65,29 @@ def test_a_header_in_capitals_without_a_colon() -> None:
 )
 def test_what_only_looks_like_a_header(report: str) -> None:
     assert sections(report) == {"": report}
+
+
+def test_headers_without_a_mark_and_without_sentences() -> None:
+    report = "EXAM MRI brain HISTORY Fall FINDINGS The brain is normal IMPRESSION Normal brain MRI"
+    assert sections(report) == {
+        "": "EXAM MRI brain",
+        "history": "Fall",
+        "findings": "The brain is normal",
+        "impression": "Normal brain MRI",
+    }
+    spec = ReportSpec.load("impression")
+    assert clean("FINDINGS The brain is normal. IMPRESSION Normal brain MRI.", (), spec)[1] == ("Normal brain MRI.",)
+    assert clean("Findings - No mass. Conclusion - Normal study.", (), spec)[1] == ("Normal study.",)
+
+
+@pytest.mark.parametrize("mark", [" -", " \u2013", ":"])
+def test_german_headers_in_one_line(mark: str) -> None:
+    german = Language.load("german")
+    assert sections(f"Befund{mark} Kein Infarkt. Beurteilung{mark} Normal.", german) == {
+        "befund": "Kein Infarkt.",
+        "beurteilung": "Normal.",
+    }
+    assert list(sections("BEFUND Kein Infarkt. BEURTEILUNG Ödem links.", german)) == ["befund", "beurteilung"]
 
 
 def test_kinds() -> None:

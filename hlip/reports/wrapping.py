@@ -1,0 +1,121 @@
+"""Which line breaks of a paragraph end a sentence, and which are there because the text was wrapped.
+
+Notable choices:
+- A break ends a sentence before a list item, before a label where several lines have one, and before a word that begins sentences (No, The).
+- Before another capital it does so unless the paragraph looks wrapped: long lines that the next line's first word would not have fitted on,
+  and lines that go on in lower case, or a full stop at the end. English writes few words within a sentence with a capital and wants both
+  signs; German writes its nouns so and is content with one. Without a sign it is a list of findings, one a line.
+- A line does not end its sentence where it stops within a bracket or at a word that leads on (configs/language: unfinished), nor at a comma,
+  but for a comma before a capital that English would not write within a sentence.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from hlip.reports.language import Language
+from hlip.reports.lists import starts_item
+
+_NARROW = 50  # characters; text is hardly ever wrapped to less
+_HEADER = 20  # characters that may have stood before the first line of a section
+_LABEL = re.compile(r"[^\W\d_][^\n:.,;]{0,40}(?::| \|)(?: |$)")  # of tables as well: "Infarct | none"
+_STOPPED = re.compile(r"[.!?][\"')\]]*$")
+_ANSWER = re.compile(r"[:=|\u2013-] ?\w+\.?$")  # "Infarct: no"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the lines of a paragraph are broken."""
+
+    width: int
+    """Characters that a line may have, as far as the lines show."""
+    signs: int
+    """Of wrapping: a line that goes on in lower case; a stop at the end of the last."""
+    table: bool
+    """Several lines begin with a label."""
+    small: bool
+    """No line begins with a capital."""
+    stops: bool
+    """There is a full stop at the end of a line or within one."""
+
+    def fits(self, above: str, below: str) -> bool:
+        """Whether the first word below would have had room above: the break was meant."""
+        return len(above) + 1 + len(_first(below)) <= self.width
+
+
+def unwrapped(block: str, language: Language, *, opens: bool = False) -> str:
+    """A paragraph with those line breaks alone that end a sentence.
+
+    Args:
+        block: without blank lines.
+        opens: its first line stood behind a header, which is gone.
+    """
+    lines = [line.strip() for line in block.split("\n") if line.strip()]
+    if len(lines) < 2:
+        return block.strip()
+    layout = _layout(lines, opens, language)
+    found = lines[:1]
+    for place, below in enumerate(lines[1:]):
+        above = lines[place]
+        room = " " * _HEADER if opens and not place else ""
+        found.append(("\n" if _ends(above, below, room, layout, language) else " ") + below)
+    return "".join(found)
+
+
+def _layout(lines: Sequence[str], opens: bool, language: Language) -> Layout:
+    pairs = [(above, below) for above, below in itertools.pairwise(lines) if not starts_item(below, language)]
+    going_on = [(above, below) for above, below in pairs if below[0].islower() and not _STOPPED.search(above)]
+    widest = max(map(len, lines))
+    long = [len(above) + len(_first(below)) for above, below in going_on if len(above) > 0.6 * widest]
+    stopped = bool(_STOPPED.search(lines[-1]))
+    plain = Layout(
+        width=min([widest, *long]),
+        signs=bool(going_on) + stopped,
+        table=sum(_is_label(line) for line in lines) > 1,
+        small=all(line[0].islower() for line in lines),
+        stops=stopped or any(re.search(r"[.!?] ", f"{line} ") for line in lines),
+    )
+    if widest >= _NARROW or (plain.signs == 2 and not any(plain.fits(*pair) for pair in pairs[opens:])):
+        return plain
+    return replace(plain, signs=0)
+
+
+def _ends(above: str, below: str, room: str, layout: Layout, language: Language) -> bool:
+    """Whether the break between two lines ends a sentence; `room` is what may have stood above as well."""
+    if starts_item(below, language):
+        return not (below[0].isalnum() and _leads_on(above, language))
+    if layout.table and _is_label(below):
+        return True
+    within = language.capital_nouns or not re.match(r"[^\W\d_][a-z\u00df-\u00ff]", below)  # a capital that a sentence may have
+    if above[-1] in ":-/(&+" or (above[-1] == "," and within):
+        return False
+    first = _first(below)
+    begins = first.lower().rstrip(",;:") in language.openers
+    if begins and first.istitle():
+        return True
+    if above.count("(") > above.count(")") or _leads_on(above, language):
+        return False
+    if layout.small:
+        return not layout.stops and (begins or layout.fits(above, below))
+    if below[0].isdigit() and not re.search(r"[^\W\d_]{4}", below):
+        return False
+    if not (below[0].isupper() or below[0].isdigit()):
+        return False
+    return layout.signs < (1 if within else 2) or layout.fits(above + room, below)
+
+
+def _leads_on(line: str, language: Language) -> bool:
+    """Whether a line's last word wants another: "with", "grade"; not as an answer, "Infarct: no"."""
+    return line.rsplit(None, 1)[-1].lower().rstrip(".") in language.unfinished and not _ANSWER.search(line)
+
+
+def _is_label(line: str) -> bool:
+    match = _LABEL.match(line)
+    return match is not None and len(match[0].split()) <= 4
+
+
+def _first(line: str) -> str:
+    return line.split(None, 1)[0]
