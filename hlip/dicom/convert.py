@@ -150,7 +150,8 @@ def convert_files(slices: Sequence[Slice], limit: float = TIME_LIMIT) -> list[Co
         MachineError: the temporary folder is full.
     """
     with temporary_folder("hlip-dicom-") as place:
-        _put(slices, place / "in")
+        if len(put := _put(slices, place / "in")) < len(slices):
+            raise DamagedError(put)
         if found := _run(place / "in", place / "out", limit):
             return found
         readable = _decode(place / "in", place / "decoded")
@@ -161,19 +162,28 @@ def convert_files(slices: Sequence[Slice], limit: float = TIME_LIMIT) -> list[Co
     raise ConversionError("converter_failed", "the converter finds no image in these files")
 
 
-def _put(slices: Sequence[Slice], folder: Path) -> None:
-    """Links with plain names; copies of what lies in an archive."""
+def _put(slices: Sequence[Slice], folder: Path) -> tuple[Slice, ...]:
+    """Links with plain names; copies of what lies in an archive. Those that are there: of an archive some may be damaged."""
     folder.mkdir()
+    put = []
     for number, piece in enumerate(slices):
         target = folder / f"{number:06d}"
         if not piece.file.member:
             try:
                 target.symlink_to(os.path.abspath(piece.file.path))
+                put.append(piece)
                 continue
             except OSError:  # a system without links
                 pass
-        with piece.file.open() as source, target.open("wb") as copy:
-            shutil.copyfileobj(source, copy)
+        try:
+            with piece.file.open() as source, target.open("wb") as copy:
+                shutil.copyfileobj(source, copy)
+            put.append(piece)
+        except Exception as error:  # whatever a damaged archive makes of its reader
+            if isinstance(error, MemoryError) or is_full(error):
+                raise
+            target.unlink(missing_ok=True)
+    return tuple(put)
 
 
 def _run(folder: Path, out: Path, limit: float) -> list[Converted]:

@@ -69,6 +69,7 @@ def _stack(common: Stack, data: Dataset, groups: list[Dataset]) -> Stack:
     inversion = one_of(first_of(groups, "MRModifierSequence", "InversionTimes"))
     spacing = numbers_of(first_of(groups, "PixelMeasuresSequence", "PixelSpacing"))
     orientation = numbers_of(first_of(groups, "PlaneOrientationSequence", "ImageOrientationPatient"))
+    thickness = one_of(first_of(groups, "PixelMeasuresSequence", "SliceThickness"))
     return replace(
         common,
         image_type=_types(groups) or common.image_type,
@@ -79,6 +80,7 @@ def _stack(common: Stack, data: Dataset, groups: list[Dataset]) -> Stack:
         b_value=_b_value(groups, common, data),
         spacing=(round(spacing[0], 6), round(spacing[1], 6)) if len(spacing) == 2 else common.spacing,
         orientation=tuple(round(way, 6) + 0.0 for way in orientation) if len(orientation) == 6 else common.orientation,
+        thickness=either(rounded(thickness, 2), common.thickness),
     )
 
 

@@ -39,17 +39,41 @@ _TAGS: list[Any] = [
     *("MagneticFieldStrength", "PatientSex", "PatientAge", "PatientBirthDate", "StudyDate", "Rows", "Columns", "PixelSpacing"),
     *("ImageOrientationPatient", "ImagePositionPatient", "InstanceNumber", "TemporalPositionIdentifier"),
     *("AcquisitionNumber", "TriggerTime", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated"),
+    *("ImagesInAcquisition", "SliceThickness"),
     *("BurnedInAnnotation", "ModalityLUTSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *PRIVATE_TAGS,
 ]
 _PLAIN = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
 _SUFFIXES = frozenset(
     [
-        *("csv", "dcm", "dll", "doc", "docx", "exe", "gif", "gz", "htm", "html", "inf", "ini", "jpeg", "jpg", "js", "json", "log"),
-        *("md", "nii", "pdf", "png", "rtf", "tif", "tiff", "txt", "xls", "xlsx", "xml", "zip"),
+        *("7z", "bz2", "csv", "dcm", "dll", "doc", "docx", "exe", "gif", "gz", "htm", "html", "inf", "ini", "iso", "jpeg", "jpg", "js"),
+        *("json", "log", "md", "nii", "pdf", "png", "rar", "rtf", "tar", "tgz", "tif", "tiff", "txt", "xls", "xlsx", "xml", "xz", "zip"),
+        "zst",
     ]
 )  # fmt: skip
 """Endings that are told; any other may be part of a name."""
+_START = 512  # bytes that are looked at
+_ARCHIVES = (
+    ".7z",
+    ".rar",
+    ".iso",
+    ".tar",
+    ".tgz",
+    ".tbz",
+    ".tbz2",
+    ".txz",
+    ".bz2",
+    ".xz",
+    ".zst",
+    ".lz4",
+    ".z",
+    ".z01",
+    ".zip.001",
+)
+"""Endings of archives that are looked into nowhere, or not inside of another one."""
+_ARCHIVE_MARKS = (b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
+"""How 7z, RAR, xz and zstd begin, whatever they are called."""
+_ZIP, _GZIP = b"PK\3\4", b"\x1f\x8b\x08"
 
 
 @contextmanager
@@ -78,10 +102,9 @@ def read_chunk(files: Iterable[Found], nameless: bool = False) -> list[Slice | U
         archives: dict[str, zipfile.ZipFile] = {}
         for file in files:
             try:
-                whole = bool(file.member) and file.header_at is None
-                if whole and file.path not in archives:
+                if file.zipped and file.path not in archives:
                     archives[file.path] = stack.enter_context(zipfile.ZipFile(file.path))
-                with archives[file.path].open(file.member) if whole else file.open() as stream:
+                with archives[file.path].open(file.member) if file.zipped else file.open() as stream:
                     found: Sequence[Slice | Unread] = read_one(file, cast(BinaryIO, stream), nameless)
             except PermissionError:
                 found = [Unread(file, "no_permission", _kind(file))]
@@ -93,11 +116,9 @@ def read_chunk(files: Iterable[Found], nameless: bool = False) -> list[Slice | U
 
 def read_one(file: Found, stream: BinaryIO, nameless: bool = False) -> Sequence[Slice | Unread]:
     """The record of one open file, one a frame of an enhanced object; none of a DICOMDIR. `nameless`: see `read_chunk`."""
-    start = stream.read(132)
-    if start[128:] != b"DICM" and start[:4] not in (b"\x08\0\0\0", b"\x08\0\x05\0", b"\x08\0\x08\0", b"\x02\0\0\0"):
-        # of an archive that opens only its members are listed
-        reason = "damaged_archive" if _kind(file) == ".zip" and start[:4] == b"PK\3\4" and not file.member else "not_dicom"
-        return [Unread(file, reason, _kind(file))]
+    start = stream.read(_START)
+    if start[128:132] != b"DICM" and start[:4] not in (b"\x08\0\0\0", b"\x08\0\x05\0", b"\x08\0\x08\0", b"\x02\0\0\0"):
+        return [Unread(file, _no_dicom(file, start), _kind(file))]
     stream.seek(0)
     data = pydicom.dcmread(stream, stop_before_pixels=True, force=True, specific_tags=_TAGS)
     sop_class = UID(_sop_class(data))
@@ -108,6 +129,18 @@ def read_one(file: Found, stream: BinaryIO, nameless: bool = False) -> Sequence[
     if not (data.get("StudyInstanceUID") and data.get("SeriesInstanceUID")) and not (nameless and sop_class):
         return [Unread(file, "no_uid" if sop_class else "damaged", _kind(file))]
     return _slices(file, data, stream.tell())
+
+
+def _no_dicom(file: Found, start: bytes) -> str:
+    """What a file is that is none: an archive, or nothing that matters. Of an archive that opens only its members are listed."""
+    name = (file.member or file.path).lower()
+    if file.unopened and not (name.endswith(".zip") and not start.startswith(_ZIP)):
+        return file.unopened
+    nameless = not PurePath(name).suffix and start.startswith(_ZIP)
+    packed = PurePath(name).suffix in ("", ".gz") and start.startswith(_GZIP) and not name.endswith(".nii.gz")
+    tar = start[257:262] == b"ustar"
+    marked = name.endswith(_ARCHIVES) or start.startswith(_ARCHIVE_MARKS)
+    return "archive_not_read" if marked or nameless or packed or tar else "not_dicom"
 
 
 def _slices(file: Found, data: Dataset, pixels_at: int) -> list[Slice]:
@@ -126,7 +159,7 @@ def _slices(file: Found, data: Dataset, pixels_at: int) -> list[Slice]:
         int(number_of(data, "InstanceNumber") or 0), number_of(data, "TemporalPositionIdentifier"),
         number_of(data, "AcquisitionNumber"), number_of(data, "TriggerTime"), frames,
         () if stack.b_value is None else (stack.b_value,), deflated or file.size - pixels_at >= needed,
-        lut=bool(data.get("ModalityLUTSequence")),
+        lut=bool(data.get("ModalityLUTSequence")), acquired=whole_of(number_of(data, "ImagesInAcquisition")),
     )  # fmt: skip
     return frames_of(piece, data) if stack.enhanced and stack.sop_class in IMAGES else [piece]
 
@@ -162,6 +195,7 @@ def _stack(data: Dataset, groups: list[Dataset]) -> Stack:
         and int(number_of(data, "SamplesPerPixel") or 1) == 1,
         text_of(data, "BurnedInAnnotation").upper() == "YES",
         bool(groups), text_of(data, "PhotometricInterpretation").upper() == "MONOCHROME1",
+        thickness=rounded(one_of(first_of(groups, "PixelMeasuresSequence", "SliceThickness") or data.get("SliceThickness")), 2),
     )  # fmt: skip
 
 
@@ -187,5 +221,5 @@ def _groups(data: Dataset) -> list[Dataset]:
 
 
 def _kind(file: Found) -> str:
-    suffix = PurePath(file.member or file.path).suffix.lower().lstrip(".")
+    suffix = PurePath(file.path if file.gzipped else file.member or file.path).suffix.lower().lstrip(".")
     return f".{suffix}" if suffix in _SUFFIXES else "others"

@@ -3,16 +3,19 @@
 Notable choices:
 - Classes of objects and image types, which scanners write, come before descriptions, which people write.
 - The apparent diffusion coefficient is the one derived map that is kept: it is read beside its diffusion images.
+- A phase is that of MR signals where a description says no more: phases of a contrast agent, and images in or out of phase, are scans.
 - Secondary captures and images with burned-in text are always left out, whatever else they say: they may show a name.
 """
 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from pydicom.uid import UID
 
 from hlip.dicom.tags import Stack
+from hlip.scans.sequence import OTHER_PHASES
 
 IMAGES = {
     "1.2.840.10008.5.1.4.1.1.2": "CT",
@@ -76,6 +79,7 @@ _WORDS = (  # of a description, where the tags are silent
     ),
     ("phase", r"pha|phase( map| image)?"),
 )
+_OF_MR = ("phase", "dixon_part")  # reasons that CT knows not
 UNWANTED = frozenset(
     {"burned_in_text", "calibration", "derived_map", "dixon_part", "dose_report", "localizer", "other_modality", "phase", "projection",
      "screenshot", "secondary_capture", "subtraction", "time_series"}
@@ -105,12 +109,12 @@ def reason_against(stack: Stack) -> str:
         return "damaged"
     if is_adc(stack):
         return ""
-    types = set(stack.image_type)
+    types, ct = set(stack.image_type), stack.modality == "CT"
     for words, reason in _TYPES:
-        if types & words:
+        if types & words and not (ct and reason in _OF_MR):
             return reason
     for reason, pattern in _WORDS:
-        if _says(pattern, stack):
+        if _says(pattern, stack) and not (ct and reason in _OF_MR):
             return reason
     return ""
 
@@ -123,17 +127,24 @@ def is_reformat(stack: Stack) -> bool:
 
 
 _SHARP = re.compile(
-    r"bone|edge|lung|^(h|b|hr|br|bl|ur|qr)(6|7|8|9)\d|^fc(3\d|5\d|8\d)|^y[a-d]$|^[del]$|sharp|^(uc|uh)", re.IGNORECASE
+    r"bone|edge|lung|(?<![a-z])ultra(?![a-z])|^[bchiqu][a-z]?[6-9]\d|^[js][6-9]\d|^bl\d|^fc(3\d|5\d|8\d)|^y[a-d]$|^[del]$|sharp|^(uc|uh)",
+    re.IGNORECASE,
 )
 
 
 def is_sharp(stack: Stack) -> bool:
-    """A CT reconstructed for bone or lung: kernels of Siemens from 60 on, GE bone, edge and lung, Philips D, E, L, YA to YD, Canon FC30,
-    FC50 and FC80 families. A kernel that is not stated is soft, unless the description says bone or lung."""
+    """A CT reconstructed for bone or lung: kernels of Siemens from 60 on of any family (B, C, H, S, U; iterative I, J; Br, Hr, Qr, Ur and
+    their kin), and all of its lung family Bl; GE bone, edge, lung and ultra; Philips D, E, L, YA to YD; Canon FC30, FC50 and FC80
+    families. A kernel that is not stated is soft, unless the description says bone or lung."""
     kernel = stack.kernel.split("\\")[0].strip()
     return bool(_SHARP.search(kernel)) if kernel else _says(r"bone|knochen|os|lung", stack)
 
 
 def _says(pattern: str, stack: Stack) -> bool:
-    """Whether a description has one of these words, alone: not inside of another word."""
-    return bool(re.search(rf"(?<![a-z0-9])(?:{pattern})(?![a-z0-9])", stack.description.lower().replace("_", " ")))
+    """Whether a description has one of these words, alone: not inside of another word, nor as another kind of phase."""
+    return bool(re.search(rf"(?<![a-z0-9])(?:{pattern})(?![a-z0-9])", _words(stack.description)))
+
+
+@lru_cache(maxsize=1024)
+def _words(description: str) -> str:
+    return re.sub(OTHER_PHASES, " ", description.lower().replace("_", " "))

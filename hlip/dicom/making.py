@@ -38,7 +38,7 @@ def scans_of(part: Part, stated_adc: bool) -> tuple[list[Made], tuple[str, ...]]
     if part.stack.inverted:
         told_so = "turned around" if _upside_down(part.stack) else "kept, they are a measure"
         notes = (*notes, f"MONOCHROME1: values {told_so}")
-    if any(piece.file.header_at is not None for piece in part.slices):
+    if any(piece.file.cut for piece in part.slices):
         notes = (*notes, "from a damaged archive: slices may be missing at the end")
     return made, notes
 

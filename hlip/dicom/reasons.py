@@ -35,7 +35,8 @@ WORDS = {
     "converter_timeout": "dcm2niix took too long; run it again with fewer --workers, or look for a damaged file in the series",
     "damaged": "too many of its files are damaged or cut short; copy them again",
     "geometry_mismatch": "images and headers do not tell the same place; export it anew from the archive, not from a viewer",
-    "missing_slices": "slices are missing, too many to fill in; export the whole series again",
+    "missing_slices": "slices are missing, too many to fill in, or stacks of several spacings lie in one series; export the whole series "
+    "again, each stack as a series of its own",
     "no_geometry": "its headers do not tell where the slices lie; export it from the archive, not from a viewer",
     "no_usable_series": "none of its series can be used, each is listed with its own reason",
     "several_patients": "its images name several patients; correct PatientID, or separate the studies",

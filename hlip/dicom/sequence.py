@@ -19,6 +19,8 @@ A description is worth 0.8. Where both name one sequence the doubt of each is mu
 0.9 and more wins, else the description does; either way the confidence is 0.5, so that such scans can be looked at. A contrast agent
 makes a T1 to T1 contrast: by description (0.8, as is its denial), else by ContrastBolusAgent (0.75).
 
+MPR alone, which is an MPRAGE or a reformat of anything, says T1 only where no tag says otherwise.
+
 Some names are no dispute, since one sequence is a kind of the other: a T2 with the inversion of a FLAIR is a FLAIR; a FLAIR (TIRM) with that
 of a STIR is a T2; what is called MRA and has the timing of a gradient echo is one, at the confidence of the description.
 
@@ -35,7 +37,7 @@ from dataclasses import dataclass, replace
 from hlip.dicom.kinds import is_adc
 from hlip.dicom.tags import Stack
 from hlip.scans.diffusion import LOW_B
-from hlip.scans.sequence import BOTH, GIVEN, NONE
+from hlip.scans.sequence import BOTH, DENIED, GIVEN, NONE
 
 WORDS = 0.8
 """Confidence of a description."""
@@ -44,20 +46,23 @@ _STRONG = 0.9
 _AGENT = 0.75
 BOTH_ECHOES = "PD and T2"
 """What a description calls a double echo; no sequence of a scan."""
+_MPR = "MPRAGE or a reformat"
+"""What a description means by MPR alone; no sequence of a scan."""
 _DESCRIPTIONS = (  # first match wins
     ("CT angiography", "CT", r"cta|angio\w*|carotid\w*|circle of willis"),
     ("CT", "CT", r"ct|head|brain|sinus\w*|orbit\w*"),
     ("ADC", "MR", r"d?adc|apparent diffusion\w*"),
     ("DWI b0", "MR", r"b ?= ?0|b0|b0000?"),
-    ("DWI", "MR", r"dwi\w*|dw|diff\w*|trace\w*|dti|resolve|b ?=? ?[1-9]\d{2,3}"),
+    ("DWI", "MR", r"dwi\w*|(?:iso|ss|[cemrs])dwi\d*|dw|diff\w*|trace\w*|dti|resolve|b ?=? ?[1-9]\d{2,3}"),
     ("SWI", "MR", r"swi\w*|swan|susc\w*|ven ?bold|t2 ?(\*|star|gre|fl2d|ffe|fe)|hemo\w*|haemo\w*|t2w? ?(gre|ffe)|swip"),
     ("MRA", "MR", r"mra|tof|angio\w*|mrv|pca|inhance"),
     ("T1", "MR", r"t1 ?w?( \w+)* ?(flair|tirm)|(flair|tirm) ?t1"),
     ("FLAIR", "MR", r"flair\w*|tirm|dark ?fluid|t2 ?dark|da ?fl|spc\w* ?ir"),
     (BOTH_ECHOES, "MR", r"pdw? ?[/+&]? ?t2w?|t2w? ?[/+&]? ?pdw?"),
     ("PD", "MR", r"pdw?|proton( density)?"),
-    ("T1", "MR", r"(3d|[esdv])?t1\w*|mp ?rage\w*|mp2rage|mpr|spgr|f?spgr|bravo|3d ?tfe|vibe|thrive|lava"),
+    ("T1", "MR", r"(3d|[esdv])?t1\w*|mp ?rage\w*|mp2rage|spgr|f?spgr|bravo|3d ?tfe|vibe|thrive|lava"),
     ("T2", "MR", r"(3d|[esdv])?t2\w*|t?stir\w*|ciss|fiesta\w*|drive|haste|ssfse|blade|propeller"),
+    (_MPR, "MR", r"mpr"),
 )
 _KINDS_OF = {
     ("inversion", "FLAIR", "T2"),
@@ -69,7 +74,7 @@ _FRAME_TYPES = {
     "T1": "T1", "T2": "T2", "T2_STAR": "SWI", "STIR": "T2", "PROTON_DENSITY": "PD", "FLUID_ATTENUATED": "FLAIR", "TOF": "MRA",
 }  # fmt: skip
 _FRAME_TYPE = 0.75
-_DENIED = rf"(?<![a-z])(?:(?:{NONE})(?![a-z])(?! ?op)|nativ\w*|plain|unenhanced|non ?con\w*)"
+_DENIED = rf"(?<![a-z])(?:(?:{NONE})(?![a-z])(?! ?op)|nativ\w*|plain|unenhanced|non ?con\w*)|{DENIED}"
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,8 @@ def _together(tags: Guess, words: Guess) -> Guess:
         if tags.sequence in ("PD", "T2"):
             return Guess(tags.sequence, tags.confidence, f"{tags.rule}, of a double echo")
         words = replace(words, sequence="PD")
+    if words.sequence == _MPR:  # it contradicts no tag
+        words = replace(words, sequence="T1" if tags.sequence in ("", "T1") else "")
     if not words.sequence or not tags.sequence:
         return tags if tags.sequence else words
     rule = f"{tags.rule} + {words.rule}"

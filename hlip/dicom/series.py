@@ -8,6 +8,7 @@ Notable choices:
   `hlip.dicom.geometry`. Of more than a tenth, wherever they lay, the volume is refused as damaged.
 - Several patients in a study are told by its images; an object that is none, or a file without PatientID, says nothing.
 - Several images at one place are time points. Two to four become scans of their own; more are perfusion or function, and left out.
+- Of what may be the rest of a series only numbers tell: where they begin late, or an acquisition was of more images, a note says so.
 - A series that a manifest names is wanted, whatever its words say (a MIP, a localizer): where an import would take nothing of it for such a
   reason, what it holds is taken all the same.
 - Of one acquisition the soft kernel is kept, a sharp one (bone, lung) only where no other covers its range: windows make the bone visible,
@@ -25,7 +26,7 @@ from hlip.dicom.kinds import IMAGES, UNWANTED, is_adc, is_reformat, is_sharp, re
 from hlip.dicom.part import Part
 from hlip.dicom.sequence import Guess, guess
 from hlip.dicom.shells import plan_diffusion, with_pairs_told
-from hlip.dicom.stacks import grouped, planes, stacks_of, time_points, with_b0
+from hlip.dicom.stacks import grouped, parted_by_thickness, planes, stacks_of, time_points, with_b0
 from hlip.dicom.tags import Slice
 from hlip.scans.diffusion import LOW_B
 from hlip.scans.scan import MAX_VOXELS, MIN_SLICES
@@ -72,14 +73,32 @@ def _plan_series(slices: Sequence[Slice]) -> list[Part]:
     unique = with_b0(_unique(slices))
     duplicates = len({piece.file for piece in slices} - {piece.file for piece in unique})
     plane = planes(unique)
-    groups, lost = _with_whole(stacks_of(unique, plane))
+    parted = [parted_by_thickness(found) for found in stacks_of(unique, plane)]
+    groups, lost = _with_whole([found for stacks in parted for found in stacks])
     usable = [found for found in groups if not reason_against(found[0].stack)]
     several = len({plane[found[0].stack.orientation] for found in usable}) > 1
     localizer = several and all(len(found) < _FEW for found in usable)
     parts = [part for found in groups for part in _plan_group(found, "localizer" if localizer else "")]
     notes = (*parts[0].notes, f"{lost} damaged files of another kind") if lost else parts[0].notes
     parts[0] = replace(parts[0], duplicates=duplicates + parts[0].duplicates, damaged=lost + parts[0].damaged, notes=notes)
-    return parts
+    told = (*_on_thickness(parted), *_on_numbers(unique))
+    return [replace(part, notes=(*part.notes, *told)) if not reason_against(part.stack) else part for part in parts]
+
+
+def _on_thickness(parted: Sequence[Sequence[Sequence[Slice]]]) -> list[str]:
+    """That stacks of one series were parted by it."""
+    mixed = sorted({found[0].stack.thickness or 0.0 for stacks in parted if len(stacks) > 1 for found in stacks})
+    return [f"its series mixes slices of {' and '.join(f'{size:g}' for size in mixed)} mm: parted"] if mixed else []
+
+
+def _on_numbers(slices: Sequence[Slice]) -> list[str]:
+    """What the numbers of a series' images tell of others that are not here. Frames are numbered by ourselves."""
+    numbers = [piece.instance for piece in slices if not piece.frame]
+    if not numbers:
+        return []
+    stated = max((piece.acquired or 0 for piece in slices), default=0)
+    notes = [f"instance numbers begin at {min(numbers)}"] if min(numbers) > 1 else []
+    return notes + ([f"{len(numbers)} of the {stated} images of its acquisition"] if len(numbers) < stated else [])
 
 
 def _with_whole(groups: list[list[Slice]]) -> tuple[list[list[Slice]], int]:

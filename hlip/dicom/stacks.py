@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from hlip.dicom.geometry import place_of
+from hlip.dicom.geometry import Layout, lay_out, place_of
 from hlip.dicom.kinds import is_adc, reason_against
 from hlip.dicom.tags import Slice, Stack
 from hlip.scans.diffusion import LOW_B
@@ -22,6 +22,7 @@ from hlip.scans.scan import MIN_SLICES
 _TURNED = 0.02  # of a unit vector; slices turned by less share a plane
 _SPACING = 1e-3  # of itself
 _TIME = 0.02  # of itself
+_THICKNESS = 0.1  # of itself
 _ECHO_STEP, _INVERSION_STEP = 0.11, 1.1  # ms; to these headers are rounded
 _DIXON = {"W", "WATER", "IP", "IN", "IN_PHASE", "OUT", "F", "FAT"}
 T = TypeVar("T")
@@ -81,6 +82,23 @@ def _weighted(stack: Stack) -> bool:
     return not (is_adc(stack) or reason_against(stack) or "TRACEW" in stack.image_type)
 
 
+def parted_by_thickness(slices: Sequence[Slice]) -> list[list[Slice]]:
+    """Slices of one kind by their thickness where they are no volume together, each thickness is one, and the ranges of all overlap by half
+    at least: thin and thick slices of one range under one series. Ranges that follow each other are one scan."""
+    same = _numbered(slices, lambda stack: stack.thickness, _same_thickness)
+    groups = list(grouped(slices, lambda piece: same[piece.stack.thickness]).values())
+    if len(groups) < 2 or _is_volume(slices) or not all(map(_is_volume, groups)):
+        return [list(slices)]
+    ends = [(min(places), max(places)) for places in (list(map(place_of, found)) for found in groups)]
+    common = min(last for _, last in ends) - max(first for first, _ in ends)
+    return groups if common >= min(last - first for first, last in ends) / 2 else [list(slices)]
+
+
+def _is_volume(slices: Sequence[Slice]) -> bool:
+    placed = all(piece.position is not None and piece.stack.orientation and min(piece.stack.spacing) > 0 for piece in slices)
+    return placed and len(slices) >= MIN_SLICES and _once(slices) and isinstance(lay_out(slices), Layout)
+
+
 def time_points(slices: Sequence[Slice]) -> tuple[list[list[Slice]], list[Slice]]:
     """Slices such that each place comes once, point by point, and those that were passed over as repeats of single slices."""
     by_place = grouped(slices, lambda piece: round(place_of(piece), 2))
@@ -132,6 +150,10 @@ def _same_way(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 
 def _same_spacing(one: tuple[float, float], other: tuple[float, float]) -> bool:
     return all(abs(a - b) <= _SPACING * max(a, b) for a, b in zip(one, other, strict=True))
+
+
+def _same_thickness(one: float | None, other: float | None) -> bool:
+    return one is not None and other is not None and abs(one - other) <= _THICKNESS * max(one, other)
 
 
 def _levels(slices: Sequence[Slice], value: Callable[[Stack], float | None], step: float) -> dict[float | None, int]:

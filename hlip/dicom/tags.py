@@ -65,6 +65,8 @@ class Stack:
     """MONOCHROME1: the lowest value is shown white."""
     stack_id: str = ""
     """Of an enhanced object that holds several stacks."""
+    thickness: float | None = None
+    """Of a slice, mm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +93,14 @@ class Slice:
     """From 1 on; 0: the file itself."""
     lut: bool = False
     """Its stored values are places in a table of its own (ModalityLUTSequence)."""
+    acquired: int | None = None
+    """Images of its acquisition, as it states (ImagesInAcquisition)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """A file that is no slice: `reason` not_dicom, damaged, damaged_archive, no_permission or no_uid; `kind` a harmless word for counting."""
+    """A file that is no slice: `reason` not_dicom, damaged, damaged_archive, encrypted_archive, archive_not_read, no_permission or no_uid;
+    `kind` a harmless word for counting."""
 
     file: Found
     reason: str

@@ -2,17 +2,21 @@
 
 Notable choices:
 - A full temporary folder looks like damaged files to a converter and to a decoder: it is told apart here, so that nothing of it is recorded.
-- What a killed import left holds names and times; it is removed when it is a day old, which no running conversion is.
+- What a killed import left holds names, times and voxels. Its folders' names tell their process: those of processes of this machine that are
+  gone are removed when the next one begins, any others when they are a day old, which no running conversion is.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import platform
+import re
 import shutil
 import stat
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -20,10 +24,39 @@ from pathlib import Path
 
 from hlip.dicom.errors import MachineError
 
-_OURS = ("hlip-dicom-", "hlip-frames-")
+_OURS = re.compile(r"hlip-(?:archives|dicom|frames)-(?:([0-9a-f]{8})-(\d{1,9})-)?")
+"""Names of our folders: of which machine, and of which process; earlier versions told neither."""
 _OLD = 86_400.0  # s
 _LITTLE = 65_536  # bytes; a disk with less is full
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def own_folder(prefix: str) -> tempfile.TemporaryDirectory[str]:
+    """A temporary folder under a name that tells this process, for a context.
+
+    Raises:
+        MachineError: there is no room for one.
+    """
+    place = _place()
+    _remove_leftovers_once(place)
+    return tempfile.TemporaryDirectory(prefix=f"{prefix}{_machine()}-{os.getpid()}-", dir=place)
+
+
+def _place() -> str:
+    try:
+        return tempfile.gettempdir()
+    except OSError as error:
+        raise MachineError("no_room", "there is no temporary folder with room; set TMPDIR to one, and run it again") from error
+
+
+@lru_cache(maxsize=1)
+def _machine() -> str:
+    """Where numbers of processes mean the same: a machine, or a container on it."""
+    try:
+        numbers = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        numbers = ""
+    return f"{zlib.crc32(f'{platform.node()} {numbers}'.encode()):08x}"
 
 
 @contextmanager
@@ -33,13 +66,9 @@ def temporary_folder(prefix: str) -> Iterator[Path]:
     Raises:
         MachineError: the temporary folder is full.
     """
+    place = _place()
     try:
-        place = tempfile.gettempdir()
-    except OSError as error:
-        raise MachineError("no_room", "there is no temporary folder with room; set TMPDIR to one, and run it again") from error
-    _remove_leftovers_once(place)
-    try:
-        with tempfile.TemporaryDirectory(prefix=prefix, dir=place) as folder:
+        with own_folder(prefix) as folder:
             try:
                 yield Path(folder)
             except Exception as error:
@@ -75,7 +104,7 @@ def _remove_leftovers_once(place: str) -> None:
 
 
 def remove_leftovers(place: str | Path | None = None) -> int:
-    """Remove this user's folders of conversions that are a day old, from the temporary folder; returns how many there were."""
+    """Remove from the temporary folder what this user's killed runs left, see above; returns how many folders there were."""
     try:
         left = [folder for folder in Path(place or tempfile.gettempdir()).iterdir() if _is_left(folder)]
     except OSError:  # a folder that may not be listed
@@ -86,14 +115,28 @@ def remove_leftovers(place: str | Path | None = None) -> int:
 
 
 def _is_left(folder: Path) -> bool:
-    if not folder.name.startswith(_OURS):
+    name = _OURS.match(folder.name)
+    if name is None:
         return False
     try:
         found = folder.lstat()
     except OSError:
         return False
     mine = not hasattr(os, "getuid") or _owner(found) == os.getuid()
-    return mine and stat.S_ISDIR(found.st_mode) and time.time() - found.st_mtime > _OLD
+    return mine and stat.S_ISDIR(found.st_mode) and (time.time() - found.st_mtime > _OLD or _is_gone(name[1], name[2]))
+
+
+def _is_gone(machine: str | None, process: str | None) -> bool:
+    """Whether a process of this machine has ended."""
+    if machine != _machine() or process is None or not hasattr(os, "getuid"):
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # another user's
+        pass
+    return False
 
 
 def _owner(found: os.stat_result) -> int:

@@ -1,10 +1,11 @@
-"""The name of a sequence, guessed from a file name or a series description; and the words by which people say that an agent was given,
-which names and descriptions share (`hlip.dicom.sequence`).
+"""The name of a sequence, guessed from a file name or a series description; and the words by which people say that an agent was given, or
+which phase they mean, which names and descriptions share (`hlip.dicom`).
 
 Notable choices:
 - A T1 is one with contrast where a word says so, unless another one right before it denies it: of file names "native" may mean the space.
 - Parts and projections of another scan (SWI_phase, SWI_mIP) have no name: they are no plain scan of that sequence.
-- What is called T2* counts with SWI.
+- What is called T2* counts with SWI, a STIR with T2.
+- MPR is an MPRAGE, or a reformat of anything: it says T1 only where no other word says more.
 """
 
 from __future__ import annotations
@@ -21,7 +22,13 @@ GIVEN = (
 """An agent was given, in lower case."""
 BOTH = r"(?<![a-z0-9])w/?[ _]?(?:and[ _])?w/?o|with (?:and )?without|mit (?:und )?ohne"
 """Two series under one name: the agent was given."""
-_DENIED = rf"(?<![a-z])(?:{NONE})[ _-]*(?:{AGENTS}|ce|c)(?![a-z])"
+DENIED = rf"(?<![a-z])(?:(?:{NONE})[ _-]*|un)(?:{AGENTS}|ce|c|enhanced)(?![a-z])"
+"""None was: precontrast, without gd, uncontrasted."""
+OTHER_PHASES = (
+    r"(?<![a-z0-9])(?:in|out|opp[a-z]*|of|[^\W\d_]*(?:art|ven)[^\W\d_]*|late|delay[a-z]*|early|portal|equilibrium|hepatobiliary|"
+    r"nephro[a-z]*|excret[a-z]*|multi|\d)[ _-]?phase"
+)
+"""Phases of a contrast agent or of an echo, whose images are plain ones; in lower case."""
 _PART = r"(phase|pha)(?![a-z])"
 _HAS_PARTS = r"(swi|swan|susc[a-z]*|gre|star)(?![a-z])"
 _SEQUENCES = (  # first match wins; the order matters (a FLAIR is also a T2 but for a T1 FLAIR, a DWI may say "b0 t2")
@@ -31,20 +38,21 @@ _SEQUENCES = (  # first match wins; the order matters (a FLAIR is also a T2 but 
     ("SWI", r"swi|swan|susc|ven[ _-]?bold|t2w?[ _-]?\*|t2w?[ _-]?star"),
     ("ADC", r"adc|apparent"),
     ("DWI b0", r"(dwi|diff|dti)[a-z]*[ _-]*b0+(?![0-9])(?!.*(?<![a-z])b[1-9])"),
-    ("DWI", r"dwi|diff|trace|dti"),
+    ("DWI", r"dwi|(?:iso|ss|[cemrs])dwi(?![a-z])|diff|trace|dti"),
     ("CT angiography", r"cta|ct.*angio"),
     ("MRA", r"mra|tof|angio"),
     ("PD", r"pd|proton"),
-    ("T1", r"t1|mp ?rage|mpr|spgr|bravo"),
+    ("T1", r"t1|[desv]t1w|mp ?rage|spgr|bravo"),
     ("SWI", r"gre(?![a-z])|hemo"),
-    ("T2", r"t2"),
+    ("T2", r"t2|[desv]t2w|(t?stir|ciss|fiesta|haste|ssfse|blade|propeller)(?![a-z])"),
     ("CT", r"ct"),
+    ("T1", r"mpr"),
 )
 
 
 def guess_sequence(text: str) -> str:
     """A sequence name from a file name or a series description; empty when nothing is recognised."""
-    words = re.sub(r"\.nii(\.gz)?$|\.mg[hz]$|\.dcm$", "", text.lower())
+    words = re.sub(rf"\.nii(\.gz)?$|\.mg[hz]$|\.dcm$|{OTHER_PHASES}", " ", text.lower())
     for name, pattern in _SEQUENCES:
         if re.search(rf"(?<![a-z])(?:{pattern})", words):
             return "T1 contrast" if name == "T1" and _has_contrast(words) else name
@@ -52,5 +60,5 @@ def guess_sequence(text: str) -> str:
 
 
 def _has_contrast(words: str) -> bool:
-    denied = re.search(_DENIED, words) and not re.search(BOTH, words)
+    denied = re.search(DENIED, words) and not re.search(BOTH, words)
     return not denied and bool(re.search(GIVEN, words) or re.search(r"(?<![a-z])t1w?[_-]c(?![a-z]|[ _-]*sp)", words))

@@ -13,15 +13,20 @@ def add_dicom(sources: Any) -> None:
     """Add `dicom` to the sources of `hlip import`."""
     source = sources.add_parser(
         "dicom",
-        help="a hospital export: any tree of DICOM files, zip archives included",
+        help="a hospital export: any tree of DICOM files, zip and tar archives included",
         description="Group every DICOM file below FOLDER by study and series, leave out what is no scan (localizers, derived maps, secondary "
         "captures, reports), name the sequences, convert to NIfTI. Ids are salted hashes; no name, date or UID is written. Free text is "
         "not de-identified. Tables are keyed by the hospital's StudyInstanceUID (study_id), PatientID (patient_id) or accession_number, and "
         "joined before hashing; they are checked before any file is read. "
-        "Intermediate files lie in the system's temporary folder (TMPDIR). Started again it converts only studies "
-        "whose files changed.",
+        "Archives are read where they lie: zip, tar, single files packed by gzip; a compressed tar is unpacked to the temporary folder while "
+        "the import runs; 7z, RAR, ISO and encrypted archives are named, to be unpacked first. "
+        "Intermediate files lie in the system's temporary folder (TMPDIR); those of a killed run are removed by the next one. Reading headers "
+        "takes about 4 ms of processor time a file (measured on MR files of 0.5 MB): 70 minutes for a million files on one core, less with "
+        "more --workers. Started again it reads headers anew and converts only studies whose files changed.",
     )
-    source.add_argument("folder", type=Path, metavar="FOLDER", help="any tree, or one zip archive; file names do not matter")
+    source.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="any tree, or one zip or tar archive; file names do not matter"
+    )
     source.add_argument(
         "out", type=Path, metavar="OUT", help="folder to write: manifest.jsonl, studies/, series.csv, left_out.csv"
     )

@@ -23,6 +23,7 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +33,18 @@ from hlip.dicom.convert import program
 from hlip.dicom.errors import MachineError
 from hlip.dicom.found import Found
 from hlip.dicom.headers import quiet_pydicom
-from hlip.dicom.kinds import IMAGES
 from hlip.dicom.tags import Slice, Unread
+from hlip.dicom.temporary import own_folder, remove_leftovers
 from hlip.files.folders import write_atomically
 from hlip.importing.dicom.columns import without_names
 from hlip.importing.dicom.many_headers import read_headers
+from hlip.importing.dicom.notes import FOLDERS, left_files, on_files, on_leftovers, on_names, on_patients, on_runs, patient_of
 from hlip.importing.dicom.study import COLUMNS, Done, Names, import_study
-from hlip.importing.dicom.walk import find_files
+from hlip.importing.dicom.walk import LOOKED_INTO, find_files
 from hlip.importing.earlier import Earlier, How
 from hlip.importing.fields import field_of
 from hlip.importing.identity import hashed, read_salt
-from hlip.importing.outcome import Imported, ImportingError, LeftOut, check_place, manifest_file, write_import
+from hlip.importing.outcome import Imported, ImportingError, check_place, manifest_file, write_import
 from hlip.importing.splits import check_shares, split_studies
 from hlip.importing.table_files import read_table, require_columns
 from hlip.importing.tables import Tables, check_tables, join
@@ -50,17 +52,6 @@ from hlip.study import Study
 
 SOURCE = "dicom"
 KEYS = ("study_id", "patient_id", "accession_number")
-_SHOWN = 3  # files named on the terminal
-_FOLDERS = "folders"  # the kind of what is no file
-_UNREAD = {
-    "not_dicom": "files that are not DICOM",
-    "damaged": "DICOM files whose header cannot be read; copy them again",
-    "damaged_archive": "zip archives that are damaged or cut short; copy them again (what was whole in them is read)",
-    "zip_in_zip": "zip archives within zip archives, not looked into; unpack the outer ones and import again",
-    "no_permission": "files that may not be read; correct their permissions",
-    "no_permission of folders": "folders that may not be read, so that nothing in them is imported; correct their permissions",
-    "no_uid": "DICOM files without a study or series UID",
-}
 
 
 def import_dicom(
@@ -80,7 +71,7 @@ def import_dicom(
     """Import every study below a folder.
 
     Args:
-        folder: any tree, or one zip archive.
+        folder: any tree, or one archive (zip, tar; also compressed by gzip, bzip2 or xz).
         salt: file of the secret, drawn where there is none; default OUT.salt.key beside OUT, or OUT/salt.key where an earlier import
             left one.
         keep_ids: StudyInstanceUID and PatientID as they are, instead of their hashes.
@@ -106,15 +97,17 @@ def import_dicom(
     key_file = Path(salt) if salt else default_salt(out)
     new_key = not key_file.exists()
     workers = workers or _cores()
+    leftovers, stack = remove_leftovers(), ExitStack()
     try:
+        room = Path(stack.enter_context(own_folder("hlip-archives-")))
         key = read_salt(key_file)
-        slices, unread = _read(folder, out, key_file, workers, progress)
+        slices, unread = _read(folder, out, key_file, room, workers, progress)
         studies = _studies(slices)
         names = {uid: _names(found, key, keep_ids) for uid, found in studies.items()}
         earlier.check({name.study_id for name in names.values()})  # before hours of conversion
         studies = {uid: studies[uid] for uid in sorted(studies, key=lambda uid: names[uid].study_id)}  # UIDs go by date
         with quiet_pydicom():
-            done = _convert(studies, names, out, key, workers, progress)
+            done = _convert(studies, names, _beside(slices, unread), out, key, workers, progress)
         usable = [item.study() for item in done.values() if item.scans]
         by_id = {names[uid].study_id: found for uid, found in studies.items()}
         usable, notes = _joined(usable, tables, by_id, None if keep_ids else keep_columns)
@@ -122,11 +115,13 @@ def import_dicom(
         usable, kept = earlier.beside(usable) if usable else (usable, [])
         rows = [row for item in done.values() for row in item.rows]
         _write_series([*_kept_rows(out / "series.csv", usable, done), *rows], out / "series.csv")
-        left_out = [row for item in done.values() for row in item.left_out()] + _left_files(unread)
+        left_out = [row for item in done.values() for row in item.left_out()] + left_files(unread)
         notes = [
-            *_on_names(key_file, out, new_key, keep_ids),
-            *_on_runs(done, usable, out),
-            *_on_files(unread),
+            *on_names(key_file, out, new_key, keep_ids),
+            *on_patients(studies, done),
+            *on_leftovers(leftovers),
+            *on_runs(done, usable, out),
+            *on_files(unread),
             *notes,
             *said,
             *kept,
@@ -136,6 +131,8 @@ def import_dicom(
         raise ImportingError(str(error)) from error
     except OSError as error:
         raise ImportingError(f"{out}: cannot be written ({error}); finished studies are kept, run it again") from error
+    finally:
+        stack.close()
 
 
 def default_salt(out: str | Path) -> Path:
@@ -155,8 +152,8 @@ def _check_converter() -> None:
 def _check_source(folder: Path) -> None:
     if not folder.exists():
         raise ImportingError(f"{folder}: no such folder")
-    if not folder.is_dir() and folder.suffix.lower() != ".zip":
-        raise ImportingError(f"{folder}: neither a folder nor a zip archive; name the folder that holds it")
+    if not folder.is_dir() and not folder.name.lower().endswith(LOOKED_INTO):
+        raise ImportingError(f"{folder}: neither a folder nor a zip or tar archive; name the folder that holds it")
 
 
 def _check(tables: Tables, shares: Sequence[float] | None, keep_columns: Sequence[str]) -> None:
@@ -173,22 +170,39 @@ def _check(tables: Tables, shares: Sequence[float] | None, keep_columns: Sequenc
         raise ImportingError(f"{tables.metadata}: states splits itself; leave --splits out")
 
 
-def _read(folder: Path, out: Path, key_file: Path, workers: int, progress: bool) -> tuple[list[Slice], list[Unread]]:
+def _read(
+    folder: Path, out: Path, key_file: Path, room: Path, workers: int, progress: bool
+) -> tuple[list[Slice], list[Unread]]:
     closed: list[str] = []
-    walk = tqdm(find_files(folder, without=out, closed=closed), unit="file", desc="files", disable=not progress)
+    found = find_files(folder, without=out, closed=closed, room=room)
+    walk = tqdm(found, unit="file", desc="files", disable=not progress)
     files = [file for file in walk if file.path != os.path.abspath(key_file)]
     slices, unread = read_headers(files, workers, progress)
     unread = [Unread(item.file, "zip_in_zip", item.kind) if _is_packed_twice(item) else item for item in unread]
-    unread += [Unread(Found(path, "", 0, 0), "no_permission", _FOLDERS) for path in closed]
+    unread += [Unread(Found(path, "", 0, 0), "no_permission", FOLDERS) for path in closed]
     if not slices:
-        found = ", ".join(f"{reason} {count}" for reason, count in Counter(item.reason for item in unread).items())
-        said = "".join(f"\n  {note}" for note in _on_files(unread))
-        raise ImportingError(f"{folder}: no DICOM series among {len(files)} files" + (f" ({found})" if found else "") + said)
+        counts = ", ".join(f"{reason} {count}" for reason, count in Counter(item.reason for item in unread).items())
+        said = "".join(f"\n  {note}" for note in on_files(unread))
+        raise ImportingError(f"{folder}: no DICOM series among {len(files)} files" + (f" ({counts})" if counts else "") + said)
     return slices, unread
 
 
 def _is_packed_twice(item: Unread) -> bool:
     return item.reason == "not_dicom" and item.file.member.lower().endswith(".zip")
+
+
+def _beside(slices: Sequence[Slice], unread: Sequence[Unread]) -> dict[str, int]:
+    """Series that lie alone in their folder -> files in it whose headers cannot be read: they may be of the series."""
+    damaged = Counter(_folder(item.file) for item in unread if item.reason in ("damaged", "no_uid"))
+    series: defaultdict[str, set[str]] = defaultdict(set)
+    for piece in slices if damaged else ():
+        series[_folder(piece.file)].add(piece.stack.series_uid)
+    return {uid: damaged[place] for place, found in series.items() if place in damaged and len(found) == 1 for uid in found}
+
+
+def _folder(file: Found) -> str:
+    inside = file.member and not file.gzipped
+    return f"{file.path}!{os.path.dirname(file.member)}" if inside else os.path.dirname(file.path)  # noqa: PTH120 (a million times)
 
 
 def _studies(slices: Sequence[Slice]) -> dict[str, list[Slice]]:
@@ -204,15 +218,20 @@ def _studies(slices: Sequence[Slice]) -> dict[str, list[Slice]]:
 
 def _names(slices: Sequence[Slice], key: bytes, keep_ids: bool) -> Names:
     """A patient without PatientID is known by the study alone."""
-    study = slices[0].stack.study_uid
-    patient = next((p.stack.patient_id for p in slices if p.stack.patient_id and p.stack.sop_class in IMAGES), "")
+    study, patient = slices[0].stack.study_uid, patient_of(slices)
     if keep_ids and re.fullmatch(r"[0-9][0-9.]*", study):
         return Names(study, patient or study)
     return Names(hashed(study, key, "study"), hashed(patient or f"study {study}", key, "patient"))
 
 
 def _convert(
-    studies: dict[str, list[Slice]], names: dict[str, Names], out: Path, key: bytes, workers: int, progress: bool
+    studies: dict[str, list[Slice]],
+    names: dict[str, Names],
+    beside: Mapping[str, int],
+    out: Path,
+    key: bytes,
+    workers: int,
+    progress: bool,
 ) -> dict[str, Done]:
     """In the order of `studies`. The first error of the disk stops all; studies under way are finished."""
     stop = threading.Event()
@@ -221,7 +240,7 @@ def _convert(
         if stop.is_set():
             return None
         try:
-            return import_study(studies[uid], names[uid], out, key)
+            return import_study(studies[uid], names[uid], out, key, beside)
         except BaseException:
             stop.set()
             raise
@@ -276,55 +295,6 @@ def _write_series(rows: Iterable[Mapping[str, Any]], file: Path) -> None:
     table.writeheader()
     table.writerows(rows)
     write_atomically(file, text.getvalue().encode())
-
-
-def _left_files(unread: Sequence[Unread]) -> list[LeftOut]:
-    """One row for files of a kind: their names may hold a patient's."""
-    counts = Counter((item.reason, item.kind) for item in unread)
-    return [
-        LeftOut(f"({kind})", reason, f"{count} {_UNREAD[f'{reason} of {kind}']}")
-        if kind == _FOLDERS
-        else LeftOut(f"({kind} files)", reason, f"{count} {_UNREAD[reason]}")
-        for (reason, kind), count in sorted(counts.items())
-    ]
-
-
-def _on_names(key_file: Path, out: Path, new: bool, keep_ids: bool) -> list[str]:
-    if keep_ids:
-        return ["--keep-ids: study and patient ids are the hospital's own; this manifest is not de-identified"]
-    salt = f"a new salt, {key_file}" if new else f"the salt {key_file}"
-    notes = [f"ids are hashes under {salt}: keep it to know these patients again, secret and apart from what you share"]
-    if out.resolve() in key_file.resolve().parents:
-        notes.append(f"{key_file} lies in the folder that you may share: move it to {out.with_name(f'{out.name}.salt.key')}")
-    return notes
-
-
-def _on_runs(done: dict[str, Done], studies: Sequence[Study], out: Path) -> list[str]:
-    notes = []
-    if reused := sum(item.reused for item in done.values()):
-        notes.append(f"{reused} of {len(done)} studies are unchanged and were not converted again")
-    ours = {item.names.study_id for item in done.values()} | {study.study_id for study in studies}
-    if others := [path for path in (out / "studies").iterdir() if path.name not in ours]:
-        notes.append(f"{len(others)} studies in {out / 'studies'} are of an earlier import and not in this manifest")
-    rows = [row for item in done.values() for row in item.rows if row["decision"] == "kept"]
-    if unsure := sum(row["confidence"] <= 0.5 for row in rows):
-        notes.append(
-            f"{unsure} of {len(rows)} scans have an uncertain sequence (confidence 0.5 or less): see {out / 'series.csv'}"
-        )
-    return notes
-
-
-def _on_files(unread: Sequence[Unread]) -> list[str]:
-    """Damaged files by name; this goes to the terminal and nowhere else."""
-    broken = [str(item.file) for item in unread if item.reason in ("damaged", "no_permission") and item.kind != _FOLDERS]
-    whole = {  # all are named: each may be a patient
-        "damaged archive, copy it again": [item for item in unread if item.reason == "damaged_archive"],
-        "an archive within an archive, unpack the outer one": [item for item in unread if item.reason == "zip_in_zip"],
-        "no permission to read this folder, nothing in it is imported": [item for item in unread if item.kind == _FOLDERS],
-    }
-    notes = [f"{text}: {item.file}" for text, items in whole.items() for item in items]
-    more = f" and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
-    return notes + ([f"unreadable: {', '.join(broken[:_SHOWN])}{more}"] if broken else [])
 
 
 def _cores() -> int:

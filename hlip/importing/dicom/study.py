@@ -14,8 +14,8 @@ import hmac
 import json
 import os
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from hlip.files.folders import write_atomically
 from hlip.importing.outcome import LeftOut
 from hlip.study import Scan, Study
 
-_REVISION = 5
+_REVISION = 6
 """Part of every hash. Raise it when the same files begin to give other scans."""
 _RECORD = "import.json"
 _AGAIN = ("converter_timeout", "converter_killed", "unexpected")  # another run may fare better: such a study is tried again
@@ -78,8 +78,13 @@ class Done:
         ]
 
 
-def import_study(slices: Sequence[Slice], names: Names, out: Path, salt: bytes) -> Done:
+def import_study(
+    slices: Sequence[Slice], names: Names, out: Path, salt: bytes, beside: Mapping[str, int] | None = None
+) -> Done:
     """Convert a study, or find that it was already.
+
+    Args:
+        beside: series UID -> unreadable files that lie with the series.
 
     Raises:
         OSError: OUT cannot be written.
@@ -91,7 +96,7 @@ def import_study(slices: Sequence[Slice], names: Names, out: Path, salt: bytes) 
         return done
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    parts = plan_study(slices)
+    parts = [_with_lost(part, beside or {}) for part in plan_study(slices)]
     stated_adc = any(part.guess.sequence == "ADC" and not part.reason for part in parts)
     rows: list[dict[str, Any]] = []
     for part in parts:
@@ -101,6 +106,11 @@ def import_study(slices: Sequence[Slice], names: Names, out: Path, salt: bytes) 
         record = {"digest": digest, "rows": rows, "extra": extra}
         write_atomically(folder / _RECORD, json.dumps(record, indent=1).encode())
     return Done(names, _scans(rows, out), tuple(rows), extra)
+
+
+def _with_lost(part: Part, beside: Mapping[str, int]) -> Part:
+    lost = beside.get(part.stack.series_uid, 0)
+    return replace(part, notes=(*part.notes, f"{lost} files beside it cannot be read")) if lost else part
 
 
 def _digest(slices: Sequence[Slice], salt: bytes) -> str:

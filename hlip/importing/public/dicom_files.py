@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import os
-import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -84,12 +83,13 @@ def _read(kept: Path) -> Iterator[Header]:
 def _header(where: tuple[Path, str]) -> Header:
     import pydicom
 
+    from hlip.dicom.headers import quiet_pydicom
+
     folder, name = where
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet_pydicom():
             tags = ["StudyInstanceUID", "SeriesInstanceUID", "PatientID"]
             data = pydicom.dcmread(folder / name, stop_before_pixels=True, specific_tags=tags)
-        return Header(name, *(str(data.get(tag, "") or "") for tag in tags))
+            return Header(name, *(str(data.get(tag, "") or "") for tag in tags))  # a value is looked at when it is taken
     except Exception:  # a damaged header, whatever its error
         return Header(name, "", "", "")

@@ -100,6 +100,13 @@ def test_sequences_by_tags(tags: dict, sequence: str, rule: str) -> None:
         ("sT1W_3D_TFE", "T1"),
         ("STIR cor", "T2"),
         ("t2_stir_sag", "T2"),
+        ("t2_space_sag_MPR", "T2"),
+        ("CISS 3D MPR", "T2"),
+        ("MPR FLAIR cor", "FLAIR"),
+        ("MPR sag", "T1"),
+        ("isoDWI", "DWI"),
+        ("sDWI_b1000", "DWI"),
+        ("Baldwin Edwin", ""),
         ("protocol of the day", ""),
         ("Contact Dr Gretel", ""),
     ],
@@ -138,6 +145,9 @@ def test_two_witnesses_are_surer_than_one_and_a_dispute_is_marked() -> None:
         ("TOF 3D multi-slab", timing("GR", 22, 3.6), "MRA", 0.8),
         ("eT2W_TSE", {"image_type": ("ORIGINAL", "PRIMARY", "T2", "NONE")}, "T2", 0.95),
         ("t2_tse_tra", timing("SE", 4500, 95), "T2", 0.97),
+        ("CISS 3D MPR", timing("SE", 4500, 95), "T2", 0.97),
+        ("MPR sag", timing("SE", 4500, 95), "T2", 0.85),  # a reformat
+        ("MPR sag", timing("GR IR", 1900, 3, 1100), "T1", 0.96),
     ],
 )
 def test_one_sequence_may_be_a_kind_of_the_other(description: str, tags: dict, sequence: str, confidence: float) -> None:
@@ -171,6 +181,11 @@ PLAIN_T1 = (
     "T1 sans injection",
     "T1 pre contrast",
     "T1W WO CONTRAST",
+    "T1 precontrast",
+    "t1 mpr precontrast",
+    "T1 uncontrasted",
+    "T1 non-enhanced",
+    "T1 pregd",
 )
 NO_EVIDENCE = ("POST OP T1", "T1 POST FOSSA", "T1 posterior")
 
@@ -211,6 +226,34 @@ def test_reasons_by_description(description: str, reason: str) -> None:
     assert reason_against(stack(description, sop_class=CT, modality="CT")) == reason
 
 
+PHASES = (
+    *(
+        "in phase",
+        "in-phase",
+        "out of phase",
+        "opp phase",
+        "opposed phase",
+        "arterial phase",
+        "arterielle Phase 1.0",
+        "CT Venous Phase",
+    ),
+    *("Thorax venoese Phase", "portalvenöse_phase", "Late Phase", "delayed phase", "multi phase", "CT 3 Phase Liver"),
+)
+SIGNALS = ("SWI Phase", "Pha_Images", "phase map", "GRE Phase")
+
+
+@pytest.mark.parametrize(("modality", "sop_class"), [("MR", MR), ("CT", CT)])
+def test_a_phase_of_contrast_or_of_an_echo_is_a_scan(modality: str, sop_class: str) -> None:
+    """That of the signal, which only MR has, is not."""
+    found = {text: reason_against(stack(text, sop_class=sop_class, modality=modality)) for text in (*PHASES, *SIGNALS)}
+    assert found == dict.fromkeys(PHASES, "") | dict.fromkeys(SIGNALS, "phase" if modality == "MR" else "")
+
+
+def test_the_parts_of_a_dixon_scan() -> None:
+    types = {"IN_PHASE": "", "WATER": "", "FAT": "dixon_part", "OPP_PHASE": "dixon_part"}
+    assert {word: reason_against(stack("T1 Dixon", image_type=("DERIVED", "PRIMARY", word))) for word in types} == types
+
+
 def test_adc_is_kept_and_its_exponential_is_not() -> None:
     assert is_adc(stack("dADC"))
     assert not is_adc(stack("eADC"))
@@ -221,7 +264,9 @@ def test_adc_is_kept_and_its_exponential_is_not() -> None:
 @pytest.mark.parametrize(
     ("kernel", "sharp"),
     [("H30s", False), ("H60s", True), ("Hr40f", False), ("Br64d", True), ("J40s\\2", False), ("STANDARD", False), ("BONEPLUS", True),
-     ("UB", False), ("YB", True), ("D", True), ("B", False), ("FC68", False), ("FC30", True), ("FC26", False), ("", False)],
+     ("UB", False), ("YB", True), ("D", True), ("B", False), ("FC68", False), ("FC30", True), ("FC26", False), ("", False),
+     ("I70f", True), ("I70f\\3", True), ("J70h", True), ("Bl57d", True), ("Qr69", True), ("U90u", True), ("ULTRA", True),
+     ("Br40", False), ("J30s", False), ("B31f", False), ("Hr38", False), ("I31f\\3", False), ("Bv40", False), ("Qr40", False)],
 )  # fmt: skip
 def test_kernels(kernel: str, sharp: bool) -> None:
     assert is_sharp(stack(modality="CT", kernel=kernel)) == sharp

@@ -263,7 +263,7 @@ def test_one_archive_may_be_named_and_an_archive_within_it_is_told(tmp_path: Pat
     assert "unpack the outer ones and import again" in done.left_out[0].message
     assert any(note.endswith("export.zip!ZZMARK.zip") for note in done.notes)
     assert b"ZZMARK" not in all_text(tmp_path / "out")
-    with pytest.raises(ImportingError, match="neither a folder nor a zip archive; name the folder that holds it"):
+    with pytest.raises(ImportingError, match="neither a folder nor a zip or tar archive; name the folder that holds it"):
         run(next((tmp_path / "a").iterdir()), tmp_path / "other")
 
 

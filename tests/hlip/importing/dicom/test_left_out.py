@@ -174,7 +174,8 @@ def test_left_out_says_why_and_what_to_do(tmp_path: Path) -> None:
     with (tmp_path / "out" / "left_out.csv").open(newline="") as lines:
         told = {row["reason"]: row["message"] for row in csv.DictReader(lines)}
     assert told == {
-        "missing_slices": "slices are missing, too many to fill in; export the whole series again",
+        "missing_slices": "slices are missing, too many to fill in, or stacks of several spacings lie in one series; export the whole series "
+        "again, each stack as a series of its own",
         "damaged": "too many of its files are damaged or cut short; copy them again. 12 of 24 files damaged",
     }
 

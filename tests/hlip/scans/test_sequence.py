@@ -1,0 +1,55 @@
+"""Names of sequences: what words mean, and that a file name and a DICOM description of the same words get the same name."""
+
+from __future__ import annotations
+
+import pytest
+
+from hlip.dicom.sequence import guess
+from hlip.scans.sequence import guess_sequence
+
+from ..dicom.test_rules import stack
+
+ALIKE = {
+    "T1 precontrast": "T1",
+    "t1 mpr precontrast": "T1",
+    "T1 uncontrasted": "T1",
+    "T1 non-enhanced": "T1",
+    "T1 enhanced": "T1 contrast",
+    "T1 postcontrast": "T1 contrast",
+    "T1 avec un contraste": "T1 contrast",
+    "T2_MPR": "T2",
+    "t2_space_sag_MPR": "T2",
+    "CISS 3D MPR": "T2",
+    "FLAIR_mpr_cor": "FLAIR",
+    "MPR_sag": "T1",
+    "isoDWI": "DWI",
+    "sDWI": "DWI",
+    "Baldwin": "",
+    "cor_stir": "T2",
+    "fiesta-c": "T2",
+    "sT1W_3D_TFE": "T1",
+    "eT2W_TSE": "T2",
+    "sT2W_FLAIR": "FLAIR",
+    "T1 in phase": "T1",
+    "t1_opposed_phase": "T1",
+}
+
+
+@pytest.mark.parametrize("text", ALIKE)
+def test_a_file_name_and_a_description_agree(text: str) -> None:
+    assert (guess_sequence(f"{text}.nii.gz"), guess(stack(text)).sequence) == (ALIKE[text], ALIKE[text])
+
+
+@pytest.mark.parametrize(
+    ("name", "sequence"),
+    [
+        ("t1_gre_in_phase", "T1"),
+        ("gre_phase", ""),
+        ("ct_arterial_phase", "CT"),
+        ("ct_head_mpr", "CT"),
+        ("stirling", ""),
+        ("st1", ""),
+    ],
+)
+def test_names_of_files(name: str, sequence: str) -> None:
+    assert guess_sequence(name) == sequence
