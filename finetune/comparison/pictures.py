@@ -71,7 +71,8 @@ def pictured(
     for method in methods:
         if len(maps) < MOST_MAPS and (found := _map(method, store, record, taxonomy, example, (tables or {}).get(method.name))):
             shares, told[method.name] = found
-            maps[method.name] = [_strength(*scan) for scan in zip(volumes, shares[: len(drawn)], affines, strict=True)]
+            blocks = not isinstance(method.model, HLIP)  # few and large ones, to be seen as what they are
+            maps[method.name] = [_strength(*scan, blocks) for scan in zip(volumes, shares[: len(drawn)], affines, strict=True)]
     layers = {method: _scaled(strengths) for method, strengths in maps.items()}
     plain = CELLS - 1 - len(layers) if layers else CELLS
     rows = []
@@ -120,14 +121,14 @@ def _look(model: Diagnoser, store: Store, record: StudyRecord) -> tuple[NDArray[
     if not found:
         return None
     shares = found[0].map.numpy().astype(np.float32)
-    return np.repeat(shares[None], len(record.sequences), axis=0), found[0].title
+    return np.repeat(shares[None], len(record.sequences), axis=0), f"{found[0].title}, {found[0].blocks}"
 
 
-def _strength(volume: Volume, shares: Map, affine: NDArray[np.float64]) -> Map:
-    """(D, H, W) what speaks for the answer, faint in air."""
+def _strength(volume: Volume, shares: Map, affine: NDArray[np.float64], cells: bool) -> Map:
+    """(D, H, W) what speaks for the answer, faint in air; smooth, or in the map's own cells."""
     tissue = np.stack([gaussian_filter(part.astype(np.float32), 1.0) for part in tissue_of(volume)])
     weight = AIR + (1 - AIR) * tissue
-    found: Map = (ScanEvidence("", volume, shares, affine).on_voxels().clip(min=0) * weight).astype(np.float32)
+    found: Map = (ScanEvidence("", volume, shares, affine, cells=cells).on_voxels().clip(min=0) * weight).astype(np.float32)
     return found
 
 
