@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from hlip.reports.language import Language
-from hlip.reports.resume import BEFORE, resumed
-from hlip.reports.sections import sections, without_tags
-from hlip.reports.sentences import sentences_of
 from hlip.reports.spec import ReportSpec
+from hlip.reports.text.resume import BEFORE, resumed
+from hlip.reports.text.sections import sections, without_tags
+from hlip.reports.text.sentences import sentences_of
 
 _LONGEST = 500  # characters of a sentence in which boilerplate is looked for
 _LONGEST_LINE = 150  # characters of a line that may be boilerplate as a whole

@@ -83,7 +83,7 @@ def add_label(commands: Any) -> None:
 
 
 def _run_label(arguments: argparse.Namespace) -> None:
-    from hlip.reports.label import label
+    from hlip.reports.labels.label import label
     from hlip.reports.spec import ReportSpec
     from hlip.taxonomy import Taxonomy
 

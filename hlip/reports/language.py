@@ -47,7 +47,7 @@ class Language:
     abbreviations: dict[str, tuple[str, ...]]
     """`always`, `before_number`, `as_written`."""
     labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Words at a line's start that are no headers: `findings`, `other`, `asking` (see `hlip.reports.resume`); `longer` end in a header."""
+    """Words at a line's start that are no headers: `findings`, `other`, `asking` (see `hlip.reports.text.resume`); `longer` end in a header."""
     function_words: tuple[str, ...] = ()
     """By which reports in another language are told; see `hlip.reports.foreign`."""
     months: tuple[str, ...] = ()

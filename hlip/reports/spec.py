@@ -10,7 +10,7 @@
 
 Cleaning is not de-identification: it leaves out lines and sentences that are signatures, greetings and the like, and anonymisation tokens;
 names and dates within other sentences stay as they are.
-Text before the first header counts as findings where no header says findings; `hlip.reports.resume` says where else findings begin without
+Text before the first header counts as findings where no header says findings; `hlip.reports.text.resume` says where else findings begin without
 a header. An addendum counts as findings and as impression, which it may correct. A store says in report_spec.json how its text was made.
 """
 

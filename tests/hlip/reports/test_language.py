@@ -9,8 +9,8 @@ import yaml
 
 from hlip.reports import LanguageError, sections, split_sentences
 from hlip.reports.cleaning import clean
+from hlip.reports.labels.mining import Miner, states
 from hlip.reports.language import Language, english
-from hlip.reports.mining import Miner, states
 from hlip.reports.spec import ReportSpec
 from hlip.taxonomy import Taxonomy
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hlip.reports.cues import HISTORY as H
-from hlip.reports.cues import NEGATED as N
-from hlip.reports.cues import OPEN
-from hlip.reports.cues import PRESENT as P
-from hlip.reports.cues import UNCERTAIN as U
-from hlip.reports.mining import Miner, states
+from hlip.reports.labels.cues import HISTORY as H
+from hlip.reports.labels.cues import NEGATED as N
+from hlip.reports.labels.cues import OPEN
+from hlip.reports.labels.cues import PRESENT as P
+from hlip.reports.labels.cues import UNCERTAIN as U
+from hlip.reports.labels.mining import Miner, states
 from hlip.reports.spec import ReportSpec
 from hlip.taxonomy import Taxonomy
 

@@ -6,7 +6,7 @@ Notable choices:
   before this: 59 | 26). F1 of the boundaries: 1.00 | 1.00; 0.85 | 0.90; 0.89 | 0.88; 0.87 | 0.88, 0.93 | 0.94. All but sentencex split the
   7,613 paragraphs of 2,400 simulated reports as these do.
 - A full stop ends a sentence only where the next word begins anew and the word before is no abbreviation, initial or number; which line
-  breaks end one `hlip.reports.wrapping` says, which numbers are those of a list `hlip.reports.lists`.
+  breaks end one `hlip.reports.text.wrapping` says, which numbers are those of a list `hlip.reports.text.lists`.
 - A paragraph written without capitals ends its sentences at every other full stop.
 """
 
@@ -16,9 +16,9 @@ import re
 from functools import lru_cache
 
 from hlip.reports.language import Language, english
-from hlip.reports.lists import items
-from hlip.reports.sections import sections
-from hlip.reports.wrapping import unwrapped
+from hlip.reports.text.lists import items
+from hlip.reports.text.sections import sections
+from hlip.reports.text.wrapping import unwrapped
 
 _WORD = "[A-Z\u00c4\u00d6\u00dc][a-z\u00df-\u00ff]{3,}"
 # "mass.No shift", "3 cm.Stable", "grade 2.Stable", "(3 mm).Stable"

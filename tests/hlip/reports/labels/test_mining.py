@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from sklearn.metrics import cohen_kappa_score, precision_recall_fscore_support
 
-from hlip.reports.agreement import agreement, mean
-from hlip.reports.mining import Miner, labels_of, states
+from hlip.reports.labels.agreement import agreement, mean
+from hlip.reports.labels.mining import Miner, labels_of, states
 from hlip.taxonomy import Taxonomy
 
 TREE = Taxonomy.load("brain_mri")

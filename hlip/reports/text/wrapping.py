@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from hlip.reports.language import Language
-from hlip.reports.lists import starts_item
+from hlip.reports.text.lists import starts_item
 
 _NARROW = 50  # characters; text is hardly ever wrapped to less
 _HEADER = 20  # characters that may have stood before the first line of a section

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hlip.reports.mining import Miner, labels_of, states
+from hlip.reports.labels.mining import Miner, labels_of, states
 from hlip.reports.spec import ReportSpec
 from hlip.taxonomy import Taxonomy
 

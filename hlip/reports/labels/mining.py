@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hlip.reports.cleaning import lines
-from hlip.reports.cues import OPEN, PRESENT, STATES, UNCERTAIN, Reading, reader
-from hlip.reports.lexicon import Found, Lexicon
+from hlip.reports.labels.cues import OPEN, PRESENT, STATES, UNCERTAIN, Reading, reader
+from hlip.reports.labels.lexicon import Found, Lexicon
+from hlip.reports.labels.words import Word, words
 from hlip.reports.spec import ReportSpec
-from hlip.reports.words import Word, words
 from hlip.taxonomy import Taxonomy
 
 _LONGEST = 5000  # characters of a sentence that are read: what is longer is none

@@ -9,7 +9,7 @@ finding in the taxonomy's words and negate in few ways.
 
 Nearer to real text, on which rules do worse: of 50 hard sentences written after the rules 36 were judged right before any cue was added for
 them. Of the 36 that are plainly there or not 27 were right; negspaCy 1.1 (clinical terms) had 28, has no uncertainty or history, and brings 360
-MB of libraries: it is not used. Of 30 more (tests/hlip/reports/third_held_out_cues.txt), written before cues were mended for others, 18 are
+MB of libraries: it is not used. Of 30 more (tests/hlip/reports/labels/third_held_out_cues.txt), written before cues were mended for others, 18 are
 judged right. Of 24 made-up reports in English and German (held_out_reports.yaml beside it) 18 were read right in every class when first mined,
 59 of 66 classes; two cues were added for two of the others.
 
@@ -29,10 +29,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from hlip.files.folders import write_atomically
-from hlip.reports.agreement import Agreement, agreement, mean
-from hlip.reports.cues import NEGATED, PRESENT
 from hlip.reports.foreign import foreign
-from hlip.reports.mining import COUNT_AS, Mention, Miner, labels_of, states
+from hlip.reports.labels.agreement import Agreement, agreement, mean
+from hlip.reports.labels.cues import NEGATED, PRESENT
+from hlip.reports.labels.mining import COUNT_AS, Mention, Miner, labels_of, states
 from hlip.reports.spec import ReportSpec
 from hlip.study import Study, read_manifest, write_manifest
 from hlip.taxonomy import Taxonomy

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hlip.reports.mining import Miner, states
+from hlip.reports.labels.mining import Miner, states
 from hlip.reports.spec import ReportSpec
 from hlip.taxonomy import Taxonomy
 

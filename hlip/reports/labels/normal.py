@@ -12,8 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from hlip.reports.labels.words import Word, normal
 from hlip.reports.language import Language
-from hlip.reports.words import Word, normal
 
 _LONGEST = 500  # characters of a sentence in which a statement is looked for
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, replace
 
+from hlip.reports.labels.normal import Statements
+from hlip.reports.labels.words import Word, words
 from hlip.reports.language import Language
-from hlip.reports.normal import Statements
-from hlip.reports.words import Word, words
 from hlip.taxonomy import Taxonomy
 
 

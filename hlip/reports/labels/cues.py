@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from hlip.reports.labels.words import Phrases, Word
 from hlip.reports.language import Language
-from hlip.reports.words import Phrases, Word
 
 PRESENT, UNCERTAIN, NEGATED, HISTORY, FAMILY, OPEN = "present", "uncertain", "negated", "history", "family", "open"
 STATES = (PRESENT, UNCERTAIN, NEGATED, HISTORY, FAMILY, OPEN)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from hlip.cli import main
-from hlip.reports.agreement import agreement, mean
-from hlip.reports.label import LabelError, label
-from hlip.reports.mining import Miner, labels_of, states
+from hlip.reports.labels.agreement import agreement, mean
+from hlip.reports.labels.label import LabelError, label
+from hlip.reports.labels.mining import Miner, labels_of, states
 from hlip.study import read_manifest
 from hlip.taxonomy import Taxonomy, TaxonomyError
 

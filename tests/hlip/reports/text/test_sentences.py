@@ -11,9 +11,9 @@ import pytest
 
 from hlip.reports.cleaning import clean
 from hlip.reports.language import english
-from hlip.reports.sections import sections
-from hlip.reports.sentences import sentences_of, split_sentences
 from hlip.reports.spec import ReportSpec
+from hlip.reports.text.sections import sections
+from hlip.reports.text.sentences import sentences_of, split_sentences
 
 
 def cases(name: str) -> list[tuple[str, list[str]]]:

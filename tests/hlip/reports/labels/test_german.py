@@ -6,8 +6,8 @@ import pytest
 
 from hlip.reports import sections, split_sentences
 from hlip.reports.cleaning import clean
+from hlip.reports.labels.mining import Miner, states
 from hlip.reports.language import Language
-from hlip.reports.mining import Miner, states
 from hlip.reports.spec import ReportSpec
 from hlip.taxonomy import Taxonomy
 
