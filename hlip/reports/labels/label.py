@@ -9,8 +9,8 @@ finding in the taxonomy's words and negate in few ways.
 
 Nearer to real text, on which rules do worse: of 50 hard sentences written after the rules 36 were judged right before any cue was added for
 them. Of the 36 that are plainly there or not 27 were right; negspaCy 1.1 (clinical terms) had 28, has no uncertainty or history, and brings 360
-MB of libraries: it is not used. Of 30 more (tests/hlip/reports/labels/third_held_out_cues.txt), written before cues were mended for others, 18 are
-judged right. Of 24 made-up reports in English and German (held_out_reports.yaml beside it) 18 were read right in every class when first mined,
+MB of libraries: it is not used. Of 30 more (third_held_out_cues.txt in the tests), written before cues were mended for others, 18 are
+judged right. Of 24 made-up reports in English and German (held_out_reports.yaml) 18 were read right in every class when first mined,
 59 of 66 classes; two cues were added for two of the others.
 
 What comes of it is a starting point: a report names what its author looked for, and rules read it no better than that.
