@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hlip.metrics import class_aucs, macro
 from hlip.store import Store, StudyRecord
 from hlip.taxonomy import Taxonomy, TaxonomyError
 from hp2l.encoders import ScanReader
@@ -123,17 +124,23 @@ def fold(records: Sequence[StudyRecord], config: CohortConfig, taxonomy: Taxonom
     """Train and val of one fold; stratified by each study's rarest class.
 
     Raises:
-        ValueError: fewer patients than folds.
+        ValueError: fewer patients than folds, or no class with as many studies.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
     patients = [record.patient_id for record in records]
     if len(set(patients)) < config.folds:
         raise ValueError(f"{len(set(patients))} patients cannot be parted into {config.folds} folds")
+    classes = rarest_class(Labels(records, taxonomy))
+    if (most := int(np.bincount(classes).max())) < config.folds:
+        raise ValueError(
+            f"cohort.folds {config.folds}: studies are parted by their rarest class, and the largest such group has {most}; "
+            + (f"{most} folds at most" if most > 1 else "they cannot be parted so")
+        )
     parts = StratifiedGroupKFold(config.folds, shuffle=True, random_state=config.seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a class rarer than the folds cannot be in each; it is in some
-        train, val = list(parts.split(patients, rarest_class(Labels(records, taxonomy)), patients))[config.fold]
+        train, val = list(parts.split(patients, classes, patients))[config.fold]
     return {"train": [records[place] for place in train], "val": [records[place] for place in val]}
 
 
@@ -201,3 +208,10 @@ def check_labels(records: Sequence[StudyRecord], taxonomy: Taxonomy) -> None:
         more = f"\n  and {len(lines) - 10} more" if len(lines) > 10 else ""
         have = "study has" if studies == 1 else "studies have"
         raise TaxonomyError(f"{studies} {have} labels that do not fit the tree\n  " + "\n  ".join(lines[:10]) + more)
+
+
+def macro_auc(level: int, scores: Tensor, labels: Labels, taxonomy: Taxonomy) -> float:
+    """Mean AUC over the level's disease classes that have positives and negatives; NaN if there is none."""
+    targets, known, table = (part.cpu().numpy() for part in (labels.targets[level - 1], labels.known[level - 1], scores))
+    areas = class_aucs(targets, known, table)[[name != taxonomy.normal for name in taxonomy.levels[level - 1]]]
+    return float(macro(areas))

@@ -42,7 +42,7 @@ def draw_runs(out: Path, runs: Sequence[Path]) -> Path:
 
 
 def best_step(rows: Rows) -> tuple[int, float] | None:
-    """Step and mean AUC of the first validation that no other surpasses, as the run chooses; None before the first."""
+    """Step and mean AUC of the first validation that no other surpasses, as the run chooses; None before the first that has one."""
     steps, values = points(rows, "val_auc")
     return None if not steps else (steps[int(np.argmax(values))], max(values))
 
@@ -95,7 +95,7 @@ def _mark_best(axes: Axes, logs: Sequence[Rows]) -> str:
     """A line at the step of a run's kept checkpoint, or a ring at that of each of several; returns what the title says of it."""
     found = [best for rows in logs if (best := best_step(rows))]
     if not found:
-        return ""
+        return ": not defined" if any("val_auc" in row for rows in logs for row in rows) else ""
     if len(logs) == 1:
         step, value = found[0]
         axes.axvline(step, color=MUTED, linewidth=1, linestyle=(0, (4, 2)), zorder=0)

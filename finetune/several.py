@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from finetune.cohort import Labels, macro_auc
 from finetune.figure import draw_runs, draw_safely
-from hlip.metrics import interval
+from hlip.files.jsonable import jsonable
+from hlip.metrics import interval, macro
+from hlip.store import Store
+from hlip.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
     from finetune.settings import FinetuneConfig
+
+SCORES = "validation.npz"
+Table = dict[str, dict[str, float]]
+"""Measure -> run or seed -> value, NaN where it is not defined."""
 
 
 def expand(config: FinetuneConfig) -> list[FinetuneConfig]:
@@ -42,30 +54,127 @@ def expand(config: FinetuneConfig) -> list[FinetuneConfig]:
     return runs
 
 
-def summarise(out: Path, runs: Sequence[Path]) -> str:
-    """OUT/summary.json and OUT/summary.md: the best validation of each run, their mean, spread and range; OUT/training.png: their curves.
+def check_folder(out: Path, runs: int) -> None:
+    """A folder holds one run, or the runs of several seeds or folds.
+
+    Raises:
+        ValueError: it holds the other.
+    """
+    inside = sorted(path.parent.name for name in ("seed_*", "fold_*") for path in out.glob(f"{name}/config.yaml"))
+    if runs > 1 and any((out / name).exists() for name in ("config.yaml", "model")):
+        raise ValueError(f"{out}: holds a single run, and {runs} are asked for; choose another --out")
+    if runs == 1 and inside:
+        raise ValueError(f"{out}: holds the runs {', '.join(inside)}, and a single one is asked for; choose another --out")
+
+
+def keep_scores(out: Path, studies: Sequence[str], scores: Sequence[Tensor]) -> None:
+    """OUT/validation.npz: `studies` and, of each level, `level_1` (N, K_l) float32, the kept model's scores of the validation studies."""
+    levels: dict[str, Any] = {f"level_{level}": table.float().numpy() for level, table in enumerate(scores, start=1)}
+    partial = out / f".{SCORES}"
+    with partial.open("wb") as file:
+        np.savez_compressed(file, studies=np.array(studies), **levels)
+    os.replace(partial, out / SCORES)
+
+
+def read_scores(out: Path) -> dict[str, NDArray[Any]]:
+    """What `keep_scores` wrote."""
+    with np.load(out / SCORES) as arrays:
+        return dict(arrays)
+
+
+def summarise(config: FinetuneConfig, runs: Sequence[FinetuneConfig]) -> str:
+    """OUT/summary.json and OUT/summary.md: the validation of each run, mean, spread and range, and of all folds the out-of-fold AUC;
+    OUT/training.png: their curves.
+
+    Args:
+        config: of the command.
+        runs: what `expand` made of it.
 
     Returns:
-        The table, Markdown.
+        The tables, Markdown.
     """
-    facts = {run.name: json.loads((run / "model" / "config.json").read_text(encoding="utf-8"))["facts"] for run in runs}
-    measures = [name for name in next(iter(facts.values())) if name.startswith("val_auc")]
-    table = {name: {run: facts[run][name] for run in facts} for name in measures}
-    overall = {name: spread(list(values.values())) for name, values in table.items()}
-    content = {"runs": table, "summary": overall}
-    (out / "summary.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    lines = ["| measure | " + " | ".join(facts) + " | mean | standard deviation |", "|---" * (len(facts) + 3) + "|"]
-    for name in measures:
-        values = " | ".join(f"{table[name][run]:.3f}" for run in facts)
-        lines.append(f"| {name} | {values} | {overall[name]['mean']:.3f} | {overall[name]['sd']:.3f} |")
-    note = "\nOf the validation studies, each at the step that was best on them: higher than on new patients.\n"
-    (out / "summary.md").write_text("\n".join(lines) + "\n" + note, encoding="utf-8")
-    draw_safely(lambda: draw_runs(out, runs), print)
+    out, folders = config.out, [run.out for run in runs]
+    seeds = {f"seed_{run.seed - config.seed}": [other.out for other in runs if other.seed == run.seed] for run in runs}
+    folded = len(runs) > len(seeds)
+    table = validation(folders)
+    parts = {
+        name: {seed: float(macro([row[run.name] for run in own])) for seed, own in seeds.items()} for name, row in table.items()
+    }
+    over = "seeds" if len(seeds) > 1 else "folds"
+    content: dict[str, Any] = {
+        "split": "val",
+        "over": over,
+        "runs": table,
+        "summary": spreads(parts if over == "seeds" else table),
+    }
+    lines = [
+        f"Validation of {len(runs)} runs, on the optimistic side: each stands at the step that was best on its own validation studies.",
+        f"Macro AUC; mean and standard deviation over {over}{', each a mean over its folds' if folded and over == 'seeds' else ''}.",
+        "",
+        *as_lines(table, content["summary"]),
+    ]
+    if folded and (pooled := out_of_fold(config, seeds)):
+        content["out_of_fold"] = {"runs": pooled, "summary": spreads(pooled)}
+        lines += [
+            "",
+            "Out of fold: every labelled study of train and val by the run that did not learn from it; macro AUC of all folds' scores",
+            "together. Each fold's step was chosen on its own studies, so that this is on the optimistic side as well.",
+            "",
+            *as_lines(pooled, content["out_of_fold"]["summary"]),
+        ]
+    (out / "summary.json").write_text(json.dumps(jsonable(content), indent=2) + "\n", encoding="utf-8")
+    (out / "summary.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    draw_safely(lambda: draw_runs(out, folders), print)
     return "\n".join(lines)
 
 
+def validation(runs: Sequence[Path]) -> Table:
+    """Validation AUCs of the runs' kept models."""
+    facts = {run.name: json.loads((run / "model" / "config.json").read_text(encoding="utf-8"))["facts"] for run in runs}
+    measures = [name for name in next(iter(facts.values())) if name.startswith("val_auc")]
+    return {name: {run: float("nan") if own[name] is None else own[name] for run, own in facts.items()} for name in measures}
+
+
+def out_of_fold(config: FinetuneConfig, seeds: dict[str, list[Path]]) -> Table:
+    """Macro AUC a level of all folds' validation scores together, for each seed; empty where a run of an earlier version left no scores.
+
+    Args:
+        config: of the command.
+        seeds: name -> the runs of its folds.
+    """
+    if not all((run / SCORES).is_file() for own in seeds.values() for run in own):
+        return {}
+    store, taxonomy = Store(config.store), Taxonomy.load(config.taxonomy)
+    found: Table = {f"auc_level_{level}": {} for level in range(1, taxonomy.depth + 1)}
+    for seed, own in seeds.items():
+        tables = [read_scores(run) for run in own]
+        labels = Labels([store.record(str(study)) for table in tables for study in table["studies"]], taxonomy)
+        for level, row in enumerate(found.values(), start=1):
+            scores = torch.from_numpy(np.concatenate([table[f"level_{level}"] for table in tables]))
+            row[seed] = macro_auc(level, scores, labels, taxonomy)
+    return found
+
+
+def as_lines(table: Table, overall: dict[str, dict[str, float]]) -> list[str]:
+    """A Markdown table: a measure a row; behind several columns their mean and spread."""
+    names = list(next(iter(table.values())))
+    more = ["mean", "standard deviation"] if len(names) > 1 else []
+    lines = [f"| {' | '.join(['measure', *names, *more])} |", "|---" * (1 + len(names) + len(more)) + "|"]
+    for measure, row in table.items():
+        values = [*row.values(), overall[measure]["mean"], overall[measure]["sd"]][: len(names) + len(more)]
+        cells = ["not defined" if np.isnan(value) else f"{value:.3f}" for value in values]
+        lines.append(f"| {' | '.join([measure, *cells])} |")
+    return lines
+
+
+def spreads(table: Table) -> dict[str, dict[str, float]]:
+    """`spread` of every measure."""
+    return {name: spread(list(row.values())) for name, row in table.items()}
+
+
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Mean, standard deviation (of a sample) and range of a measure over runs."""
-    numbers = np.array(values, float)
+    """Mean, standard deviation (of a sample) and range of a measure over runs, of those where it is defined; NaN for want of them."""
+    numbers = np.array([value for value in values if not np.isnan(value)], float)
     low, high = interval(numbers, 1.0)
-    return {"mean": float(numbers.mean()), "sd": float(numbers.std(ddof=1)), "low": low, "high": high, "runs": len(numbers)}
+    sd = float(numbers.std(ddof=1)) if len(numbers) > 1 else float("nan")
+    return {"mean": float(macro(numbers)), "sd": sd, "low": low, "high": high, "runs": len(numbers)}

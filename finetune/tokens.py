@@ -1,7 +1,9 @@
 """A cohort encoded once: with a frozen encoder, its tokens are all that training reads.
 
-The cache is one safetensors file a split, named by what it was made of (encoder weights, store, token blocks), so that a
-changed encoder never meets old tokens.
+Each study is encoded once for an encoder, whatever split, fold, seed or share of labels asks for it: a folder holds parts, safetensors files
+of some studies each, SPLIT-MADE-PART.safetensors: the split that asked first; a digest of what made the tokens (weights, preparation, token
+blocks, precision), so that a changed encoder never meets old ones; and a digest of the studies. A run reads its rows from all parts, encodes
+what none has, and adds a part. Nothing is deleted and a part appears whole, so that any number of runs may share a folder.
 """
 
 from __future__ import annotations
@@ -11,15 +13,18 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from hlip.data import evaluation_batches
+from hlip.files.folders import readable
 from hlip.model import HLIP
 from hlip.store import Store, StudyRecord, study_file
 from hp2l.diagnoser import Diagnoser
@@ -64,31 +69,89 @@ def encode_once(
     precision: str,
     progress: bool,
 ) -> Tokens:
-    """`encode`, read from the cache in `folder` if the same was encoded before, in the same precision."""
-    path = folder / f"{name}-{_digest(model, store, records, precision)}.safetensors"
-    if not path.exists():
-        tokens = encode(model, store, records, batch_size, f"encode {name}" if progress else None)
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob(f"{name}-*.safetensors"):
-            old.unlink()
-        partial = path.with_suffix(".partial")
-        save_file(tokens._asdict(), partial)
-        os.replace(partial, path)
-    return Tokens(**load_file(path))
+    """`encode`, but of the studies alone that no part in `folder` has, of this encoder and precision; the others are read.
+
+    Args:
+        name: of the split, for the file and the bar.
+
+    Raises:
+        ValueError: a damaged part.
+    """
+    made = _digest(model, store, precision)
+    keys = [_study_key(store, record) for record in records]
+    found = _places(folder, made)
+    missing = {key: record for key, record in zip(keys, records, strict=True) if key not in found}
+    if missing:
+        tokens = encode(model, store, list(missing.values()), batch_size, f"encode {name}" if progress else None)
+        _add_part(folder, f"{name}-{made}", list(missing), tokens)
+        found = _places(folder, made)
+    return _gather([found[key] for key in keys])
 
 
-def _digest(model: Diagnoser, store: Store, records: Sequence[StudyRecord], precision: str) -> str:
-    """16 hex digits of everything the tokens depend on, the prepared files' sizes and times included."""
-    files = [study_file(store.path, record.study_id).stat() for record in records]
-    facts = [
+Place = tuple[Path, int]
+"""A part and a row of it."""
+
+
+def _places(folder: Path, made: str) -> dict[str, Place]:
+    """Study key -> where its tokens are; the first part in order of names, where two runs encoded the same side by side."""
+    found: dict[str, Place] = {}
+    for path in sorted(folder.glob(f"*-{made}-*.safetensors")):
+        try:
+            with safe_open(path, framework="pt") as part:
+                keys = json.loads(part.metadata()["studies"])
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path}: cached tokens, damaged ({error}); delete the file, and they are encoded again"
+            ) from error
+        for row, key in enumerate(keys):
+            found.setdefault(key, (path, row))
+    return found
+
+
+def _add_part(folder: Path, name: str, keys: Sequence[str], tokens: Tokens) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    part = hashlib.sha256("".join(keys).encode()).hexdigest()[:8]
+    with TemporaryDirectory(prefix=".part-", dir=folder) as scratch:  # of its own name: two runs may write at once
+        partial = Path(scratch) / "part.safetensors"
+        save_file(tokens._asdict(), partial, metadata={"studies": json.dumps(keys)})
+        readable(Path(scratch))
+        os.replace(partial, folder / f"{name}-{part}.safetensors")
+
+
+def _gather(places: Sequence[Place]) -> Tokens:
+    """The rows (B, ...) of some studies, in their order."""
+    wanted: dict[Path, list[tuple[int, int]]] = {}
+    for target, (path, row) in enumerate(places):
+        wanted.setdefault(path, []).append((target, row))
+    out: dict[str, Tensor] = {}
+    for path, pairs in wanted.items():
+        parts = load_file(path)
+        if len(wanted) == 1 and pairs == [(row, row) for row in range(len(parts["cls"]))]:
+            return Tokens(**parts)  # the whole part as it is: mapped, no copy
+        targets, rows = (torch.tensor(side) for side in zip(*pairs, strict=True))
+        for name, part in parts.items():
+            if name not in out:
+                out[name] = torch.empty((len(places), *part.shape[1:]), dtype=part.dtype)
+            out[name][targets] = part[rows]
+    return Tokens(**out)
+
+
+def _digest(model: Diagnoser, store: Store, precision: str) -> str:
+    """16 hex digits of everything that tokens depend on, whatever the study."""
+    made = [
         weights_digest(model.encoder),
         store.spec.digest(),
         list(model.config.blocks),
         list(model.encoder.channels or ()),
         precision,
-        [[record.study_id, list(record.sequences)] for record in records],
-        [[file.st_size, file.st_mtime_ns] for file in files],
     ]
+    return hashlib.sha256(json.dumps(made).encode()).hexdigest()[:16]
+
+
+def _study_key(store: Store, record: StudyRecord) -> str:
+    """16 hex digits of a study, its prepared file's size and time included."""
+    file = study_file(store.path, record.study_id).stat()
+    facts = [record.study_id, list(record.sequences), file.st_size, file.st_mtime_ns]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 

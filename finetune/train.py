@@ -4,16 +4,17 @@
 
 A frozen encoder (the default) encodes the cohort once and the head trains on cached tokens, so that 2,000 studies take minutes on a
 CPU; `tuning.encoder` trains its last blocks, all of it, or low-rank additions. The checkpoint kept is the one with the best macro
-AUC on the validation split. The test split is not opened here.
+AUC on the validation split, or the last where that has none. The test split is not opened here.
 
-RUN2 gets `config.yaml`, `metrics.jsonl`, `training.png`, `model/` (the best, which `hp2l.load` opens), `checkpoints/`, and where
-prototypes move `prototypes.png` and `prototypes.csv`. Started again with the same RUN2 it goes on after the last checkpoint; told to
-stop (SIGTERM, Ctrl-C) it saves first.
+RUN2 gets `config.yaml`, `metrics.jsonl`, `training.png`, `model/` (the best, which `hp2l.load` opens) and its scores of the validation
+studies, `validation.npz`; `checkpoints/`, and where prototypes move `prototypes.png` and `prototypes.csv`. Started again with the same
+RUN2 it goes on after the last checkpoint; told to stop (SIGTERM, Ctrl-C) it saves first.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 
 import numpy as np
@@ -23,16 +24,24 @@ from accelerate import PartialState
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from finetune.cohort import Labels, cohort, draw_weights, label_notes, only_read
+from finetune.cohort import Labels, cohort, draw_weights, label_notes, macro_auc, only_read
 from finetune.feed import CachedTokens, Feed, LiveScans, Steps
 from finetune.figure import draw_run, draw_safely
 from finetune.movement import draw_movement, keep_snapshot
-from finetune.settings import FinetuneConfig, check_same_encoder, check_same_settings, check_same_tree
-from finetune.several import expand, summarise
+from finetune.settings import (
+    FinetuneConfig,
+    check_same_encoder,
+    check_same_settings,
+    check_same_tree,
+    left_out_of_the_loss,
+    without_effect,
+)
+from finetune.several import check_folder, expand, keep_scores, summarise
 from finetune.tokens import encode_once, weights_digest
 from finetune.tuning import merged
 from hlip.config import parse_config, plain, plain_errors
-from hlip.metrics import class_aucs, macro
+from hlip.files.jsonable import jsonable
+from hlip.metrics import macro
 from hlip.store import Store
 from hlip.taxonomy import Taxonomy
 from hlip.training.batches import GlobalBatches
@@ -52,12 +61,13 @@ def main(argv: list[str] | None = None, *, watched: bool = True) -> None:
     with plain_errors():
         config = parse_config(FinetuneConfig, command="finetune", description="Fine-tune HP2L on a labelled store.", argv=argv)
         runs = expand(config)
+        check_folder(config.out, len(runs))
         for number, one in enumerate(runs, start=1):
             if len(runs) > 1:
                 print(f"run {number} of {len(runs)}: {one.out}")
             Run(one, watched).train()
         if len(runs) > 1 and PartialState().is_main_process:
-            print(summarise(config.out, [one.out for one in runs]))
+            print(summarise(config, runs))
 
 
 class Run:
@@ -90,10 +100,11 @@ class Run:
         self.labels = {split: Labels(records, self.taxonomy) for split, records in self.records.items()}
         self.batch_size = self.fitting_batch()
         self.model.start(self.labels["train"].targets, self.labels["train"].known, config.seed, config.loss.smoothing)
+        self.loss = self.make_loss()  # before the cohort is encoded: weights that do not fit are refused here
         check_same_encoder(config.out, weights_digest(self.model.encoder), self.accelerator)
         self.feed: Feed = self.make_feed()
-        self.loss = self.make_loss()
         optimizer = make_optimizer({self.feed.module: config.tuning.lr_scale, self.model.head: 1.0}, config.optimizer)
+        self.rates = {group["lr_scale"] for group in optimizer.param_groups}
         self.trained: nn.Module
         self.trained, self.optimizer = self.accelerator.prepare(self.feed.module, optimizer)
         self.head = self.own_head()
@@ -104,7 +115,10 @@ class Run:
         if config.trackers:
             self.accelerator.init_trackers("finetune")
         self.log = RunLog(config.out, self.main, self.start)
-        self.means = [] if not self.start else self.log.values("val_auc")
+        self.told_undefined = False
+        logged = self.log.values("val_auc") if self.start else []
+        self.means = [math.nan if value is None else value for value in logged]
+        """Of each validation so far; NaN where it is not defined."""
 
     def fitting_batch(self) -> int:
         """Studies a step: as configured, or all that there are."""
@@ -161,7 +175,7 @@ class Run:
             everything = self.store.split(split)
             if without := sum(record.labels is None for record in everything):
                 self.say(f"left out, no labels: {without} of {len(everything)} {split} studies")
-        for line in label_notes(self.labels, self.taxonomy):
+        for line in (*label_notes(self.labels, self.taxonomy), *self.setting_notes()):
             self.say(line)
         shown = self.main and self.watched
         bar = tqdm(total=config.steps, initial=self.start, desc="finetune", unit="step", mininterval=1.0, disable=not shown)
@@ -200,7 +214,7 @@ class Run:
         bar.close()
         if self.main:
             draw_movement(config.out, self.taxonomy)
-        self.say(f"best validation AUC {max(self.means, default=float('nan')):.3f}; checkpoint: {config.out / 'model'}")
+        self.say(f"best validation AUC {told(self.best())}; checkpoint: {config.out / 'model'}")
         self.accelerator.end_training()
 
     def bad_step(self, step: int, rows: Tensor, parts: dict[str, Tensor]) -> str:
@@ -232,17 +246,28 @@ class Run:
         return {"loss": total, **parts}
 
     def validate(self, step: int) -> None:
-        """Macro AUC a level on the validation split; the best model so far is saved."""
+        """Macro AUC a level on the validation split; the best model so far is saved, or the last while none has an AUC."""
         scores = self.feed.scores(self.trained, "val")
         areas = [macro_auc(level, table, self.labels["val"], self.taxonomy) for level, table in enumerate(scores, start=1)]
         values = {f"val_auc_level_{level}": area for level, area in enumerate(areas, start=1)}
-        mean = float(np.nanmean(areas)) if not np.isnan(areas).all() else 0.0
+        mean, best = float(macro(areas)), self.best()
         self.write(step, values | {"val_auc": mean})
-        self.say(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
-        if mean > max(self.means, default=-1.0):
+        self.say(f"step {step}: " + ", ".join(f"{name} {told(value)}" for name, value in values.items()))
+        if math.isnan(mean) and not self.told_undefined:
+            self.told_undefined = True
+            patience = f"; patience {self.config.patience} does not count such validations" if self.config.patience else ""
+            self.say(
+                "validation AUC is not defined: no disease class of the validation split has both positives and negatives; the "
+                f"model of the last validation is kept{patience}"
+            )
+        if mean > best or math.isnan(best):
             self.save_model(step, values | {"val_auc": mean}, scores)
         self.means.append(mean)
         self.accelerator.wait_for_everyone()
+
+    def best(self) -> float:
+        """The highest validation AUC so far; NaN where none is defined."""
+        return max((mean for mean in self.means if not math.isnan(mean)), default=math.nan)
 
     def save_model(self, step: int, values: dict[str, float], scores: list[Tensor]) -> None:
         """The whole diagnoser as a checkpoint folder, scaled on the validation scores (N, K_l); all processes call it."""
@@ -263,9 +288,10 @@ class Run:
         model.facts = self.facts(step, values)
         model.scaling = Scaling.of(scores, self.labels["val"].targets, self.labels["val"].known)
         model.save(self.config.out / "model", head_state)
+        keep_scores(self.config.out, [record.study_id for record in self.records["val"]], scores)
 
     def facts(self, step: int, values: dict[str, float]) -> dict[str, object]:
-        """What a checkpoint says of itself."""
+        """What a checkpoint says of itself; an AUC that is not defined is None."""
         simulated = all(record.extra.get("simulated") is True for record in self.records["train"])
         counts: dict[str, object] = {
             "studies": len(self.records["train"]),
@@ -273,12 +299,11 @@ class Run:
             "tuned": self.config.tuning.encoder,
         }
         counts |= {"fraction": self.config.cohort.fraction, "head": self.config.head.kind, "seed": self.config.seed}
-        return {"step": step, "kind": "finetune", **counts, **values}
+        return {"step": step, "kind": "finetune", **counts, **jsonable(values)}
 
     def steps(self) -> Steps:
         """This process's share of the remaining steps."""
         config = self.config
-        weights = draw_weights(self.labels["train"], config.cohort.balance)
         tuned = config.tuning.encoder != "frozen"
         reader = self.model.encoder.reader
         sizes = [min(reader.count(record), config.tuning.max_scans) for record in self.records["train"]] if tuned else None
@@ -292,7 +317,7 @@ class Run:
                 rank=self.accelerator.process_index,
                 world=self.accelerator.num_processes,
                 sizes=sizes,
-                weights=weights,
+                weights=draw_weights(self.labels["train"], config.cohort.balance),
             )
         )
 
@@ -304,27 +329,34 @@ class Run:
         return head
 
     def is_out_of_patience(self) -> bool:
-        """Whether the last validations brought nothing better."""
-        patience = self.config.patience
-        return bool(patience and self.means and len(self.means) - 1 - int(np.argmax(self.means)) >= patience)
+        """Whether the last validations that had an AUC brought nothing better."""
+        patience, means = self.config.patience, [mean for mean in self.means if not math.isnan(mean)]
+        return bool(patience and means and len(means) - 1 - int(np.argmax(means)) >= patience)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """To the log and the trackers."""
-        self.log.write(step, **values)
+        """To the log and the trackers; what is not defined is null in the log, and nothing to a tracker."""
+        self.log.write(step, **jsonable(values))
         if self.accelerator.trackers:
-            self.accelerator.log(values, step=step)
+            self.accelerator.log({name: value for name, value in values.items() if math.isfinite(value)}, step=step)
 
     def introduction(self) -> str:
         """One line of what is about to happen."""
         counts = " / ".join(map(str, self.taxonomy.counts))
         with whole_weights(self.accelerator, self.accelerator.unwrap_model(self.trained)):
-            millions = sum(p.numel() for p in self.trained.parameters() if p.requires_grad) / 1e6
+            trained = sum(p.numel() for p in self.trained.parameters() if p.requires_grad)
         studies = f"{len(self.records['train'])} training and {len(self.records['val'])} validation studies"
         parts = f"head {self.config.head.kind}, encoder {self.model.encoder.kind} ({self.config.tuning.encoder})"
         return (
-            f"{studies}, taxonomy {self.taxonomy.name} ({counts} classes), {parts}: {millions:.2f} M trained parameters, "
+            f"{studies}, taxonomy {self.taxonomy.name} ({counts} classes), {parts}: {counted(trained)} trained parameters, "
             f"{self.config.steps} steps" + (f", continuing after step {self.start}" if self.start else "")
         )
+
+    def setting_notes(self) -> list[str]:
+        """What the head leaves out of the loss, and which settings decide nothing in this run."""
+        config = self.config
+        weights = draw_weights(self.labels["train"], config.cohort.balance)
+        lines = [left_out_of_the_loss(config, self.loss.config), without_effect(config, self.loss, self.rates, weights)]
+        return [line for line in lines if line]
 
     def say(self, text: str) -> None:
         """Print on the main process, above the bar."""
@@ -332,8 +364,11 @@ class Run:
             tqdm.write(text)
 
 
-def macro_auc(level: int, scores: Tensor, labels: Labels, taxonomy: Taxonomy) -> float:
-    """Mean AUC over the level's disease classes that have positives and negatives; NaN if there is none."""
-    targets, known, table = (part.cpu().numpy() for part in (labels.targets[level - 1], labels.known[level - 1], scores))
-    areas = class_aucs(targets, known, table)[[name != taxonomy.normal for name in taxonomy.levels[level - 1]]]
-    return float(macro(areas))
+def told(area: float) -> str:
+    """An AUC in three digits."""
+    return "not defined" if math.isnan(area) else f"{area:.3f}"
+
+
+def counted(parameters: int) -> str:
+    """In millions; a few as they are."""
+    return f"{parameters / 1e6:.2f} M" if parameters >= 100_000 else f"{parameters:,}"

@@ -287,7 +287,16 @@ def checkpoint_folder(path: str | Path) -> Path:
             return folder
     raise CheckpointError(
         f"{path}: no checkpoint here (expected config.json in this folder or in its folder 'model', or an official checkpoint)"
+        + _runs_inside(path)
     )
+
+
+def _runs_inside(path: Path) -> str:
+    """Of a folder that holds runs, their names, for an error; empty if there are none."""
+    configs = [*path.glob("*/config.json"), *path.glob("*/model/config.json")]
+    found = sorted({config.relative_to(path).parts[0] for config in configs})
+    more = f" and {len(found) - 12} more" if len(found) > 12 else ""
+    return f". It holds {', '.join(found[:12])}{more}: name one of them" if found else ""
 
 
 def read_description(folder: Path) -> dict[str, Any]:

@@ -299,8 +299,15 @@ def _read_index(store: Path) -> list[StudyRecord]:
             try:
                 row = json.loads(line)
                 for name in ("sequences", "sentences", "labels"):
-                    row[name] = None if row[name] is None else tuple(row[name])
+                    row[name] = _names(name, row[name])
                 records.append(StudyRecord(**row))
             except (ValueError, KeyError, TypeError) as error:
                 raise StoreError(f"{file}, line {number}: damaged ({error}); run `hlip prepare` again") from error
     return records
+
+
+def _names(field_name: str, value: Any) -> tuple[str, ...] | None:
+    """A list of an index line; not a string either, whose letters would be taken for names."""
+    if value is not None and not (isinstance(value, list) and all(isinstance(name, str) for name in value)):
+        raise ValueError(f"{field_name} must be a list of strings, or null: not {json.dumps(value)[:60]}")
+    return None if value is None else tuple(value)

@@ -6,6 +6,7 @@ written.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import fields
@@ -181,12 +182,19 @@ def _data(encoder: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
 
 
 def _areas(facts: Mapping[str, Any], tree: Taxonomy) -> dict[str, Any]:
-    """The facts' validation AUCs, the tree's levels first."""
+    """The facts' validation AUCs, the tree's levels first: NaN where null says that it is not defined; empty if none is."""
     names = [*(f"val_auc_level_{level}" for level in range(1, tree.depth + 1)), "val_auc"]
-    return {name: facts[name] for name in names if is_said(facts.get(name))}
+    found = {name: math.nan if facts[name] is None else facts[name] for name in names if name in facts}
+    found = {name: value for name, value in found.items() if is_said(value)}
+    levels = [value for name, value in found.items() if name != "val_auc"] or list(found.values())
+    return {} if all(isinstance(value, float) and math.isnan(value) for value in levels) else found
 
 
 def _results(areas: Mapping[str, Any], tree: Taxonomy, facts: Mapping[str, Any]) -> list[str]:
+    if not areas and "val_auc" in facts:
+        return [
+            "No AUC on validation: no disease had studies with and without it there. The checkpoint is the last one validated."
+        ]
     if not areas:
         return [f"Metrics: {UNKNOWN}."]
     rows = []

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hlip.files.folders import whole_folder
+from hlip.files.jsonable import jsonable
 from hlip.hub.conventions import HubCheckpoint, local
 from hlip.model import HLIP, CheckpointError, checkpoint_folder, load_weights
 from hlip.taxonomy import Taxonomy
@@ -138,7 +139,8 @@ class Diagnoser(nn.Module, HubCheckpoint):
             self.encoder.save(partial / "encoder")
             tensors = {key: value.detach().contiguous().cpu() for key, value in (head or self.head.state_dict()).items()}
             save_file(tensors, partial / "head.safetensors", metadata={"format": "pt"})
-            (partial / "config.json").write_text(json.dumps(self.describe(), indent=2) + "\n", encoding="utf-8")
+            described = json.dumps(jsonable(self.describe()), indent=2)  # what is not defined is null: NaN is no JSON
+            (partial / "config.json").write_text(described + "\n", encoding="utf-8")
             (partial / "README.md").write_text(self.card(), encoding="utf-8")
 
 

@@ -59,9 +59,9 @@ def level_aucs(scores: Levels, cohort: Cohort, rows: NDArray[np.intp]) -> list[f
 
 
 def mean_auc(scores: Levels, cohort: Cohort, rows: NDArray[np.intp]) -> float:
-    """Mean of `level_aucs` over the levels that have one; 0 where none has."""
+    """Mean of `level_aucs` over the levels that have one, NaN where none has."""
     means = np.array(level_aucs(scores, cohort, rows))
-    return float(np.nanmean(means)) if not np.isnan(means).all() else 0.0
+    return float(np.nanmean(means)) if not np.isnan(means).all() else float("nan")
 
 
 def prevalence(store: Store, taxonomy: Taxonomy) -> Levels:

@@ -62,7 +62,8 @@ def summarise(
 
 def training(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """How the runs went: means over seeds, the best step of each."""
-    means = {name: float(np.mean([run[name] for run in runs])) for name in ("seconds", "val_auc", "loss")}
+    # an AUC that is not defined is null, and NaN here
+    means = {name: float(np.mean(np.array([run[name] for run in runs], float))) for name in ("seconds", "val_auc", "loss")}
     evenness = [run["prompt_evenness"] for run in runs if run.get("prompt_evenness") is not None]
     return {
         **means,

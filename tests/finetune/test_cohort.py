@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
+import shutil
 
+import numpy as np
 import pytest
 
 from finetune.cohort import CohortConfig, Labels, classes_without, cohort, draw_weights, fold, labelled, rarest_class, share
-from hlip.store import Store, StudyRecord
+from finetune.comparison.cohort import Cohort, mean_auc
+from hlip.store import Store, StoreError, StudyRecord
 from hlip.taxonomy import Taxonomy
 
 TREE = Taxonomy.load("brain_mri")
@@ -41,6 +45,13 @@ def test_folds_part_patients_and_keep_classes_even():
     assert sorted(seen) == sorted(record.study_id for record in records)
     with pytest.raises(ValueError, match="20 patients cannot be parted into 21 folds"):
         fold(records, CohortConfig(folds=21), TREE)
+    few = studies([("glioma",), ("meningioma",), ("normal",)] * 4)
+    said = r"cohort.folds 5: .* by their rarest class, and the largest such group has 4; 4 folds at most"
+    with pytest.raises(ValueError, match=said):
+        fold(few, CohortConfig(folds=5), TREE)
+    assert len(fold(few, CohortConfig(folds=4), TREE)["val"]) == 3
+    with pytest.raises(ValueError, match="the largest such group has 1; they cannot be parted so"):
+        fold(few[:3], CohortConfig(folds=2), TREE)
 
 
 def test_the_rarest_class_decides_how_often_a_study_is_drawn():
@@ -53,6 +64,16 @@ def test_the_rarest_class_decides_how_often_a_study_is_drawn():
     assert draw_weights(labels, 0.0) is None
     coarse = Labels(studies([("vascular",), ("normal",)]), TREE)
     assert draw_weights(coarse, 1.0) == pytest.approx([1.0, 2.0])  # no class of the last level: as if everyone had it
+
+
+def test_a_mean_auc_that_is_not_defined_is_no_zero():
+    """Two gliomas: every class has only positives or only negatives; with a normal study beside, the mean over those that have both is 1."""
+    for names, expected in (([("glioma",)] * 2, float("nan")), ([("glioma",), ("glioma",), ("normal",)], 1.0)):
+        records = studies(names)
+        levels = TREE.encode_all([record.labels for record in records])
+        scored = Cohort(None, records, [t for t, _ in levels], [k for _, k in levels], TREE)
+        scores = [targets.astype(float) for targets, _ in levels]
+        assert mean_auc(scores, scored, np.arange(len(records))) == pytest.approx(expected, nan_ok=True)
 
 
 def test_classes_without_a_study_are_named():
@@ -68,6 +89,22 @@ def test_a_cohort_of_a_store(tiny_store):
     assert {split: len(records) for split, records in part.items()} == {"train": 12, "val": 8}
     with pytest.raises(SystemExit, match="no labelled study in split 'other'"):
         labelled(store, "other")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "shown"),
+    [("labels", "glioma", '"glioma"'), ("labels", float("nan"), "NaN"), ("labels", [1], r"\[1\]"), ("sequences", "T1", '"T1"')],
+)
+def test_an_index_whose_names_are_no_list_is_refused_by_field(tiny_store, tmp_path, field, value, shown):
+    (tmp_path / "store").mkdir()
+    shutil.copy(tiny_store / "volume_spec.json", tmp_path / "store")
+    rows = [json.loads(line) for line in (tiny_store / "index.jsonl").read_text().splitlines()]
+    rows[2][field] = value
+    (tmp_path / "store" / "index.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(
+        StoreError, match=rf"index.jsonl, line 3: damaged \({field} must be a list of strings, or null: not {shown}\)"
+    ):
+        Store(tmp_path / "store")
 
 
 @pytest.mark.parametrize("settings", [{"fraction": 0.0}, {"folds": 1}, {"folds": 3, "fold": 3}, {"balance": -1.0}])

@@ -102,6 +102,16 @@ def test_a_run_without_validation_yet_is_drawn(tmp_path, drawn):
     assert curves(panel(drawn[0], "loss by level"))["level 1"] == [[1, 1.0]]
 
 
+def test_a_run_whose_validations_have_no_auc_says_so(tmp_path, drawn):
+    rows = [{"step": step, "seconds": 1.0, "val_auc_level_1": None, "val_auc": None} for step in (2, 4)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    draw_run(tmp_path)
+    axes = panel(drawn[0], "validation AUC")
+    assert axes.get_title(loc="left") == "validation AUC: not defined"
+    assert not axes.lines
+    assert best_step([*rows, {"step": 6, "val_auc": 0.5}]) == (6, 0.5)
+
+
 def test_several_runs_are_thin_lines_and_their_mean_over_common_steps(tmp_path, drawn):
     runs = [log(tmp_path / "seed_0"), log(tmp_path / "seed_1", shift=0.1), log(tmp_path / "seed_2", shift=0.2, steps=3)]
     assert draw_runs(tmp_path, runs) == tmp_path / "training.png"

@@ -8,13 +8,14 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from finetune.cohort import Labels
-from finetune.train import Run, main
+from finetune.train import Run, counted, main
 from hlip.model import CheckpointError
 from hlip.model import load as load_pretrained
 from hlip.store import Store, StudyRecord, write_index
@@ -252,10 +253,9 @@ def test_cached_tokens_are_reused_and_change_with_the_blocks(tiny_store, pretrai
     assert encoded == [24, 8]  # the head's business alone
     main(arguments(tiny_store, pretrained, tmp_path / "blocks", *shared, "--head.blocks", "[1,2,2]"))
     assert encoded == [24, 8] * 2
-
-    again = sorted(path.name for path in (out / "tokens").iterdir())
-    assert len(again) == 2  # the old ones went
-    assert not set(again) & set(names)
+    again = {path.name for path in (out / "tokens").iterdir()}
+    assert len(again) == 4
+    assert set(names) < again  # the first run may go on reading its own
 
 
 def test_another_encoder_is_refused_in_the_same_run_folder(tiny_store, pretrained, tmp_path):
@@ -342,23 +342,6 @@ def test_a_split_without_labels_is_named(tiny_store, pretrained, tmp_path):
         main(arguments(store, pretrained, tmp_path / "run"))
 
 
-def test_several_seeds_and_folds_come_to_a_table(tiny_store, pretrained, tmp_path, capsys):
-    out = tmp_path / "runs"
-    more = ("--seeds", "2", "--cohort.folds", "2", "--cohort.fold", "-1", "--trackers", "[]")
-    main(arguments(tiny_store, pretrained, out, *more))
-    names = ["seed_0_fold_0", "seed_0_fold_1", "seed_1_fold_0", "seed_1_fold_1"]
-    assert sorted(path.name for path in out.iterdir()) == [*names, "summary.json", "summary.md", "tokens", "training.png"]
-    summary = json.loads((out / "summary.json").read_text())
-    values = [load(out / name).facts["val_auc"] for name in names]
-    assert list(summary["runs"]["val_auc"].values()) == values
-    assert summary["summary"]["val_auc"]["mean"] == pytest.approx(sum(values) / 4)
-    assert summary["summary"]["val_auc"]["sd"] == pytest.approx(torch.tensor(values).std().item(), abs=1e-6)
-    assert "run 4 of 4" in capsys.readouterr().out
-    before = (out / "seed_1_fold_1" / "metrics.jsonl").read_bytes()
-    main(arguments(tiny_store, pretrained, out, *more))
-    assert (out / "seed_1_fold_1" / "metrics.jsonl").read_bytes() == before
-
-
 def test_early_stopping(tiny_store, pretrained, tmp_path, capsys):
     """With no step in any direction no validation is better than the first."""
     more = ("--steps", "60", "--patience", "3", "--optimizer.lr", "0", "--optimizer.weight_decay", "0", "--validate_every", "2")
@@ -368,6 +351,104 @@ def test_early_stopping(tiny_store, pretrained, tmp_path, capsys):
     assert metrics(tmp_path / "run")[-1]["step"] < 60
     main(arguments(tiny_store, pretrained, tmp_path / "run", *more, "--head.momentum", "0.999"))
     assert "is finished" in capsys.readouterr().out
+
+
+def strict(text: str) -> object:
+    """JSON as its standard has it, without NaN."""
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def test_without_an_auc_the_last_model_is_kept_and_nothing_is_claimed(tiny_store, pretrained, tmp_path, capsys, stopped_at):
+    """Every study a glioma. Stopped between two validations and gone on, the run does the same."""
+    store = changed_store(tiny_store, tmp_path / "store", lambda record: replace(record, labels=("glioma",)))
+    more = ("--steps", "9", "--patience", "1")
+    main(arguments(store, pretrained, tmp_path / "whole", *more))
+    printed = capsys.readouterr().out
+    said = "no disease class of the validation split has both positives and negatives; the model of the last validation is kept"
+    assert printed.count(said) == 1
+    assert "patience 1 does not count such validations" in printed
+    assert "best validation AUC not defined" in printed
+    assert "ends early" not in printed
+    stopped_at(Run, "step", 8, lambda: main(arguments(store, pretrained, tmp_path / "cut", *more)))
+    assert load(tmp_path / "cut").facts["step"] == 6
+    main(arguments(store, pretrained, tmp_path / "cut", *more))
+    for run in (tmp_path / "whole", tmp_path / "cut"):
+        rows = [strict(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        watched = [row for row in rows if "val_auc" in row]
+        assert [row["step"] for row in watched] == [3, 6, 9]
+        assert {row[name] for row in watched for name in row if name.startswith("val_")} == {None}
+        facts = strict((run / "model" / "config.json").read_text())["facts"]
+        assert (facts["step"], facts["val_auc"], facts["val_auc_level_3"]) == (9, None, None)
+        card = (run / "model" / "README.md").read_text()
+        assert "No AUC on validation" in card
+        assert "roc_auc" not in card
+    weights = [load_file(tmp_path / run / "model" / "head.safetensors") for run in ("whole", "cut")]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_validations_without_an_auc_lose_to_those_with_one():
+    run = object.__new__(Run)
+    run.config, nan = SimpleNamespace(patience=2), float("nan")
+    for means, best, ends in (
+        ([nan, nan, nan, nan], nan, False),
+        ([nan, 0.6, nan, nan], 0.6, False),
+        ([0.6, nan, 0.5, 0.6], 0.6, True),
+        ([0.6, 0.5, nan, 0.7], 0.7, False),
+    ):
+        run.means = means
+        assert run.best() == pytest.approx(best, nan_ok=True)
+        assert run.is_out_of_patience() is ends
+
+
+def test_settings_that_decide_nothing_are_named_with_the_reason(tiny_store, pretrained, tmp_path, capsys):
+    """Labels of the first level alone; a head without consistency; a frozen encoder."""
+    store = changed_store(
+        tiny_store,
+        tmp_path / "store",
+        lambda record: replace(record, labels=("occupying" if record.labels[0] == "glioma" else "vascular",)),
+    )
+    idle = ("--loss.consistency", "7", "--optimizer.layer_decay", "0.5", "--cohort.balance", "1", "--tuning.rank", "4")
+    main(arguments(store, pretrained, tmp_path / "isolated", "--config", "isolated", *idle, "--steps", "1"))
+    said = "head isolated leaves out of the loss: consistency, so that loss.consistency 7 has no effect\n"
+    assert said in (printed := capsys.readouterr().out)
+    alike = "cohort.balance 1.0 (the last level's classes are labelled nowhere, or all alike often)"
+    assert f"no effect here: tuning.rank 4 (of tuning.encoder lora); {alike}\n" in printed  # its blocks have rates of their own
+    main(arguments(store, pretrained, tmp_path / "hp2l", *idle, "--steps", "1"))
+    rate = "optimizer.layer_decay 0.5 (the encoder is frozen, and the head has one rate)"
+    assert f"no effect here: {rate}; tuning.rank 4 (of tuning.encoder lora); {alike}\n" in capsys.readouterr().out
+
+
+def test_settings_that_decide_something_are_not_named(tiny_store, pretrained, tmp_path, capsys):
+    """The same ones, where they are read: three blocks of a trunk have rates of their own, one class in four is drawn more often."""
+
+    def rarer(record):
+        return replace(record, labels=("normal",) if record.labels[0] == "acute infarction" else record.labels)
+
+    store = changed_store(tiny_store, tmp_path / "store", rarer)
+    read = ("--optimizer.layer_decay", "0.5", "--cohort.balance", "1", "--cohort.seed", "1", "--cohort.fraction", "0.9")
+    main(arguments(store, pretrained, tmp_path / "run", "--config", "prompt_vit", *read, "--steps", "1"))
+    printed = capsys.readouterr().out
+    assert "no effect here" not in printed
+    assert (
+        "head prompt_vit leaves out of the loss: consistency, so that loss.consistency 0.5 has no effect; level 1 and 2, whose"
+        in printed
+    )
+    main(arguments(store, pretrained, tmp_path / "plain", "--steps", "1"))
+    printed = capsys.readouterr().out
+    assert "no effect here" not in printed
+    assert "leaves out" not in printed
+
+
+def test_level_weights_that_do_not_fit_are_refused_before_the_cohort_is_encoded(tiny_store, pretrained, tmp_path, monkeypatch):
+    import finetune.tokens as tokens
+
+    monkeypatch.setattr(tokens, "encode", lambda *more: pytest.fail("encoded"))
+    with pytest.raises(SystemExit, match=r"2 level weight\(s\) for the 3 level\(s\) of brain_mri"):
+        main(arguments(tiny_store, pretrained, tmp_path / "run", "--loss.level_weights", "[1, 2]"))
+
+
+def test_few_parameters_are_counted_out():
+    assert [counted(number) for number in (29, 22_682, 4_567_890)] == ["29", "22,682", "4.57 M"]
 
 
 @pytest.mark.parametrize("kind", ["linear", "prompt_vit", "transhp", "decision_tree", "cascade", "isolated", "nearest"])

@@ -97,6 +97,17 @@ def test_a_card_tells_what_is_recorded_where_it_belongs():
     assert "**Fine-tuned on SIMULATED studies only" in banner
 
 
+def test_what_is_not_defined_on_validation_is_no_result():
+    """A level without AUC is named; of a run without any, also of an older one that wrote 0, nothing is claimed."""
+    card = diagnoser_card(description(**FACTS | {"val_auc_level_2": None}))
+    assert "| level 2, family | not defined | validation |" in section(card, "Results").splitlines()
+    levels = [f"val_auc_level_{level}" for level in (1, 2, 3)]
+    for facts in (dict.fromkeys([*levels, "val_auc"]), {**dict.fromkeys(levels, float("nan")), "val_auc": 0.0}):
+        card = diagnoser_card(description(**FACTS | facts))
+        assert ModelCard(card).data.eval_results is None
+        assert section(card, "Results").startswith("\nNo AUC on validation: no disease had studies with and without it there.")
+
+
 def test_the_hub_reads_the_header():
     encoder = HLIP_ENCODER | {"facts": {"kind": "official", "source": "hf-hub:owner/name@v1"}}
     read = ModelCard(diagnoser_card(description(encoder=encoder, license="mit", **FACTS))).data

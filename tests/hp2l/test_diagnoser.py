@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hlip.model import HLIP, CheckpointError, HLIPConfig
+from hlip.model import load as load_pretrained
 from hlip.taxonomy import Taxonomy
 from hlip.text import TextConfig, grow_text_source
 from hlip.vision import VisionConfig
@@ -82,6 +83,28 @@ def test_a_damaged_folder_is_named(diagnoser, tmp_path):
         load(folder)
     with pytest.raises(CheckpointError, match=r"no checkpoint here"):
         load(tmp_path / "absent")
+
+
+def test_a_folder_of_runs_is_refused_by_their_names(diagnoser, tmp_path):
+    for run in ("seed_0", "seed_1"):
+        diagnoser.save(tmp_path / "runs" / run / "model")
+    (tmp_path / "runs" / "tokens").mkdir()
+    for opened in (load, load_pretrained):
+        with pytest.raises(CheckpointError, match=r"runs: no checkpoint here .*\. It holds seed_0, seed_1: name one of them$"):
+            opened(tmp_path / "runs")
+    with pytest.raises(CheckpointError, match=r"or an official checkpoint\)$"):
+        load(tmp_path / "runs" / "tokens")
+
+
+def test_what_is_not_defined_is_null_in_its_folder(diagnoser, tmp_path):
+    diagnoser.facts = {"step": 7, "val_auc": float("nan")}
+    diagnoser.save(tmp_path / "model")
+    text = (tmp_path / "model" / "config.json").read_text()
+    assert json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))["facts"] == {
+        "step": 7,
+        "val_auc": None,
+    }
+    assert load(tmp_path / "model").config == diagnoser.config
 
 
 def test_options_of_other_kinds_in_an_older_checkpoint_say_nothing(diagnoser, tmp_path):

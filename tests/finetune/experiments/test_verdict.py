@@ -7,7 +7,7 @@ import numpy as np
 from finetune.experiments.measures import Measured
 from finetune.experiments.page import percent
 from finetune.experiments.plan import Variant
-from finetune.experiments.verdict import answers, hints, order
+from finetune.experiments.verdict import answers, hints, order, training
 
 from .small import TREE
 
@@ -77,3 +77,10 @@ def test_percent():
         "\u22125.0",
         "\u2013",
     ]
+
+
+def test_a_validation_auc_that_is_not_defined_is_no_zero():
+    runs = [{"step": 3, "steps": 6, "parameters": 29, "seconds": 2.0, "loss": 0.5, "val_auc": area} for area in (None, 0.5)]
+    found = training(runs)
+    assert np.isnan(found["val_auc"])
+    assert (found["seconds"], found["best_steps"]) == (2.0, [3, 3])
