@@ -17,6 +17,7 @@ from torch import Tensor
 from hlip.metrics import class_aucs, macro
 from hlip.store import Store, StudyRecord
 from hlip.taxonomy import Taxonomy, TaxonomyError
+from hlip.taxonomy.tree import Below
 from hp2l.encoders import ScanReader
 
 
@@ -46,11 +47,15 @@ class CohortConfig:
 
 
 class Labels:
-    """Targets of studies at every level; rows follow the records."""
+    """Targets of studies at every level; rows follow the records.
 
-    def __init__(self, records: Sequence[StudyRecord], taxonomy: Taxonomy):
+    Args:
+        below: what is unknown below a coarse label, see `Taxonomy.encode_all`.
+    """
+
+    def __init__(self, records: Sequence[StudyRecord], taxonomy: Taxonomy, below: Below = "level"):
         check_labels(records, taxonomy)
-        levels = taxonomy.encode_all([record.labels for record in records])
+        levels = taxonomy.encode_all([record.labels for record in records], below=below)
         self.targets = [torch.from_numpy(targets) for targets, _ in levels]
         self.known = [torch.from_numpy(known) for _, known in levels]
 

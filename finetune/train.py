@@ -44,6 +44,7 @@ from hlip.files.jsonable import jsonable
 from hlip.metrics import macro
 from hlip.store import Store
 from hlip.taxonomy import Taxonomy
+from hlip.taxonomy.tree import Below
 from hlip.training.batches import GlobalBatches
 from hlip.training.engine import full_state, make_accelerator, share_cores, whole_weights
 from hlip.training.optimizer import learning_rate, make_optimizer, set_learning_rate
@@ -65,7 +66,8 @@ def main(argv: list[str] | None = None, *, watched: bool = True) -> None:
         for number, one in enumerate(runs, start=1):
             if len(runs) > 1:
                 print(f"run {number} of {len(runs)}: {one.out}")
-            Run(one, watched).train()
+            if not Run(one, watched).train():
+                return  # told to stop: the runs that follow, too
         if len(runs) > 1 and PartialState().is_main_process:
             print(summarise(config, runs))
 
@@ -97,7 +99,10 @@ class Run:
             encoder = self.make_encoder()
             self.records = only_read(self.records, encoder.reader, self.say)
             self.model = Diagnoser(encoder, config.head, self.taxonomy).to(self.accelerator.device).eval()
-        self.labels = {split: Labels(records, self.taxonomy) for split, records in self.records.items()}
+        known: dict[str, Below] = {"train": "absent"}  # a class that a study has is learnt from, whatever else is unknown of it
+        self.labels = {
+            split: Labels(records, self.taxonomy, known.get(split, "level")) for split, records in self.records.items()
+        }
         self.batch_size = self.fitting_batch()
         self.model.start(self.labels["train"].targets, self.labels["train"].known, config.seed, config.loss.smoothing)
         self.loss = self.make_loss()  # before the cohort is encoded: weights that do not fit are refused here
@@ -164,12 +169,12 @@ class Run:
         loss = HP2LLoss.from_counts(self.taxonomy, head.loss_config(self.config.loss), *counts)
         return loss.to(self.accelerator.device)
 
-    def train(self) -> None:
-        """Every step from where the run stands to its end."""
+    def train(self) -> bool:
+        """Every step from where the run stands to its end; False where it was told to stop before."""
         config = self.config
         if self.start >= config.steps or self.is_out_of_patience():
             self.say(f"{config.out} is finished ({self.start} steps)")
-            return
+            return True
         self.say(self.introduction())
         for split in ("train", "val"):
             everything = self.store.split(split)
@@ -207,7 +212,7 @@ class Run:
                 if reason and done < config.steps:
                     bar.close()
                     self.say(f"stopped after step {done} ({reason}); the same command goes on from there")
-                    return
+                    return False
                 if self.is_out_of_patience():
                     self.say(f"step {done}: no better validation in {config.patience}, the run ends early")
                     break
@@ -216,6 +221,7 @@ class Run:
             draw_movement(config.out, self.taxonomy)
         self.say(f"best validation AUC {told(self.best())}; checkpoint: {config.out / 'model'}")
         self.accelerator.end_training()
+        return True
 
     def bad_step(self, step: int, rows: Tensor, parts: dict[str, Tensor]) -> str:
         """Write `bad_step.json`, and say what to do."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 import finetune.tokens as tokens
 from finetune.several import as_lines, check_folder, spread, spreads
-from finetune.train import main
+from finetune.train import Run, main
 from hlip.store import Store
 from hlip.taxonomy import Taxonomy
 from hp2l.diagnoser import load
@@ -86,6 +88,24 @@ def check_out_of_fold(store: Path, out: Path, summary: dict) -> None:
         if name != TREE.normal and 0 < truth[:, k].sum() < len(truth)
     ]
     assert summary["out_of_fold"]["runs"]["auc_level_1"]["seed_1"] == pytest.approx(np.mean(areas))
+
+
+def test_told_to_stop_the_runs_that_follow_stop_too(tiny_store, tiny_pretrained, tmp_path, capsys, monkeypatch):
+    step = Run.step
+
+    def stopping(self, *given):
+        os.kill(os.getpid(), signal.SIGTERM)  # the run listens, and ends after this step
+        return step(self, *given)
+
+    monkeypatch.setattr(Run, "step", stopping)
+    finetune(tiny_store, tiny_pretrained, tmp_path / "runs", "--seeds", "2", "--steps", "3")
+    assert "stopped after step 1" in capsys.readouterr().out
+    assert not (tmp_path / "runs" / "seed_1").exists()
+    assert not (tmp_path / "runs" / "summary.json").exists()
+    monkeypatch.setattr(Run, "step", step)
+    finetune(tiny_store, tiny_pretrained, tmp_path / "runs", "--seeds", "2", "--steps", "3")
+    assert "continuing after step 1" in capsys.readouterr().out
+    assert (tmp_path / "runs" / "summary.json").exists()
 
 
 def test_a_smaller_share_of_labels_reads_what_the_whole_cohort_encoded(tiny_store, tiny_pretrained, tmp_path, monkeypatch):

@@ -15,7 +15,9 @@ import torch
 from safetensors.torch import load_file
 
 from finetune.cohort import Labels
+from finetune.settings import FinetuneConfig
 from finetune.train import Run, counted, main
+from hlip.config import parse_config
 from hlip.model import CheckpointError
 from hlip.model import load as load_pretrained
 from hlip.store import Store, StudyRecord, write_index
@@ -171,6 +173,21 @@ def test_studies_without_a_channel_are_left_out_by_name(tiny_store, pretrained, 
         main(arguments(store, pretrained, tmp_path / "other", "--encoder", "cnn"))
     with pytest.raises(SystemExit, match="a frozen encoder reads them once"):
         main(arguments(store, pretrained, tmp_path / "other", "--augmentation.rotate", "5"))
+
+
+def test_a_class_that_a_study_has_is_learnt_from_beside_a_coarse_label(tiny_store, pretrained, tmp_path):
+    """Of the first training study level 3 is known of its glioma alone; of a validation study with the same labels, nothing there."""
+
+    def both(record):
+        return replace(record, labels=("glioma", "vascular")) if record.study_id in ("s0", "s12") else record
+
+    store = changed_store(tiny_store, tmp_path / "store", both)
+    given = arguments(store, pretrained, tmp_path / "run")
+    run = Run(parse_config(FinetuneConfig, command="finetune", description="", argv=given))
+    place = {split: [r.study_id for r in run.records[split]].index(name) for split, name in (("train", "s0"), ("val", "s12"))}
+    known = {split: run.labels[split].known[2][row] for split, row in place.items()}
+    assert known["train"].nonzero().flatten().tolist() == [run.taxonomy.levels[2].index("glioma")]
+    assert not known["val"].any()
 
 
 def test_a_run_goes_on_only_with_the_settings_it_began_with(tiny_store, pretrained, tmp_path, capsys):
