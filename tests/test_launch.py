@@ -91,7 +91,8 @@ def test_a_checkpoint_of_one_process_goes_on_with_two(launch, tiny_store, tmp_pa
     assert losses(tmp_path / "run") == pytest.approx(losses(alone)[10:], abs=1e-5)
 
 
-@pytest.mark.parametrize("engine", [pytest.param("ddp", marks=pytest.mark.slow), "zero2"])
+@pytest.mark.slow  # four launches; tests/pretrain/test_step.py holds chunks, two processes are held above
+@pytest.mark.parametrize("engine", ["ddp", "zero2"])
 def test_chunks_on_two_processes_equal_one_pass(launch, tiny_store, tmp_path, engine):
     """Two chunks a process against whole batches; without stochastic depth, whose draws belong to a chunk."""
     plain = ["--model.vision.drop_path", "0.0"]
@@ -128,6 +129,3 @@ def test_finetune_and_compare_from_a_pretrained_run(launch, tiny_store, tmp_path
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "from before" in again.stdout
     assert again.stdout.partition("\nreport:")[0].partition("Held-out")[2] == table
-    changed = subprocess.run([*command, "--seed", "1"], capture_output=True, text=True, check=False)
-    assert changed.returncode == 0
-    assert "from before" not in changed.stdout

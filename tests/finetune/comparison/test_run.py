@@ -80,6 +80,11 @@ def test_tables_and_models_give_the_same_comparison(models, tiny_store, tmp_path
     assert [check["check"] for check in whole["checks"]] == ["patients", "images", "metadata", "prompts"]
     states = [(check["check"], check["state"]) for check in tables["checks"]]
     assert states == [("patients", "ok"), *((name, "not checked") for name in ("images", "metadata", "prompts"))]
+    again = tmp_path / "a.parquet", tmp_path / "b.parquet", "--out", tmp_path / "tables"
+    for more, made_anew in (((), False), (("--seed", "1"), True), (("--seed", "1", "--title", "T"), True)):
+        capsys.readouterr()
+        compare(*again, *more)
+        assert ("from before" not in capsys.readouterr().out) == made_anew
     provenance = whole["provenance"]["zero_shot"]
     assert provenance["kind"] == "zero_shot"
     assert len(provenance["checkpoint"]) == 64
