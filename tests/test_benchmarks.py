@@ -126,6 +126,7 @@ def test_the_largest_difference_sees_attention_across_studies(encoder, monkeypat
     assert encoder.largest_difference(machine) > 1e-3
 
 
+@pytest.mark.slow
 def test_the_training_step_as_a_user_runs_it(tmp_path):
     options = ["--size", "tiny", "--repeats", "1", "--steps", "2", "--warmup", "1", "--workers", "0", "1"]
     report, printed = as_a_user("pretrain_step", options, tmp_path / "out.json")

@@ -65,13 +65,9 @@ def same_run(run: Path, alone: Path) -> None:
         torch.testing.assert_close(value, expected[name], atol=1e-4, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
 
 
-def test_as_a_module(launch, tiny_store, tmp_path, alone):
-    launch(["-m", "pretrain", *arguments(tiny_store, tmp_path / "run")], **CPU)
-    assert losses(tmp_path / "run") == losses(alone)
-
-
 def test_two_processes_equal_one(launch, tiny_store, tmp_path, alone):
-    printed = launch(["--multi_gpu", "--num_processes", "2", "pretrain", *arguments(tiny_store, tmp_path / "run")], **CPU)
+    """As a module, which an installed package is launched as."""
+    printed = launch(["--multi_gpu", "--num_processes", "2", "-m", "pretrain", *arguments(tiny_store, tmp_path / "run")], **CPU)
     assert "2 process(es)" in printed
     same_run(tmp_path / "run", alone)
 
@@ -106,10 +102,9 @@ def test_chunks_on_two_processes_equal_one_pass(launch, tiny_store, tmp_path, en
     same_run(tmp_path / "cut", tmp_path / "whole")
 
 
-def test_finetune_and_compare_from_a_pretrained_run(launch, tiny_store, tmp_path):
+def test_finetune_and_compare_from_a_pretrained_run(launch, tiny_store, tmp_path, alone):
     """The second half of the journey, as commands."""
-    pretrained, tuned, out = tmp_path / "pretrained", tmp_path / "tuned", tmp_path / "report"
-    launch(["pretrain", *arguments(tiny_store, pretrained, "--steps", "3")], **CPU)
+    pretrained, tuned, out = alone, tmp_path / "tuned", tmp_path / "report"
     tiny = ROOT / "tests" / "finetune" / "tiny.yaml"
     more = ["--config", str(tiny), "--store", str(tiny_store), "--encoder", str(pretrained), "--out", str(tuned)]
     launch(["finetune", *more], **CPU)

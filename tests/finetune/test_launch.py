@@ -52,8 +52,8 @@ def alone(
 
 SLOW = pytest.mark.slow
 PAIRS = [
-    ("all", "ddp"),
     ("frozen", "zero2"),
+    pytest.param("all", "ddp", marks=SLOW),
     pytest.param("cnn", "zero2", marks=SLOW),
     pytest.param("lora", "ddp", marks=SLOW),
     pytest.param("cnn", "ddp", marks=SLOW),

@@ -73,22 +73,26 @@ def test_the_head_learns_and_leaves_its_best_checkpoint(tiny_store, pretrained, 
 CNN = ("--encoder", "cnn", "--cnn.channels", "[T1, FLAIR]", "--cnn.width", "64", "--tuning.encoder", "all")
 SETTINGS = [
     ("--head.dropout", "0.3"),
-    ("--head.cls", "learned"),
-    ("--head.kind", "flat"),
-    ("--cohort.balance", "0.5", "--cohort.fraction", "0.7"),
     ("--cohort.folds", "4", "--cohort.fold", "2"),
-    ("--head.prompt", "prototypes", "--head.prototypes", "learnable"),
     ("--head.dependency", "0.1", "--loss.long_tail", "class_balanced"),
     ("--loss.long_tail", "logit_adjusted", "--head.prototype_start", "text"),
     ("--tuning.encoder", "all"),
-    ("--tuning.encoder", "last", "--tuning.max_scans", "2", "--workers", "0"),
     ("--tuning.encoder", "lora", "--optimizer.layer_decay", "0.8"),
     (*CNN, "--augmentation.rotate", "5", "--augmentation.noise", "0.02"),
+]
+MORE_SETTINGS = [
+    ("--head.cls", "learned"),
+    ("--head.kind", "flat"),
+    ("--cohort.balance", "0.5", "--cohort.fraction", "0.7"),
+    ("--head.prompt", "prototypes", "--head.prototypes", "learnable"),
+    ("--tuning.encoder", "last", "--tuning.max_scans", "2", "--workers", "0"),
     ("--head.averaging", "corrected"),
 ]
 
 
-@pytest.mark.parametrize("more", SETTINGS, ids=" ".join)
+@pytest.mark.parametrize(
+    "more", [*SETTINGS, *(pytest.param(more, marks=pytest.mark.slow) for more in MORE_SETTINGS)], ids=" ".join
+)
 def test_stopped_and_resumed_equals_never_stopped(tiny_store, pretrained, tmp_path, stopped_at, more):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     main(arguments(tiny_store, pretrained, whole, *more))
@@ -468,7 +472,11 @@ def test_few_parameters_are_counted_out():
     assert [counted(number) for number in (29, 22_682, 4_567_890)] == ["29", "22,682", "4.57 M"]
 
 
-@pytest.mark.parametrize("kind", ["linear", "prompt_vit", "transhp", "decision_tree", "cascade", "isolated", "nearest"])
+@pytest.mark.parametrize(
+    "kind",
+    ["transhp", "decision_tree", "cascade"]
+    + [pytest.param(kind, marks=pytest.mark.slow) for kind in ("linear", "prompt_vit", "isolated", "nearest")],
+)
 def test_every_baseline_trains(tiny_store, pretrained, tmp_path, kind):
     main(arguments(tiny_store, pretrained, tmp_path / "run", "--head.kind", kind, "--steps", "30", "--trackers", "[]"))
     losses = [row["loss"] for row in metrics(tmp_path / "run") if "loss" in row]

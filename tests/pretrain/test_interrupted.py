@@ -114,7 +114,7 @@ def test_killed_twenty_times_equals_never_killed(tiny_store, tmp_path):
     assert left == ["step-000000399", "step-000000400"]
 
 
-@pytest.mark.parametrize("call", [1, 2, 3])
+@pytest.mark.parametrize("call", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_stopped_while_saving_equals_never_stopped(tiny_store, tmp_path, stopped_at, call):
     """As by a crash before the last model is written, before the figure, and in the middle of the model's folder."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"

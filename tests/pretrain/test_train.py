@@ -16,6 +16,7 @@ from pretrain.settings import PretrainConfig
 from pretrain.train import Run, main
 
 pytestmark = pytest.mark.usefixtures("fresh_engine")
+SLOW = pytest.mark.slow
 
 TINY = Path(__file__).with_name("tiny.yaml")
 
@@ -61,7 +62,7 @@ def test_a_run_learns_and_leaves_a_checkpoint_that_loads(tiny_store, tmp_path):
     assert "val_auc" in (out / "model" / "README.md").read_text()
 
 
-@pytest.mark.parametrize("at", [2, 3, 4, 5, 6])
+@pytest.mark.parametrize("at", [pytest.param(2, marks=SLOW), 3, pytest.param(4, marks=SLOW), 5, pytest.param(6, marks=SLOW)])
 def test_stopped_and_resumed_equals_never_stopped(tiny_store, tmp_path, stopped_at, at):
     settings = ("--model.vision.patch_dropout", "0.5", "--model.vision.drop_path", "0.2")
     whole, cut = tmp_path / "whole", tmp_path / "cut"

@@ -80,8 +80,13 @@ def opened(browser: str, page: Path, width: int, height: int, folder: Path, *opt
     return subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout
 
 
-@pytest.mark.parametrize("methods", [2, 5])
-@pytest.mark.parametrize("width", [390, 1280])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("width", "methods"),
+    [(390, 5), (1280, 2), pytest.param(390, 2, marks=SLOW), pytest.param(1280, 5, marks=SLOW)],
+)
 def test_page_in_a_browser(browser: str, written: Written, width: int, methods: int, tmp_path: Path) -> None:
     out, _ = written(methods)
     place = 4 if methods == 2 else 3 if width < 700 else 2 + 5 + 3  # the difference; on a phone with five methods two AUCs

@@ -196,6 +196,7 @@ def test_wrong_counts_are_refused():
         tiny(["scan"])(scans(3), [3, 0])
 
 
+@pytest.mark.slow
 def test_blocks_compile_without_a_graph_break():
     from torch._dynamo.utils import counters
 
