@@ -27,6 +27,6 @@ def add_diagnose(commands: Any) -> None:
 
 
 def _run_diagnose(arguments: argparse.Namespace) -> None:
-    from finetune.diagnose import diagnose_command
+    from finetune.diagnosis.command import diagnose_command
 
     diagnose_command(arguments)

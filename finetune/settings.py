@@ -120,6 +120,7 @@ def without_effect(config: FinetuneConfig, loss: HP2LLoss, rates: Collection[flo
     tuned, tail, folds = config.tuning.encoder, config.loss.long_tail, config.cohort.folds
     alike = weights is not None and max(weights) == min(weights)
     reasons = {
+        **{f"head.{name}": (True, why) for name, why in config.head.unread().items()},
         "loss.consistency": (len(loss.counts) == 1, "the tree has one level"),
         "loss.direction": (len(loss.counts) == 1 or not loss.config.consistency, "no consistency in the loss"),
         "loss.beta": (tail != "class_balanced", "of loss.long_tail class_balanced"),

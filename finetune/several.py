@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from finetune.cohort import Labels, macro_auc
-from finetune.figure import draw_runs, draw_safely
+from finetune.figures.training import draw_runs, draw_safely
 from hlip.files.jsonable import jsonable
 from hlip.metrics import interval, macro
 from hlip.store import Store

@@ -26,8 +26,8 @@ from tqdm import tqdm
 
 from finetune.cohort import Labels, cohort, draw_weights, label_notes, macro_auc, only_read
 from finetune.feed import CachedTokens, Feed, LiveScans, Steps
-from finetune.figure import draw_run, draw_safely
-from finetune.movement import draw_movement, keep_snapshot
+from finetune.figures.movement import draw_movement, keep_snapshot
+from finetune.figures.training import draw_run, draw_safely
 from finetune.settings import (
     FinetuneConfig,
     check_same_encoder,

@@ -42,6 +42,14 @@ OWN_OPTIONS = {
     "nearest": "nearest",
 }
 """The one kind that reads an option; the others refuse it, so that a run never names a setting that did nothing."""
+WITH_BLOCKS = tuple(kind for kind in KINDS if kind not in ("flat", "linear", "nearest"))
+SHARED_OPTIONS = {
+    **dict.fromkeys(("width", "heads", "mlp_ratio"), WITH_BLOCKS),
+    "dropout": (*WITH_BLOCKS, "flat", "linear"),
+    "prompt_update": ("hp2l",),
+    "momentum": ("hp2l", "nearest"),
+}
+"""The kinds that read an option which a baseline's file, laid over another configuration, cannot but find there: the others say so."""
 
 
 @dataclass
@@ -117,6 +125,15 @@ class HeadConfig:
         """Of a checkpoint: options of other kinds, whose defaults may have moved since, say nothing."""
         kind = saved.get("kind", cls.kind)
         return cls(**{name: value for name, value in saved.items() if OWN_OPTIONS.get(name, kind) == kind})
+
+    def unread(self) -> dict[str, str]:
+        """Options that decide nothing with this kind of head, and why."""
+        found = {name: f"not read by head {self.kind}" for name, kinds in SHARED_OPTIONS.items() if self.kind not in kinds}
+        if self.kind == "hp2l" and self.prototypes != "ema":
+            found["momentum"] = f"of averaged prototypes, not of head.prototypes {self.prototypes}"
+        if self.kind == "hp2l" and self.prototypes == "none":
+            found |= dict.fromkeys(("prompt_update", "prompt_attention"), "no prompt reads prototypes")
+        return found
 
     def _check_options(self) -> None:
         """Values within their range."""

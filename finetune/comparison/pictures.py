@@ -19,7 +19,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from finetune.comparison.scoring import Method
-from finetune.diagnose import looks, read, read_scans
+from finetune.diagnosis.looks import looks
+from finetune.diagnosis.reading import read, read_scans
 from hlip.inference.explain import explain
 from hlip.inference.overlay import AIR, ScanEvidence, tissue_of
 from hlip.model import HLIP

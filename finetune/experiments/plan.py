@@ -289,8 +289,8 @@ def _parse(arguments: Sequence[str], setting: Setting) -> FinetuneConfig:
 
 
 def _tokens_name(config: FinetuneConfig, tree: Taxonomy, shared: FinetuneConfig) -> str:
-    """The folder of a variant's tokens: `tokens`, and one of its own where it reads other studies, or reads them otherwise; a folder
-    holds one cohort, and runs that go side by side must not take it from one another."""
+    """The folder of a variant's tokens: `tokens`, and one of its own where it reads other studies, or reads them otherwise: each folder is
+    filled before the first run, and where that fails it costs its own variants alone."""
     decisive = [_read_by(config, tree), _read_by(shared, _tree(shared.taxonomy))]
     if decisive[0] == decisive[1]:
         return "tokens"

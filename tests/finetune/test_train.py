@@ -434,6 +434,8 @@ def test_settings_that_decide_nothing_are_named_with_the_reason(tiny_store, pret
     assert said in (printed := capsys.readouterr().out)
     alike = "cohort.balance 1.0 (the last level's classes are labelled nowhere, or all alike often)"
     assert f"no effect here: tuning.rank 4 (of tuning.encoder lora); {alike}\n" in printed  # its blocks have rates of their own
+    main(arguments(store, pretrained, tmp_path / "linear", "--config", "linear", "--head.momentum", "0.9", "--steps", "1"))
+    assert "head.momentum 0.9 (not read by head linear)" in capsys.readouterr().out
     main(arguments(store, pretrained, tmp_path / "hp2l", *idle, "--steps", "1"))
     rate = "optimizer.layer_decay 0.5 (the encoder is frozen, and the head has one rate)"
     assert f"no effect here: {rate}; tuning.rank 4 (of tuning.encoder lora); {alike}\n" in capsys.readouterr().out

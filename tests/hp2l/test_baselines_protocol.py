@@ -17,7 +17,7 @@ from hlip.text import TextConfig, grow_text_source
 from hlip.vision import VisionConfig
 from hp2l.diagnoser import Diagnoser, load
 from hp2l.head import Head, HP2LOutput
-from hp2l.heads import KINDS, HeadConfig, build_head
+from hp2l.heads import KINDS, SHARED_OPTIONS, HeadConfig, build_head
 from hp2l.loss import HP2LLoss, LossConfig
 
 WIDTH = 8
@@ -192,6 +192,33 @@ def test_options_of_another_kind_and_values_out_of_range_are_refused() -> None:
             HeadConfig(**options)
     with pytest.raises(ValueError, match=r"BlockConfig.width 16 is no multiple of heads 3"):
         build_head(HeadConfig(kind="cascade", width=16, heads=3), TREES["ragged"], WIDTH)
+
+
+@pytest.mark.parametrize("config", CONFIGS[: len(CONFIGS) // 2], ids=name_of)
+def test_an_option_is_read_or_named_as_unread(config: HeadConfig) -> None:
+    """Scores and parameters after a training pass and an update, with another value of each option that several kinds may read."""
+    tree, other = (
+        TREES["ragged"],
+        {"width": 20, "heads": 4, "mlp_ratio": 2.0, "dropout": 0.5, "prompt_update": "sum", "momentum": 0.5},
+    )
+
+    def trained(config: HeadConfig) -> list[Tensor]:
+        head, given = built(config, tree).train(), inputs(config, 8)
+        torch.manual_seed(1)
+        for _ in range(2):  # nearest: the first update sets its averages, whatever the momentum
+            output = head(*given)
+            head.update_prototypes(output, *studies(tree, 8))
+            given = given[0].flip(0), given[1]
+        return [*head.state_dict().values(), *output.logits, *head.eval()(*given).logits]
+
+    assert set(other) == set(SHARED_OPTIONS)
+    if config.kind == "hp2l":
+        other["prompt_attention"] = "unit"
+    before = trained(config)
+    for name, value in other.items():
+        after = trained(replace(config, **{name: value}))
+        same = len(before) == len(after) and all(map(torch.equal, before, after))
+        assert same == (name in config.unread()), name
 
 
 def test_what_each_loss_leaves_out() -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-import finetune.figure
+import finetune.figures.training
 import finetune.train
-from finetune.figure import best_step, draw_run, draw_runs, draw_safely, mean_of
+from finetune.figures.training import best_step, draw_run, draw_runs, draw_safely, mean_of
 from finetune.train import main
 from hp2l.diagnoser import load
 
-TINY = Path(__file__).with_name("tiny.yaml")
+TINY = Path(__file__).parents[1] / "tiny.yaml"
 
 
 def log(folder: Path, shift: float = 0.0, steps: int = 4) -> Path:
@@ -47,13 +47,13 @@ def log(folder: Path, shift: float = 0.0, steps: int = 4) -> Path:
 @pytest.fixture
 def drawn(monkeypatch) -> list[Figure]:
     """Figures as they are saved."""
-    figures, save = [], finetune.figure.save_figure
+    figures, save = [], finetune.figures.training.save_figure
 
     def keep(figure, path):
         figures.append(figure)
         return save(figure, path)
 
-    monkeypatch.setattr(finetune.figure, "save_figure", keep)
+    monkeypatch.setattr(finetune.figures.training, "save_figure", keep)
     return figures
 
 
@@ -142,7 +142,7 @@ def test_a_run_draws_at_every_validation_and_outlives_a_broken_picture(
     drawn = []
 
     def broken(out):
-        drawn.append(finetune.figure.read_log(out)[-1]["step"])
+        drawn.append(finetune.figures.training.read_log(out)[-1]["step"])
         if len(drawn) == 2:
             raise OSError("no space left")
         return draw_run(out)

@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from einops import rearrange, reduce
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from hlip.inference.overlay import Legend
 from hlip.taxonomy import Taxonomy
-from hp2l.head import Head, HP2LOutput
-from hp2l.model import HP2L
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,30 +35,6 @@ LEGENDS = {
     ),
 }
 """Kind of map -> how it is read. The prompt's are drawn by their log2, so that twice and half an even look are as strong."""
-
-
-def prompt_maps(output: HP2LOutput, blocks: tuple[int, int, int]) -> list[Tensor]:
-    """(1, d, h, w) of each level: log2 of the prompt's attention over an even look, mean over heads; empty without a prompt."""
-    d, h, w = blocks
-    maps = []
-    for attention in output.prompt_attention or []:
-        looked = reduce(attention, "1 heads N -> N", "mean").float().cpu()
-        even = looked.sum() / (d * h * w)
-        maps.append(rearrange((looked / even).clamp(min=2**-6).log2(), "(d h w) -> 1 d h w", d=d, h=h, w=w))
-    return maps
-
-
-def chosen_prototypes(output: HP2LOutput) -> list[NDArray[np.float64]]:
-    """(K_l,) of levels 1 to L-1: the prompt's attention over prototypes, mean over heads, summing to 1; empty without any."""
-    return [reduce(row, "1 heads K -> K", "mean").double().cpu().numpy() for row in output.prototype_attention or []]
-
-
-def prototype_similarity(head: Head, output: HP2LOutput) -> list[NDArray[np.float64]]:
-    """(K_l,) of every level: cosine of the study's class token with each class's prototype; empty where a head averages none."""
-    own = getattr(head, "head", head)  # inside a dependency prior
-    if not isinstance(own, HP2L) or own.config.prototypes != "ema":
-        return []
-    return [row[0].double().cpu().numpy() for row in own.similarity(output)]
 
 
 def draw_levels(

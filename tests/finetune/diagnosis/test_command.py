@@ -11,16 +11,10 @@ import pytest
 import torch
 
 import hlip
-from finetune.diagnose import diagnose_command, path_notes, read
-from finetune.looked import (
-    LEGENDS,
-    ImageRow,
-    chosen_prototypes,
-    draw_image,
-    draw_levels,
-    prompt_maps,
-    prototype_similarity,
-)
+from finetune.diagnosis.command import diagnose_command, path_notes
+from finetune.diagnosis.looks import chosen_prototypes, prompt_maps, prototype_similarity
+from finetune.diagnosis.pictures import LEGENDS, ImageRow, draw_image, draw_levels
+from finetune.diagnosis.reading import read
 from hlip.store import Store
 from hlip.taxonomy import Taxonomy
 from hp2l.diagnoser import Diagnoser

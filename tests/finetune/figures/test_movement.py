@@ -10,7 +10,7 @@ import pytest
 from matplotlib.text import Text
 from safetensors.numpy import save_file
 
-from finetune.movement import distances, draw_movement, in_plane, movement_figure, snapshots, summary
+from finetune.figures.movement import distances, draw_movement, in_plane, movement_figure, snapshots, summary
 from hlip.taxonomy import Taxonomy
 
 TREE = Taxonomy.from_dict({

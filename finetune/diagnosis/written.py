@@ -1,0 +1,103 @@
+"""A diagnosis as files: `levels.png`, and a picture and NIfTI maps of every look."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from einops import rearrange
+from torch import Tensor
+
+from finetune.diagnosis.looks import ONE_MAP, Look, chosen_prototypes, looked_notes, looks, prototype_similarity
+from finetune.diagnosis.pictures import LEGENDS, ImageRow, draw_image, draw_levels
+from hlip.inference.explain import originals
+from hlip.inference.inputs import SIMULATED
+from hlip.inference.overlay import ScanEvidence, montage, write_nifti
+from hlip.store import Store, StudyRecord
+from hlip.taxonomy import Taxonomy
+from hp2l.diagnoser import Diagnoser
+from hp2l.head import HP2LOutput
+
+
+def write_looks(
+    model: Diagnoser,
+    store: Store,
+    record: StudyRecord,
+    volumes: Tensor,
+    output: HP2LOutput,
+    likely: list[Tensor],
+    out: Path,
+    base: Path | None,
+    title: str,
+) -> list[str]:
+    """`levels.png`, and for each level and kind of map a picture and a NIfTI file (of 2-D images `image.png`); returns notes."""
+    out.mkdir(parents=True, exist_ok=True)
+    warning = SIMULATED if model.facts.get("simulated") else ""
+    kind = "score" if model.scaling is None else "probability"
+    chosen, near = chosen_prototypes(output), prototype_similarity(model.head, output)
+    draw_levels(likely, chosen, near, model.taxonomy, out / "levels.png", title, warning, kind)
+    found = list(looks(model, volumes, output))
+    if not found:
+        return [
+            f"no maps: a head of kind {model.config.kind} has no prompt that looks at the image (`hlip explain` asks the encoder)"
+        ]
+    if model.encoder.kind == "image":
+        return write_image(model, volumes, likely, found, out, title)
+    return write_volumes(model, store, record, likely, found, out, base, title)
+
+
+def best_class(taxonomy: Taxonomy, likely: list[Tensor], level: int) -> str:
+    """Name of the highest class."""
+    return taxonomy.levels[level - 1][int(likely[level - 1][0].argmax())]
+
+
+def write_volumes(
+    model: Diagnoser,
+    store: Store,
+    record: StudyRecord,
+    likely: list[Tensor],
+    found: list[Look],
+    out: Path,
+    base: Path | None,
+    study: str,
+) -> list[str]:
+    """`level_1_prompt.png`, ... with the map on every scan that was read, and `level_1_prompt_1_FLAIR.nii.gz`, ... on each one's own grid."""
+    own = [place for place in model.encoder.reader.places(record) if place is not None] or list(range(len(record.sequences)))
+    voxels, affines = store.volumes(record.study_id, own)[:, 0].numpy(), store.affines(record.study_id)[own]
+    sources, notes = originals(store, record, base), []
+    warning = SIMULATED if model.facts.get("simulated") else ""
+    for look in found:
+        scans = [
+            ScanEvidence(record.sequences[place] or "scan", scan, look.map.numpy(), affine, cells=True)
+            for place, scan, affine in zip(own, voxels, affines, strict=True)
+        ]
+        name, best = model.taxonomy.level_names[look.level - 1], best_class(model.taxonomy, likely, look.level)
+        title = f"{study}, level {look.level} ({name}): {look.title} ({look.of(best)})"
+        about = f"one map of {look.blocks} for all scans of the study: {look.range}"
+        stem = f"level_{look.level}_{look.kind}"
+        montage(scans, out / f"{stem}.png", title, warning, about=about, legend=LEGENDS[look.kind])
+        for place, scan in zip(own, scans, strict=True):
+            safe = re.sub(r"[^A-Za-z0-9+-]+", "_", scan.name).strip("_") or "scan"
+            path = out / f"{stem}_{place + 1}_{safe}.nii.gz"
+            write_nifti(replace(scan, evidence=look.values.numpy()), path, sources.get(place))
+    notes.append("NIfTI maps hold the numbers of the colour bars, and 0 where the model saw nothing")
+    if any(place not in sources for place in own):
+        notes.append(
+            "NIfTI maps are in the prepared volumes' grids; not every original is at hand (a store needs its --manifest)"
+        )
+    return notes + looked_notes(found, ONE_MAP)
+
+
+def write_image(model: Diagnoser, volumes: Tensor, likely: list[Tensor], found: list[Look], out: Path, study: str) -> list[str]:
+    """`image.png`: the image and its maps, a row a kind, a column a level."""
+    rows: dict[str, ImageRow] = {}
+    for look in found:
+        name, best = model.taxonomy.level_names[look.level - 1], best_class(model.taxonomy, likely, look.level)
+        what = look.range if look.kind == "prompt" else best + (f": {look.range}" if look.map.max() == 0 else "")
+        aim = "one look for all classes" if look.kind == "prompt" else "for the highest class"
+        row = rows.setdefault(look.kind, ImageRow(look.kind, f"{look.title}, {aim}\n{look.blocks}", []))
+        row.maps.append((f"level {look.level} ({name})\n{what}", look.map[0]))
+    pixels = rearrange(volumes, "c 1 1 H W -> H W c").cpu().numpy()
+    draw_image(pixels, list(rows.values()), out / "image.png", study)
+    return looked_notes(found)
