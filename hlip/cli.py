@@ -17,6 +17,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from hlip.arguments import positive
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the console script `hlip`."""
@@ -79,6 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="Training: accelerate launch pretrain --help, accelerate launch finetune --help",
     )
     from hlip.importing.cli import add_import
+    from hlip.prepare_command import add_prepare
     from hlip.quality.cli import add_check, add_quality
     from hlip.reports.cli import add_label, add_reports
 
@@ -88,7 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_import,
         add_reports,
         add_label,
-        _prepare,
+        add_prepare,
         add_quality,
         add_check,
         _ask,
@@ -122,84 +125,6 @@ def _run_simulate(arguments: argparse.Namespace) -> None:
 
     manifest = simulate_cohort(arguments.out, arguments.studies, arguments.seed, workers=arguments.workers)
     print(f"manifest: {manifest}")
-
-
-def _prepare(commands: Any) -> None:
-    from hlip.files.resources import names
-    from hlip.reports.cli import add_language
-
-    command = commands.add_parser(
-        "prepare",
-        help="turn scans (NIfTI, DICOM) of a manifest into a store",
-        description="Orient, resample, window and size every scan of MANIFEST once, into STORE; quality.parquet names what was done, or why a "
-        "scan was skipped, quality.html shows it. Started again, it does only what is missing. On a cluster: "
-        "an array of jobs with --shard 1/N to --shard N/N, then once without --shard, which checks that all is there and writes the index.",
-    )
-    command.add_argument("manifest", type=Path, metavar="MANIFEST", help="JSON lines, one study a line")
-    command.add_argument("store", type=Path, metavar="STORE", help="folder to write")
-    command.add_argument(
-        "--spec",
-        default="mri",
-        metavar="SPEC",
-        help=f"how a scan becomes a volume: a YAML file or one of {', '.join(names('volume'))}",
-    )
-    command.add_argument(
-        "--reports",
-        default="as_written",
-        metavar="SPEC",
-        help=f"which sentences of the reports are kept: a YAML file or one of {', '.join(names('reports'))} (default: as_written); "
-        "cleaning is not de-identification: names and dates within sentences stay",
-    )
-    add_language(command)
-    command.add_argument("--montage", type=Path, metavar="PNG", help="also draw a picture of some prepared scans to look at")
-    command.add_argument("--replace", action="store_true", help="make studies anew that STORE holds in another spec")
-    command.add_argument("--shard", type=_shard, metavar="I/N", help="only every N-th study, from the I-th (I from 1 to N)")
-    command.add_argument(
-        "--time-limit",
-        type=float,
-        default=600.0,
-        metavar="S",
-        help="seconds that one scan may take before it is skipped (default: 600; 0: as long as it takes)",
-    )
-    command.add_argument(
-        "--memory",
-        type=float,
-        metavar="GB",
-        help="what each process may take; a scan that needs more is skipped (default: all)",
-    )
-    _workers(command)
-    command.set_defaults(run=_run_prepare)
-
-
-def _run_prepare(arguments: argparse.Namespace) -> None:
-    from hlip.prepare import prepare
-    from hlip.reports.spec import ReportSpec
-    from hlip.volume import VolumeSpec
-
-    spec, reports = VolumeSpec.load(arguments.spec), ReportSpec.load(arguments.reports, arguments.language)
-    summary = prepare(
-        arguments.manifest,
-        arguments.store,
-        spec,
-        reports=reports,
-        workers=arguments.workers,
-        shard=arguments.shard,
-        time_limit=arguments.time_limit or None,
-        memory_gb=arguments.memory,
-        replace=arguments.replace,
-    )
-    print(summary)
-    if arguments.montage and arguments.shard:
-        print("montage: none of a shard")
-    elif arguments.montage and not summary.studies_ready:
-        print("montage: none, there is no usable scan")
-    elif arguments.montage:
-        from hlip.prepare.montage import montage
-        from hlip.store import Store
-
-        print(f"montage: {montage(Store(arguments.store), arguments.montage)}")
-    if not summary.studies_ready and not arguments.shard:
-        raise SystemExit(1)  # a script should not go on to train on nothing
 
 
 def _ask(commands: Any) -> None:
@@ -316,7 +241,7 @@ def _embed(commands: Any) -> None:
     command.add_argument("source", metavar="SOURCE", help="a manifest (prepared on the fly) or a prepared store")
     command.add_argument("out", type=Path, metavar="OUT", help="folder to write")
     command.add_argument("--tokens", action="store_true", help="also every patch token and its place in mm (large)")
-    command.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="studies encoded at once (default: 16)")
+    command.add_argument("--batch-size", type=positive, default=16, metavar="N", help="studies encoded at once (default: 16)")
     _device(command)
     _workers(command)
     command.set_defaults(run=_run_embed)
@@ -367,21 +292,7 @@ def _device(command: argparse.ArgumentParser) -> None:
 
 
 def _workers(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--workers", type=_positive, default=None, metavar="N", help="processes (default: one a CPU core)")
-
-
-def _shard(text: str) -> tuple[int, int]:
-    number, slash, count = text.partition("/")
-    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise argparse.ArgumentTypeError(f"'{text}' is none of 1/N to N/N, e.g. 3/8")
-    return int(number), int(count)
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
-    return value
+    command.add_argument("--workers", type=positive, default=None, metavar="N", help="processes (default: one a CPU core)")
 
 
 if __name__ == "__main__":

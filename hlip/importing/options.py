@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from hlip.arguments import positive
 from hlip.importing.earlier import Earlier, How
 from hlip.importing.outcome import Imported, LeftOut, manifest_file, write_import
 from hlip.importing.splits import split_studies
 from hlip.importing.tables import KeyOf, Tables, add_tables, join, tables_of
+from hlip.prepare_command import Limits, add_limits, limits_of
 from hlip.study import Study
 
 if TYPE_CHECKING:
@@ -50,6 +52,8 @@ class Options:
     """Prepare the studies at once, so."""
     workers: int | None = None
     """Processes that prepare; `None`: one a core."""
+    limits: Limits = field(default_factory=Limits)
+    """Of each scan that is prepared."""
 
 
 def add_options(source: argparse.ArgumentParser) -> None:
@@ -70,7 +74,7 @@ def add_options(source: argparse.ArgumentParser) -> None:
 
 
 def add_preparing(source: argparse.ArgumentParser, spec: str = "", workers: str = "") -> None:
-    """Add --prepare and --workers to an import's command line.
+    """Add --prepare, --workers and the limits of a scan to an import's command line.
 
     Args:
         spec: the one that suits what is imported.
@@ -81,8 +85,12 @@ def add_preparing(source: argparse.ArgumentParser, spec: str = "", workers: str 
     group = source.add_argument_group("preparing")
     group.add_argument("--prepare", metavar="SPEC", help=f"also prepare a store, `store` beside the manifest: {named}")
     group.add_argument(
-        "--workers", type=int, metavar="N", help=f"processes that {before}prepare (default: {workers and '1 and '}one a core)"
+        "--workers",
+        type=positive,
+        metavar="N",
+        help=f"processes that {before}prepare (default: {workers and '1 and '}one a core)",
     )
+    add_limits(group)
 
 
 def prepared(arguments: argparse.Namespace, imports: Callable[[], Written]) -> None:
@@ -91,7 +99,7 @@ def prepared(arguments: argparse.Namespace, imports: Callable[[], Written]) -> N
     Raises:
         ResourceError, SpecError: no such spec, or one with faults; before any work is done.
     """
-    options = Options(spec=_spec_of(arguments), workers=arguments.workers)
+    options = Options(spec=_spec_of(arguments), workers=arguments.workers, limits=limits_of(arguments))
     show(imports(), options)
 
 
@@ -110,7 +118,7 @@ def options_of(arguments: argparse.Namespace) -> Options:
     spec = _spec_of(arguments)
     shares = tuple(arguments.splits) if arguments.splits else None
     how: How = "add" if arguments.add else "replace" if arguments.replace else ""
-    return Options(tables_of(arguments), shares, arguments.seed, how, spec, arguments.workers)
+    return Options(tables_of(arguments), shares, arguments.seed, how, spec, arguments.workers, limits_of(arguments))
 
 
 def finish(
@@ -150,4 +158,4 @@ def show(imported: Written, options: Options) -> None:
         from hlip.prepare import prepare
 
         store = imported.manifest.parent / "store"
-        print(prepare(imported.manifest, store, options.spec, workers=options.workers))
+        print(prepare(imported.manifest, store, options.spec, workers=options.workers, **options.limits.as_arguments()))

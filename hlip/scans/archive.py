@@ -29,6 +29,14 @@ def archive_of(path: Path) -> tuple[Path, str] | None:
     return None
 
 
+def in_tar(path: Path) -> bool:
+    """Whether a path is a tar archive, or leads into one: nothing reads them in place."""
+    above = (path, *path.parents) if ".t" in str(path).lower() else ()
+    return any(
+        place.name.lower().endswith((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")) and place.is_file() for place in above
+    )
+
+
 @contextmanager
 def unpacked(archive: Path, name: str) -> Iterator[Path]:
     """The member of that name, or all members directly below it, as a file or folder that is there as long as the block runs.

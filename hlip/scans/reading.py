@@ -4,17 +4,18 @@ Notable choices:
 - Everything that cannot be one 3-D grey-value scan is refused with a `VolumeError` whose `reason` is a short code, so that a
   table can count it, and whose message names the file and the remedy. Nothing is repaired silently: what was set right of a DICOM series
   (`hlip.dicom`) stands in the scan's notes.
-- Any NaN or infinite voxel refuses the scan: a resampled NaN grows, and only the owner knows what should stand there.
+- Any NaN or infinite voxel refuses the scan: a resampled NaN grows, and only the owner knows what should stand there. Who knows that
+  it is the background says so (`nan` of a VolumeSpec).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hlip.scans.archive import archive_of, unpacked
+from hlip.scans.archive import archive_of, in_tar, unpacked
 from hlip.scans.filekind import is_dicom, is_image, is_nifti
 from hlip.scans.nifti import read_nifti
 from hlip.scans.scan import LoadedScan, VolumeError, check
@@ -22,18 +23,26 @@ from hlip.scans.sequence import guess_sequence
 from hlip.study import Scan
 
 
-def read_scan(path: str | Path) -> LoadedScan:
+def read_scan(path: str | Path, fill: Callable[[LoadedScan], LoadedScan] | None = None) -> LoadedScan:
     """Read a NIfTI file, a folder of one DICOM series, or a DICOM file (with the series it belongs to in its folder); or one that lies in
     a zip (`study.zip/t1.nii.gz`).
 
+    Args:
+        fill: of voxels that are no numbers, such as `hlip.scans.scan.filled`; `None`: they refuse the scan.
+
     Raises:
-        VolumeError: missing, empty_file, truncated, not_an_image, wrong_suffix, not_3d, series_4d, rgb_or_complex, nan, constant,
+        VolumeError: missing, archive, empty_file, truncated, not_an_image, wrong_suffix, not_3d, series_4d, rgb_or_complex, nan, constant,
             label_map, bad_affine, too_few_slices, too_large, or a code of `hlip.scans.dicom`.
     """
     path = Path(path)
+    if in_tar(path):
+        remedy = (
+            "unpack it and name the files, or a zip of them (`hlip import dicom` reads archives of DICOM files as they lie)"
+        )
+        raise VolumeError("archive", f"{path}: a tar archive is not read in place; {remedy}")
     if not path.exists():
         if inside := archive_of(path):
-            return _read_packed(path, *inside)
+            return _read_packed(path, *inside, fill)
         raise VolumeError("missing", f"{path}: no such file or folder; correct the path in the manifest")
     if path.is_file() and path.stat().st_size == 0:
         raise VolumeError("empty_file", f"{path}: the file has no content; copy or export it again")
@@ -45,14 +54,15 @@ def read_scan(path: str | Path) -> LoadedScan:
         raise VolumeError("not_3d", f"{path}: a 2-D image, but the spec is one for scans; prepare it with --spec image")
     else:
         scan = read_nifti(path)
+    scan = fill(scan) if fill else scan
     check(scan)
     return scan
 
 
-def _read_packed(path: Path, archive: Path, name: str) -> LoadedScan:
+def _read_packed(path: Path, archive: Path, name: str, fill: Callable[[LoadedScan], LoadedScan] | None) -> LoadedScan:
     with unpacked(archive, name) as copy:
         try:
-            return replace(read_scan(copy), path=path)
+            return replace(read_scan(copy, fill), path=path)
         except VolumeError as error:  # it names the copy, which nobody can find
             raise VolumeError(error.reason, str(error).replace(str(copy), str(path))) from error
 

@@ -9,7 +9,8 @@
 Notable choices:
 - Zips stay zips: a scan's path is `<study>.zip/<study>/img/...`, which every command reads. Masks lie in `seg` and are no scans.
 - Labels become the classes of the taxonomy mr_rate, by name or code. A study with no label at all has none of the 37, which is not "normal".
-- A batch that was not downloaded is one line of left_out.csv; of one that was, every study and series without a file is named.
+- A batch that was not downloaded is one line of left_out.csv, and so is one whose metadata was not; of one that was, every study and
+  series without a file is named. Reports, labels and label columns that are not there are notes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import re
 import zipfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -83,6 +84,7 @@ def import_mr_rate(folder: str | Path, out: str | Path, *, brain: bool = False, 
             study = _study(folder, batch, uid, series[uid], known, left_out)
             if study is not None:
                 studies.append(study)
+    left_out += _without_metadata(folder, {table.name.removesuffix("_metadata.csv") for table in tables})
     check_patients([study for study in studies if study.split], "use the splits.csv of the set as it comes")
     regions = Counter(study.extra["region"] for study in studies)
     counts = ", ".join(f"{name} {count}" for name, count in sorted(regions.items()))
@@ -120,18 +122,45 @@ def _read_known(folder: Path) -> _Known:
     for file in sorted((folder / "reports").glob("batch*_reports.csv")):
         reports |= {row["study_uid"]: row for _, row in read_table(file, ["study_uid"])}
     labels: dict[str, Labels] = {}
-    notes: list[str] = []
-    file = folder / "pathology_labels" / "mrrate_labels.csv"
-    if file.is_file():
+    notes = _no_reports(folder)
+    file, tree = folder / "pathology_labels" / "mrrate_labels.csv", Taxonomy.load("mr_rate")
+    if not file.is_file():
+        notes.append(f"no {file.relative_to(folder)}: no study has labels")
+    else:
         found = read_list(file, "study_uid", other=_NO_LABELS, notes=notes)
         classes = [name for name in read_columns(file) if name not in ("study_uid", *_NO_LABELS)]
-        names = label_names(classes, Taxonomy.load("mr_rate"))
+        names = label_names(classes, tree)
+        if absent := sorted(set(tree.levels[-1]) - set(names.values())):
+            some = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
+            notes.append(
+                f"{file.name} has no column for {len(absent)} of the set's {tree.counts[-1]} labels, which no study has then: {some}"
+            )
         labels = {uid: None if given is None else tuple(names[name] for name in given) for uid, given in found.items()}
     file = folder / "splits.csv"
     rows = read_table(file, ["patient_uid", "study_uid", "split"]) if file.is_file() else []
     if strange := sorted({row["split"] for _, row in rows if row["split"].lower() not in SPLIT_NAMES}):
         raise ImportingError(f"{file}: split '{strange[0]}' is none of {', '.join(SPLIT_NAMES)}")
     return _Known(reports, labels, {row["study_uid"]: row for _, row in rows}, tuple(notes))
+
+
+def _no_reports(folder: Path) -> list[str]:
+    """Batches of which there are images and metadata, but no reports."""
+    batches = [file.name.removesuffix("_metadata.csv") for file in sorted((folder / "metadata").glob("batch*_metadata.csv"))]
+    absent = [
+        name
+        for name in batches
+        if (folder / "mri" / name).is_dir() and not (folder / "reports" / f"{name}_reports.csv").is_file()
+    ]
+    return [f"no reports/{name}_reports.csv: its studies have no report" for name in absent]
+
+
+def _without_metadata(folder: Path, known: Collection[str]) -> Iterator[LeftOut]:
+    """Batches whose images lie there, but of which no table tells the series."""
+    for place in sorted((folder / "mri").glob("batch*")):
+        if place.is_dir() and place.name not in known:
+            yield LeftOut(
+                f"mri/{place.name}", "no_metadata", f"no metadata/{place.name}_metadata.csv; download it, then import again"
+            )
 
 
 def _study(folder: Path, batch: str, uid: str, rows: list[Row], known: _Known, left_out: list[LeftOut]) -> Study | None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,27 @@ def test_every_bad_scan_is_a_named_row_and_stops_nothing(tmp_path: Path) -> None
     assert store.record("good").report == ""
     assert store.record("good").sentences == ()
     assert store.quality[-1]["report"] == "none"
+
+
+@pytest.mark.parametrize("ct", [False, True])
+def test_nan_is_background_where_the_spec_says_so(tmp_path: Path, ct: bool) -> None:
+    """The store's voxels are those of a copy in which the value stands: the lowest, or under CT windows what a scanner did not see."""
+    whole = np.random.default_rng(0).integers(-1000 if ct else 100, 900, (16, 14, 10)).astype(np.float32)
+    masked, stood_for = whole.copy(), whole.copy()
+    masked[:4], stood_for[:4] = np.nan, -1024 if ct else whole[4:].min()
+    paths = [scan(tmp_path / f"{name}.nii.gz", data=data) for name, data in (("masked", masked), ("stood_for", stood_for))]
+    path = manifest(tmp_path, [study(name, one) for name, one in zip(("masked", "stood_for"), paths, strict=True)])
+    spec = replace(
+        SPEC, nan="background", windows=(("soft", 40, 400),) if ct else (), percentiles=None if ct else SPEC.percentiles
+    )
+    assert run(path, tmp_path / "store", spec).scans_ok == 2
+    store = Store(tmp_path / "store")
+    assert (store.volumes("masked") == store.volumes("stood_for")).all()
+    assert store.volumes("masked").max() > 0
+    notes = {row["study_id"]: row["notes"] for row in store.quality}
+    assert "25.0% of the voxels were NaN and became background" in notes["masked"]
+    assert "NaN" not in notes["stood_for"]
+    assert run(path, tmp_path / "strict", replace(spec, nan=None)).reasons == {"nan": 1}
 
 
 def test_an_unexpected_error_costs_one_scan(cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

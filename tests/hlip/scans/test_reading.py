@@ -5,6 +5,9 @@ from __future__ import annotations
 import gzip
 import pickle
 import shutil
+import tarfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -16,7 +19,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from hlip.dicom import convert
 from hlip.scans.reading import check_one_patient, find_scans, read_scan
-from hlip.scans.scan import VolumeError
+from hlip.scans.scan import LoadedScan, VolumeError, filled
 from hlip.scans.sequence import guess_sequence
 
 REAL = Path(__file__).parents[3].parent / "shared" / "real"
@@ -33,9 +36,9 @@ def write(path: Path, data: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
     return path
 
 
-def refused(path: Path) -> str:
+def refused(path: Path, fill: Callable[[LoadedScan], LoadedScan] | None = None) -> str:
     with pytest.raises(VolumeError) as error:
-        read_scan(path)
+        read_scan(path, fill)
     assert path.name in str(error.value), "the message must name the file"
     return error.value.reason
 
@@ -108,6 +111,34 @@ def test_not_an_image(tmp_path: Path) -> None:
     (tmp_path / "text.nii.gz").write_bytes(gzip.compress(b"hello " * 200))
     for name in ("notes.txt", "text.nii", "text.nii.gz"):
         assert refused(tmp_path / name) == "not_an_image"
+
+
+@pytest.mark.parametrize("name", ["study.tar", "study.tar.gz", "study.tgz"])
+def test_a_tar_is_named_with_what_to_do(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "a.nii.gz", voxels())
+    with tarfile.open(tmp_path / name, "w:gz" if "g" in name else "w") as archive:
+        archive.add(tmp_path / "a.nii.gz", "a.nii.gz")
+    assert refused(tmp_path / name) == refused(tmp_path / name / "a.nii.gz") == "archive"
+    with pytest.raises(VolumeError, match=rf"{name}/a.nii.gz: a tar archive is not read in place; unpack it"):
+        read_scan(tmp_path / name / "a.nii.gz")
+
+
+def test_nan_may_be_background(tmp_path: Path) -> None:
+    """Two outer planes NaN: filled with the lowest value or a stated one; infinite voxels and nothing but NaN stay refused."""
+    data = voxels().astype(np.float32) + 50
+    data[:, :, :2] = np.nan
+    path = write(tmp_path / "masked.nii.gz", data)
+    assert refused(path) == "nan"
+    for value in (None, -1024.0):
+        scan = read_scan(path, partial(filled, value=value))
+        np.testing.assert_array_equal(scan.data[:, :, 2:], data[:, :, 2:])
+        assert (scan.data[:, :, :2] == (np.nanmin(data) if value is None else value)).all()
+        assert scan.notes[-1] == f"{2 / data.shape[2]:.1%} of the voxels were NaN and became background"
+    data[0, 0, 5] = np.inf
+    assert refused(write(tmp_path / "infinite.nii.gz", data), filled) == "nan"
+    assert refused(write(tmp_path / "nothing.nii.gz", np.full_like(data, np.nan)), filled) == "nan"
+    whole = read_scan(write(tmp_path / "whole.nii.gz", voxels()), filled)
+    assert not [note for note in whole.notes if "NaN" in note]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

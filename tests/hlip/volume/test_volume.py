@@ -313,6 +313,7 @@ def test_digest_depends_on_every_setting() -> None:
         "orientation": "LPS",
         "centre": "fov",
         "percentiles": (1, 99),
+        "nan": "background",
         "windows": {"brain": (40, 80)},
     }
     digests = {spec.digest(), *(VolumeSpec.from_dict(spec.as_dict() | {key: value}).digest() for key, value in changes.items())}

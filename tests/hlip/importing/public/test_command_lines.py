@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from hlip.cli import main
@@ -40,6 +43,24 @@ def test_every_source_prepares() -> None:
     assert set(SPECS) < set(sources())
     for name, source in sources().items():
         assert "--prepare SPEC" in source.format_help(), name
+
+
+def test_limits_of_a_scan_go_on_to_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of `hlip prepare`: ten minutes by default, 0 for as long as it takes."""
+    (tmp_path / "data" / "s1").mkdir(parents=True)
+    nib.save(nib.Nifti1Image(np.zeros((8, 8, 8), np.int16), np.eye(4)), tmp_path / "data" / "s1" / "t1.nii.gz")
+    given: list[dict[str, object]] = []
+    monkeypatch.setattr("hlip.prepare.prepare", lambda *places, **limits: given.append(limits))
+    start = ["import", "folders", str(tmp_path / "data"), str(tmp_path / "out"), "--prepare", "mri"]
+    for more in ([], ["--time-limit", "5", "--memory", "2", "--workers", "3"], ["--time-limit", "0"]):
+        main([*start, *more])
+    assert given == [
+        {"workers": None, "time_limit": 600.0, "memory_gb": None},
+        {"workers": 3, "time_limit": 5.0, "memory_gb": 2.0},
+        {"workers": None, "time_limit": None, "memory_gb": None},
+    ]
+    for name, source in sources().items():
+        assert {"--time-limit S", "--memory GB"} <= set(re.findall(r"--[a-z-]+ [A-Z]+", source.format_help())), name
 
 
 def test_a_spec_with_faults_stops_before_any_work(tmp_path: Path) -> None:

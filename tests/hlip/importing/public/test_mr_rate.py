@@ -101,6 +101,21 @@ def test_damage_and_gaps_are_named(tree: Path, tmp_path: Path) -> None:
     } <= left_out(tmp_path / "out")  # fmt: skip
 
 
+def test_tables_that_are_not_there_are_told(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tree / "reports/batch01_reports.csv").unlink()
+    (tree / "metadata/batch00_metadata.csv").unlink()
+    main(["import", "mr-rate", str(tree), str(tmp_path / "out")])
+    printed = capsys.readouterr().out
+    assert "no reports/batch01_reports.csv: its studies have no report" in printed
+    assert "mrrate_labels.csv has no column for 31 of the set's 37 labels, which no study has then: " in printed
+    assert ("mri/batch00", "no_metadata") in left_out(tmp_path / "out")
+    (tree / "pathology_labels/mrrate_labels.csv").unlink()
+    studies = imported(tree, tmp_path / "bare")
+    assert {study.labels for study in studies.values()} == {None}
+    main(["import", "mr-rate", str(tree), str(tmp_path / "bare")])
+    assert "no pathology_labels/mrrate_labels.csv: no study has labels" in capsys.readouterr().out
+
+
 def test_other_layouts_and_labels_are_refused(tree: Path, tmp_path: Path) -> None:
     with pytest.raises(ImportingError, match=r"no metadata/batchNN_metadata\.csv"):
         import_mr_rate(tmp_path, tmp_path / "out")

@@ -1,0 +1,21 @@
+"""Types of command-line arguments: text -> value, or why it is none."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    return value
+
+
+def shard(text: str) -> tuple[int, int]:
+    """`3/8` -> (3, 8)."""
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"'{text}' is none of 1/N to N/N, e.g. 3/8")
+    return int(number), int(count)
