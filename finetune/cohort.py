@@ -5,8 +5,10 @@ Everything goes by patient: two studies of one patient never part, neither betwe
 
 from __future__ import annotations
 
+import hashlib
+import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -164,6 +166,15 @@ def draw_weights(labels: Labels, balance: float) -> list[float] | None:
     classes = rarest_class(labels)
     shares = np.append(labels.targets[-1].numpy().mean(axis=0), 1.0)[classes]
     return (shares**-balance).tolist()
+
+
+def cohort_digest(records: Mapping[str, Sequence[StudyRecord]], spec: str) -> str:
+    """Hex digest of which studies train and validate, whose they are, their labels, and their preparation (a VolumeSpec's digest)."""
+    facts = {
+        split: [[record.study_id, record.patient_id, sorted(record.labels or ())] for record in own]
+        for split, own in records.items()
+    }
+    return hashlib.sha256(json.dumps([spec, facts], sort_keys=True).encode()).hexdigest()
 
 
 def label_notes(labels: dict[str, Labels], taxonomy: Taxonomy) -> list[str]:

@@ -20,7 +20,7 @@ from hlip.training.augment import AugmentConfig
 from hlip.training.engine import Precision
 from hlip.training.optimizer import OptimizerConfig
 from hlip.training.runs import changed_settings
-from hp2l.encoders import CNNConfig, ImageConfig
+from hp2l.encoders import FRESH, CNNConfig, ImageConfig
 from hp2l.heads import HeadConfig
 from hp2l.loss import HP2LLoss, LossConfig
 
@@ -54,7 +54,7 @@ class FinetuneConfig:
     precision: Precision = "no"
     """Mixed precision: no | fp16 | bf16."""
     seed: int = 0
-    """Of weights, order and dropout."""
+    """Of weights, order and dropout. Prototypes that begin at random begin alike with every seed."""
     seeds: int = 1
     """Runs with seeds from `seed` on, into OUT/seed_0, OUT/seed_1, ...; OUT/summary.md has mean and spread. 1: a single run, OUT itself."""
     tokens: Path | None = None
@@ -117,6 +117,7 @@ def without_effect(config: FinetuneConfig, loss: HP2LLoss, rates: Collection[flo
         rates: the optimizer's learning-rate scales.
         weights: how often each training study is drawn, where `cohort.balance` is given.
     """
+    named = config.encoder in FRESH
     tuned, tail, folds = config.tuning.encoder, config.loss.long_tail, config.cohort.folds
     alike = weights is not None and max(weights) == min(weights)
     reasons = {
@@ -130,11 +131,17 @@ def without_effect(config: FinetuneConfig, loss: HP2LLoss, rates: Collection[flo
         "optimizer.text_lr_scale": (True, "of pretraining"),
         "tuning.blocks": (tuned != "last", "of tuning.encoder last"),
         "tuning.rank": (tuned != "lora", "of tuning.encoder lora"),
-        **{f"tuning.{name}": (tuned == "frozen", "the encoder is frozen") for name in ("lr_scale", "max_scans", "checkpoint_blocks")},
+        "tuning.lr_scale": (tuned == "frozen", "the encoder is frozen"),
+        **{
+            f"tuning.{name}": (tuned == "frozen" or named, "the encoder is frozen" if tuned == "frozen" else f"not of encoder {config.encoder}")
+            for name in ("max_scans", "checkpoint_blocks")
+        },
+        "tokens": (tuned != "frozen", "the encoder is trained"),
+        "image.pretrained": (config.encoder == "image" and bool(config.image.weights), "image.weights are given"),
         "cohort.balance": (alike, "the last level's classes are labelled nowhere, or all alike often"),
         "cohort.seed": (config.cohort.fraction == 1 and not folds, "no share or folds are drawn"),
         **{f"cnn.{option.name}": (config.encoder != "cnn", "of encoder cnn") for option in fields(CNNConfig)},
-        **{f"image.{option.name}": (config.encoder != "image", "of encoder image") for option in fields(ImageConfig)},
+        **({f"image.{option.name}": (True, "of encoder image") for option in fields(ImageConfig)} if config.encoder != "image" else {}),
     }  # fmt: skip
     usual = FinetuneConfig(config.store, config.encoder, config.out, config.steps, tuning=TuningConfig(encoder=tuned))
     idle = [
@@ -175,18 +182,29 @@ def check_same_tree(run: Path, taxonomy: Taxonomy) -> None:
             )
 
 
+def check_same_cohort(run: Path, digest: str, accelerator: Accelerator) -> None:
+    """A run folder belongs to its training and validation studies: on others it would be validated on what it has learnt from.
+
+    Raises:
+        CheckpointError: the folder was begun with others.
+    """
+    _check_same(run, "cohort.sha256", digest, "other studies, labels or splits than those of this store", accelerator)
+
+
 def check_same_encoder(run: Path, digest: str, accelerator: Accelerator) -> None:
     """A run folder belongs to one encoder: its head means nothing on another's tokens.
 
     Raises:
         CheckpointError: the folder was begun with another.
     """
-    path = run / "encoder.sha256"
+    _check_same(run, "encoder.sha256", digest, "another encoder than the one given", accelerator)
+
+
+def _check_same(run: Path, file: str, digest: str, what: str, accelerator: Accelerator) -> None:
+    path = run / file
     known = path.read_text(encoding="utf-8").strip() if path.is_file() else digest
     accelerator.wait_for_everyone()
     if known != digest:
-        raise CheckpointError(
-            f"{run}: begun with another encoder than the one given; choose another --out, or delete this folder"
-        )
+        raise CheckpointError(f"{run}: begun with {what}; choose another --out, or delete this folder")
     if accelerator.is_main_process:
         path.write_text(digest + "\n", encoding="utf-8")

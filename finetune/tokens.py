@@ -1,9 +1,10 @@
 """A cohort encoded once: with a frozen encoder, its tokens are all that training reads.
 
-Each study is encoded once for an encoder, whatever split, fold, seed or share of labels asks for it: a folder holds parts, safetensors files
-of some studies each, SPLIT-MADE-PART.safetensors: the split that asked first; a digest of what made the tokens (weights, preparation, token
-blocks, precision), so that a changed encoder never meets old ones; and a digest of the studies. A run reads its rows from all parts, encodes
-what none has, and adds a part. Nothing is deleted and a part appears whole, so that any number of runs may share a folder.
+Each study is encoded once for an encoder, whatever split, fold, seed or share of labels asks for it: a folder holds parts, safetensors
+files of some studies each, SPLIT-MADE-PART.safetensors: the split that asked first; a digest of what made the tokens (architecture,
+weights, preparation, token blocks, precision), so that a changed encoder never meets old ones; and a digest of the studies. A run reads
+its rows from all parts, encodes what none has, and adds parts. Nothing is deleted and a part appears whole, so that any number of runs may
+share a folder.
 """
 
 from __future__ import annotations
@@ -73,21 +74,29 @@ def encode_once(
 
     Args:
         name: of the split, for the file and the bar.
+        precision: no, fp16 or bf16, in which they are encoded.
 
     Raises:
         ValueError: a damaged part.
     """
+    kind = _LOW.get(precision)
     made = _digest(model, store, precision)
     keys = [_study_key(store, record) for record in records]
     found = _places(folder, made)
     missing = {key: record for key, record in zip(keys, records, strict=True) if key not in found}
-    if missing:
-        tokens = encode(model, store, list(missing.values()), batch_size, f"encode {name}" if progress else None)
-        _add_part(folder, f"{name}-{made}", list(missing), tokens)
-        found = _places(folder, made)
+    parts = [list(missing)[first : first + PART] for first in range(0, len(missing), PART)]
+    for number, part in enumerate(parts, start=1):
+        title = f"encode {name}" + (f" {number}/{len(parts)}" if len(parts) > 1 else "")
+        with torch.autocast(model.encoder.device.type, kind or torch.bfloat16, enabled=kind is not None):
+            tokens = encode(model, store, [missing[key] for key in part], batch_size, title if progress else None)
+        _add_part(folder, f"{name}-{made}", part, tokens)
+    found = _places(folder, made) if parts else found
     return _gather([found[key] for key in keys])
 
 
+PART = 2000
+"""Studies of a part at most: what a killed run loses."""
+_LOW = {"fp16": torch.float16, "bf16": torch.bfloat16}
 Place = tuple[Path, int]
 """A part and a row of it."""
 
@@ -140,12 +149,13 @@ def _digest(model: Diagnoser, store: Store, precision: str) -> str:
     """16 hex digits of everything that tokens depend on, whatever the study."""
     made = [
         weights_digest(model.encoder),
+        [model.encoder.kind, model.encoder.architecture],
         store.spec.digest(),
         list(model.config.blocks),
         list(model.encoder.channels or ()),
         precision,
     ]
-    return hashlib.sha256(json.dumps(made).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(made, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _study_key(store: Store, record: StudyRecord) -> str:

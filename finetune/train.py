@@ -17,19 +17,19 @@ import json
 import math
 import os
 
-import numpy as np
 import torch
 import yaml
 from accelerate import PartialState
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from finetune.cohort import Labels, cohort, draw_weights, label_notes, macro_auc, only_read
+from finetune.cohort import Labels, cohort, cohort_digest, draw_weights, label_notes, macro_auc, only_read
 from finetune.feed import CachedTokens, Feed, LiveScans, Steps
 from finetune.figures.movement import draw_movement, keep_snapshot
 from finetune.figures.training import draw_run, draw_safely
 from finetune.settings import (
     FinetuneConfig,
+    check_same_cohort,
     check_same_encoder,
     check_same_settings,
     check_same_tree,
@@ -39,12 +39,12 @@ from finetune.settings import (
 from finetune.several import check_folder, expand, keep_scores, summarise
 from finetune.tokens import encode_once, weights_digest
 from finetune.tuning import merged
+from finetune.validations import Validations, told
 from hlip.config import parse_config, plain, plain_errors
 from hlip.files.jsonable import jsonable
 from hlip.metrics import macro
 from hlip.store import Store
 from hlip.taxonomy import Taxonomy
-from hlip.taxonomy.tree import Below
 from hlip.training.batches import GlobalBatches
 from hlip.training.engine import full_state, make_accelerator, share_cores, whole_weights
 from hlip.training.optimizer import learning_rate, make_optimizer, set_learning_rate
@@ -57,8 +57,8 @@ from hp2l.loss import HP2LLoss
 from hp2l.scaling import Scaling
 
 
-def main(argv: list[str] | None = None, *, watched: bool = True) -> None:
-    """Parse the arguments and run; `watched` as in `Run`."""
+def main(argv: list[str] | None = None, *, watched: bool = True) -> bool:
+    """Parse the arguments and run; `watched` as in `Run`. False where it was told to stop."""
     with plain_errors():
         config = parse_config(FinetuneConfig, command="finetune", description="Fine-tune HP2L on a labelled store.", argv=argv)
         runs = expand(config)
@@ -67,9 +67,10 @@ def main(argv: list[str] | None = None, *, watched: bool = True) -> None:
             if len(runs) > 1:
                 print(f"run {number} of {len(runs)}: {one.out}")
             if not Run(one, watched).train():
-                return  # told to stop: the runs that follow, too
+                return False  # the runs that follow stop, too
         if len(runs) > 1 and PartialState().is_main_process:
             print(summarise(config, runs))
+    return True
 
 
 class Run:
@@ -99,13 +100,13 @@ class Run:
             encoder = self.make_encoder()
             self.records = only_read(self.records, encoder.reader, self.say)
             self.model = Diagnoser(encoder, config.head, self.taxonomy).to(self.accelerator.device).eval()
-        known: dict[str, Below] = {"train": "absent"}  # a class that a study has is learnt from, whatever else is unknown of it
-        self.labels = {
-            split: Labels(records, self.taxonomy, known.get(split, "level")) for split, records in self.records.items()
-        }
+        self.labels = {split: Labels(records, self.taxonomy) for split, records in self.records.items()}
+        # a class that a study has is learnt from, whatever else is unknown of it; counted is only what is known of the whole level
+        self.learnt = Labels(self.records["train"], self.taxonomy, "absent")
         self.batch_size = self.fitting_batch()
         self.model.start(self.labels["train"].targets, self.labels["train"].known, config.seed, config.loss.smoothing)
         self.loss = self.make_loss()  # before the cohort is encoded: weights that do not fit are refused here
+        check_same_cohort(config.out, cohort_digest(self.records, self.store.spec.digest()), self.accelerator)
         check_same_encoder(config.out, weights_digest(self.model.encoder), self.accelerator)
         self.feed: Feed = self.make_feed()
         optimizer = make_optimizer({self.feed.module: config.tuning.lr_scale, self.model.head: 1.0}, config.optimizer)
@@ -120,10 +121,8 @@ class Run:
         if config.trackers:
             self.accelerator.init_trackers("finetune")
         self.log = RunLog(config.out, self.main, self.start)
-        self.told_undefined = False
-        logged = self.log.values("val_auc") if self.start else []
-        self.means = [math.nan if value is None else value for value in logged]
-        """Of each validation so far; NaN where it is not defined."""
+        self.accelerator.wait_for_everyone()  # until the main process has dropped the lines of lost steps
+        self.validations = Validations(self.log.values("val_auc") if self.start else (), config.patience)
 
     def fitting_batch(self) -> int:
         """Studies a step: as configured, or all that there are."""
@@ -155,7 +154,7 @@ class Run:
                 augmentation=config.augmentation,
             )
         cached, folder, precision = {}, config.tokens or config.out / "tokens", accelerator.mixed_precision
-        with accelerator.main_process_first(), accelerator.autocast():
+        with accelerator.main_process_first():
             for split, records in self.records.items():
                 cached[split] = encode_once(
                     self.model, self.store, records, folder, split, config.encode_batch, precision, self.main
@@ -170,9 +169,9 @@ class Run:
         return loss.to(self.accelerator.device)
 
     def train(self) -> bool:
-        """Every step from where the run stands to its end; False where it was told to stop before."""
+        """Every step from where the run stands to its end; False where it was told to stop, be it in its last step."""
         config = self.config
-        if self.start >= config.steps or self.is_out_of_patience():
+        if self.start >= config.steps or self.validations.is_out_of_patience:
             self.say(f"{config.out} is finished ({self.start} steps)")
             return True
         self.say(self.introduction())
@@ -202,26 +201,29 @@ class Run:
                     bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()})
                     self.write(done, values | {"lr": rate})
                 reason = stop.asked(self.accelerator)
-                if done % config.validate_every == 0 or done == config.steps or reason:
+                if done % config.validate_every == 0 or done == config.steps:
                     self.validate(done)
                     if self.main:
                         keep_snapshot(self.head, config.out, done)
-                        if self.watched or reason or done == config.steps or self.is_out_of_patience():
+                        if self.watched or reason or done == config.steps or self.validations.is_out_of_patience:
                             draw_safely(lambda: draw_run(config.out), self.say)
+                    self.checkpoints.save(self.accelerator, done)
+                elif reason:  # without a validation that a run never stopped would not have
                     self.checkpoints.save(self.accelerator, done)
                 if reason and done < config.steps:
                     bar.close()
                     self.say(f"stopped after step {done} ({reason}); the same command goes on from there")
                     return False
-                if self.is_out_of_patience():
+                if self.validations.is_out_of_patience:
                     self.say(f"step {done}: no better validation in {config.patience}, the run ends early")
                     break
+            told_late = stop.asked(self.accelerator)
         bar.close()
         if self.main:
             draw_movement(config.out, self.taxonomy)
-        self.say(f"best validation AUC {told(self.best())}; checkpoint: {config.out / 'model'}")
+        self.say(f"best validation AUC {told(self.validations.best)}; checkpoint: {config.out / 'model'}")
         self.accelerator.end_training()
-        return True
+        return not told_late
 
     def bad_step(self, step: int, rows: Tensor, parts: dict[str, Tensor]) -> str:
         """Write `bad_step.json`, and say what to do."""
@@ -238,7 +240,7 @@ class Run:
     def step(self, rows: Tensor, batch: object) -> dict[str, Tensor]:
         """One optimizer step on these training studies, then the prototypes move; returns the loss and its parts."""
         self.trained.train()
-        targets, known = self.labels["train"].rows(rows, self.accelerator.device)
+        targets, known = self.learnt.rows(rows, self.accelerator.device)
         with self.accelerator.autocast():
             output = self.feed.output(self.trained, rows, batch)  # type: ignore[arg-type]  # of the feed's own making
         total, parts = self.loss(output.logits, targets, self.head.level_loss_mask(targets, known))
@@ -256,24 +258,13 @@ class Run:
         scores = self.feed.scores(self.trained, "val")
         areas = [macro_auc(level, table, self.labels["val"], self.taxonomy) for level, table in enumerate(scores, start=1)]
         values = {f"val_auc_level_{level}": area for level, area in enumerate(areas, start=1)}
-        mean, best = float(macro(areas)), self.best()
-        self.write(step, values | {"val_auc": mean})
-        self.say(f"step {step}: " + ", ".join(f"{name} {told(value)}" for name, value in values.items()))
-        if math.isnan(mean) and not self.told_undefined:
-            self.told_undefined = True
-            patience = f"; patience {self.config.patience} does not count such validations" if self.config.patience else ""
-            self.say(
-                "validation AUC is not defined: no disease class of the validation split has both positives and negatives; the "
-                f"model of the last validation is kept{patience}"
-            )
-        if mean > best or math.isnan(best):
-            self.save_model(step, values | {"val_auc": mean}, scores)
-        self.means.append(mean)
+        values["val_auc"] = float(macro(areas))
+        self.write(step, values)
+        for line in self.validations.notes(step, values):
+            self.say(line)
+        if self.validations.add(values["val_auc"]):
+            self.save_model(step, values, scores)
         self.accelerator.wait_for_everyone()
-
-    def best(self) -> float:
-        """The highest validation AUC so far; NaN where none is defined."""
-        return max((mean for mean in self.means if not math.isnan(mean)), default=math.nan)
 
     def save_model(self, step: int, values: dict[str, float], scores: list[Tensor]) -> None:
         """The whole diagnoser as a checkpoint folder, scaled on the validation scores (N, K_l); all processes call it."""
@@ -334,11 +325,6 @@ class Run:
         assert isinstance(head, Head)
         return head
 
-    def is_out_of_patience(self) -> bool:
-        """Whether the last validations that had an AUC brought nothing better."""
-        patience, means = self.config.patience, [mean for mean in self.means if not math.isnan(mean)]
-        return bool(patience and means and len(means) - 1 - int(np.argmax(means)) >= patience)
-
     def write(self, step: int, values: dict[str, float]) -> None:
         """To the log and the trackers; what is not defined is null in the log, and nothing to a tracker."""
         self.log.write(step, **jsonable(values))
@@ -368,11 +354,6 @@ class Run:
         """Print on the main process, above the bar."""
         if self.main:
             tqdm.write(text)
-
-
-def told(area: float) -> str:
-    """An AUC in three digits."""
-    return "not defined" if math.isnan(area) else f"{area:.3f}"
 
 
 def counted(parameters: int) -> str:

@@ -1,7 +1,7 @@
 """`hlip prepare` on the command line, and the limits that imports which prepare at once share with it.
 
 add_prepare(commands)
-add_limits(group) ... limits_of(arguments) -> Limits ... prepare(manifest, store, spec, workers=n, **limits.as_arguments())
+add_limits(group) ... limits_of(arguments) -> Limits ... prepare(manifest, store, spec, time_limit=limits.seconds, memory_gb=limits.memory_gb)
 """
 
 from __future__ import annotations
@@ -22,10 +22,6 @@ class Limits:
     """`None`: as long as it takes."""
     memory_gb: float | None = None
     """Of each process, on top of its programs (Linux); `None`: all."""
-
-    def as_arguments(self) -> dict[str, float | None]:
-        """Of `hlip.prepare.prepare`."""
-        return {"time_limit": self.seconds, "memory_gb": self.memory_gb}
 
 
 def add_limits(group: Any) -> None:
@@ -92,6 +88,7 @@ def _run_prepare(arguments: argparse.Namespace) -> None:
     from hlip.volume import VolumeSpec
 
     spec, reports = VolumeSpec.load(arguments.spec), ReportSpec.load(arguments.reports, arguments.language)
+    limits = limits_of(arguments)
     summary = prepare(
         arguments.manifest,
         arguments.store,
@@ -100,7 +97,8 @@ def _run_prepare(arguments: argparse.Namespace) -> None:
         workers=arguments.workers,
         shard=arguments.shard,
         replace=arguments.replace,
-        **limits_of(arguments).as_arguments(),
+        time_limit=limits.seconds,
+        memory_gb=limits.memory_gb,
     )
     print(summary)
     if arguments.montage and arguments.shard:

@@ -2,7 +2,8 @@
 
 Patches are averaged over blocks of place and over the study's scans: `blocks` (2, 4, 4) gives 32 tokens, the number of the
 paper's own encoder, whatever the number of scans and the grid. Nothing is zero-filled: a missing sequence is simply not
-part of the mean.
+part of the mean. Where the grid is no multiple of the blocks (14 patches over 4), neighbouring blocks share a layer of patches; maps of
+blocks are drawn as cells of equal size, whose faces are then up to half a patch off.
 """
 
 from __future__ import annotations

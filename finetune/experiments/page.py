@@ -94,11 +94,11 @@ def definitions() -> list[tuple[str, str]]:
          "Wrong at level 1: of the studies that are asked at both ends; wrong at level 3: of all that are asked there."),
         ("Recovery", "Of the studies wrong at level 1, the share right at level 3, all seeds together; below it the classes that the recovered "
          "studies were rightly called, and how often. Studies of which a level-1 label is a class of level 3 as well (normal, for one) "
-         "are left out, there and of the shares wrong and kept: such a class is not found further down, it is asked a second time among "
-         "other rivals. A head whose coarse scores are the highest of the classes below (ViT flat, PromptViT, linear leaf probe) has by "
-         "its raw scores nothing to recover with; what it shows here comes of scaling each level's classes by themselves, and is the zero "
-         "line for the others. The share is high as well where level 1 alone is told badly: read it beside the share wrong at level 1, "
-         "and beside what is kept of the right ones."),
+         "are left out, there and of the share kept: such a class is not found further down, it is asked a second time among other "
+         "rivals; the share wrong at level 1 is of all. A head whose coarse scores are the highest of the classes below (ViT flat, "
+         "PromptViT, linear leaf probe) has by its raw scores nothing to recover with; what it shows here comes of scaling each level's "
+         "classes by themselves, and is the zero line for the others. The share is high as well where level 1 alone is told badly: read "
+         "it beside the share wrong at level 1, and beside what is kept of the right ones."),
         ("Called", "Score at or above the class's threshold. Such thresholds favour rare classes, so calls are many; shares of called classes "
          "without called parent, and of called parents without any called child, over all neighbouring levels."),
         ("Evenness of the prompt's attention", "Entropy of its attention over prototypes over that of an even look, mean over validation "

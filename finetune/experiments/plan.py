@@ -41,7 +41,7 @@ OWN = {"encoder", "store", "out", "tokens", "seed", "seeds", "steps", "threads",
 """What the command sets itself, so that no variant may."""
 
 
-REVISION = 1
+REVISION = 2
 """To be raised where a default or a method changes its meaning: runs of before are then trained again."""
 
 

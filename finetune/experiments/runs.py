@@ -11,7 +11,6 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from finetune.cohort import cohort, labelled
 from finetune.experiments.agenda import Agenda
 from finetune.experiments.measures import Measured, Test, measure
 from finetune.experiments.page import write
@@ -29,7 +28,7 @@ from finetune.experiments.plan import (
     suited,
 )
 from finetune.experiments.side_by_side import share, side_by_side
-from finetune.experiments.training import attempt, encode_all, is_finished, is_frozen, read_scores
+from finetune.experiments.training import attempt, encode_all, is_finished, is_frozen, read_scores, scored_studies
 from finetune.experiments.verdict import summarise
 from hlip.model import checkpoint_folder
 from hlip.store import Store
@@ -162,9 +161,9 @@ def report(
     for key, job in distinct.items():
         if key in failed:
             continue
-        records = {"val": cohort(store, job.config.cohort, job.tree)["val"], "test": labelled(store, "test")}
-        test = Test.of(records["val"], records["test"], job.tree, resamples=resamples, ruler=ruler)
         folders = [job.folder(setting, seed) for seed in range(seeds)]
+        records = scored_studies(folders[0], job, store)
+        test = Test.of(records["val"], records["test"], job.tree, resamples=resamples, ruler=ruler)
         measured[key] = measure([read_scores(folder, job) for folder in folders], test)
         facts[key] = [json.loads((folder / "result.json").read_text(encoding="utf-8")) for folder in folders]
     simulated = all(record.extra.get("simulated") is True for record in store.split("test"))

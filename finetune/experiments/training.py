@@ -22,13 +22,14 @@ from finetune.cohort import cohort, labelled
 from finetune.experiments.plan import Job, Setting
 from finetune.tokens import encode, encode_once, probabilities
 from finetune.train import main as finetune
-from hlip.store import Store
+from hlip.store import Store, StudyRecord
 from hp2l.diagnoser import Diagnoser, load
 from hp2l.encoders import make_encoder
 from hp2l.tokens import Tokens
 
 Scored = dict[str, list[NDArray[np.float64]]]
 """Split -> scores (N, K_l) of each level."""
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def is_finished(job: Job, setting: Setting, seed: int) -> bool:
@@ -44,17 +45,24 @@ def is_frozen(job: Job) -> bool:
 def encode_all(job: Job, setting: Setting) -> None:
     """The tokens of all three splits, before the first run: the only slow part that every run shares."""
     config, store = job.config, Store(setting.store)
-    model = Diagnoser(make_encoder(config.encoder, config.cnn, config.image, store.spec), config.head, job.tree).eval()
+    model = (
+        Diagnoser(make_encoder(config.encoder, config.cnn, config.image, store.spec), config.head, job.tree).to(DEVICE).eval()
+    )
     for split in ("train", "val", "test"):
         _tokens(model, job, store, split)
 
 
 def _tokens(model: Diagnoser, job: Job, store: Store, split: str) -> Tokens:
-    config = job.config
-    records = labelled(store, "test") if split == "test" else cohort(store, config.cohort, job.tree)[split]
+    config, records = job.config, _asked(model, job, store, split)
     if config.tokens is None or not is_frozen(job):
         return encode(model, store, records, config.encode_batch)
     return encode_once(model, store, records, config.tokens, split, config.encode_batch, config.precision, True)
+
+
+def _asked(model: Diagnoser, job: Job, store: Store, split: str) -> list[StudyRecord]:
+    """The labelled studies of a split of which the encoder reads anything."""
+    records = labelled(store, "test") if split == "test" else cohort(store, job.config.cohort, job.tree)[split]
+    return [record for record in records if model.encoder.reader.reads(record)]
 
 
 def attempt(job: Job, setting: Setting, seed: int) -> str | None:
@@ -76,28 +84,34 @@ def train(job: Job, setting: Setting, seed: int) -> None:
     """One run: fine-tuning as the verb does it, its words in RUN/log.txt; then the scores. Its resumable states go when it is done.
 
     Raises:
-        KeyboardInterrupt: it was told to stop; it saved its state, and goes on from there when it is called again.
+        KeyboardInterrupt: it was told to stop; it is finished, or saved its state and goes on from there when it is called again.
     """
     folder = job.folder(setting, seed)
     folder.mkdir(parents=True, exist_ok=True)
     forget_engine()
     with (folder / "log.txt").open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
-        finetune([*job.arguments, "--out", str(folder), "--seed", str(seed)], watched=False)
+        finished = finetune([*job.arguments, "--out", str(folder), "--seed", str(seed)], watched=False)
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     if rows[-1]["step"] < job.config.steps:
         raise KeyboardInterrupt
-    model = load(folder)
-    scores = score(model, job, setting)
+    model, store = load(folder, DEVICE), Store(setting.store)
+    tokens = {split: _tokens(model, job, store, split) for split in ("val", "test")}
+    scores = {split: probabilities(model, own) for split, own in tokens.items()}
     arrays = {f"{split}_{level}": table for split, levels in scores.items() for level, table in enumerate(levels, start=1)}
+    arrays |= {
+        f"{split}_studies": np.array([record.study_id for record in _asked(model, job, store, split)]) for split in tokens
+    }
     np.savez_compressed(folder / "scores.npz", **cast(dict[str, Any], arrays))
     facts = {key: value for key, value in model.facts.items() if key == "step" or key.startswith("val_auc")}
     trained = sum(parameter.numel() for parameter in model.head.parameters() if parameter.requires_grad)
     losses = [row["loss"] for row in rows if "loss" in row]
     facts |= {"seconds": rows[-1]["seconds"], "steps": job.config.steps, "parameters": trained, "loss": losses[-1]}
     if job.config.head.kind == "hp2l" and job.config.head.prototypes != "none":
-        facts["prompt_evenness"] = prompt_evenness(model, _tokens(model, job, Store(setting.store), "val"))
+        facts["prompt_evenness"] = prompt_evenness(model, tokens["val"])
     (folder / "result.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    if not finished:
+        raise KeyboardInterrupt  # told in its last step: it is done, those that follow are not
 
 
 def forget_engine() -> None:
@@ -106,20 +120,26 @@ def forget_engine() -> None:
         state._reset_state()
 
 
-def score(model: Diagnoser, job: Job, setting: Setting) -> Scored:
-    """What a trained model says of the validation and the test studies, from cached tokens where its encoder stayed as it was."""
-    store = Store(setting.store)
-    return {split: probabilities(model, _tokens(model, job, store, split)) for split in ("val", "test")}
-
-
 @torch.no_grad()
 def prompt_evenness(model: Diagnoser, tokens: Tokens) -> float | None:
     """Entropy of the prompt's attention over prototypes as a share of an even look's, 0 to 1: mean over studies, heads and levels; None
     of a head without such attention."""
-    output = model.eval()(tokens, return_attention=True)
-    rows = [attention for attention in output.prototype_attention or [] if attention.shape[-1] > 1]
-    shares = [torch.special.entr(row.double()).sum(dim=-1).mean() / math.log(row.shape[-1]) for row in rows]
-    return float(torch.stack(shares).mean()) if shares else None
+    parts = []
+    for first in range(0, len(tokens.cls), 256):
+        batch = Tokens(*(part[first : first + 256].to(model.encoder.device) for part in tokens))
+        found = model.eval()(batch, return_attention=True).prototype_attention or []
+        rows = [attention.double().cpu() for attention in found if attention.shape[-1] > 1]
+        parts.append([torch.special.entr(row).sum(dim=-1) / math.log(row.shape[-1]) for row in rows])
+    levels = [torch.cat(level).mean() for level in zip(*parts, strict=True)]
+    return float(torch.stack(levels).mean()) if levels else None
+
+
+def scored_studies(folder: Path, job: Job, store: Store) -> dict[str, list[StudyRecord]]:
+    """The studies of `scores.npz`, in its order; of a run from before they were named all that are labelled."""
+    with np.load(folder / "scores.npz") as arrays:
+        if "test_studies" in arrays:
+            return {split: [store.record(str(name)) for name in arrays[f"{split}_studies"]] for split in ("val", "test")}
+    return {"val": cohort(store, job.config.cohort, job.tree)["val"], "test": labelled(store, "test")}
 
 
 def read_scores(folder: Path, job: Job) -> Scored:

@@ -157,5 +157,16 @@ def show(imported: Written, options: Options) -> None:
     if options.spec is not None:
         from hlip.prepare import prepare
 
-        store = imported.manifest.parent / "store"
-        print(prepare(imported.manifest, store, options.spec, workers=options.workers, **options.limits.as_arguments()))
+        store, limits = imported.manifest.parent / "store", options.limits
+        summary = prepare(
+            imported.manifest,
+            store,
+            options.spec,
+            workers=options.workers,
+            time_limit=limits.seconds,
+            memory_gb=limits.memory_gb,
+            replace=False,
+        )
+        print(summary)
+        if not summary.studies_ready:
+            raise SystemExit(1)  # as `hlip prepare`: a script should not go on to train on nothing

@@ -139,7 +139,7 @@ def _check_spec(store: Path, spec: VolumeSpec) -> None:
     """Refuse to write over what was prepared otherwise: it may have taken days."""
     if (store / "volume_spec.json").is_file() and not _same_spec(store, spec) and _studies_of_another(store, spec):
         raise StoreError(
-            f"{store}: holds studies prepared with another spec; name a new folder, or add --replace to prepare all of them again"
+            f"{store}: holds studies prepared with another spec; name a new folder, or prepare all anew with hlip prepare --replace"
         )
 
 

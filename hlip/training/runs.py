@@ -24,14 +24,17 @@ class RunLog:
 
     def __init__(self, folder: Path, main: bool, start: int = 0):
         self.path, self.main, self.began = folder / "metrics.jsonl", main, time.perf_counter()
+        self.before = 0.0
+        """Seconds of the run until it was stopped."""
         if main:
             kept = [line for line in self._lines() if json.loads(line)["step"] <= start]
             self.path.write_text("".join(kept), encoding="utf-8")
+            self.before = json.loads(kept[-1])["seconds"] if kept else 0.0
 
     def write(self, step: int, **values: float) -> None:
-        """Append one line: the step, seconds since the (re)start, and the values."""
+        """Append one line: the step, seconds of the run so far (while it ran), and the values."""
         if self.main:
-            row = {"step": step, "seconds": round(time.perf_counter() - self.began, 2), **values}
+            row = {"step": step, "seconds": round(self.before + time.perf_counter() - self.began, 2), **values}
             with self.path.open("a", encoding="utf-8") as out:
                 out.write(json.dumps(row) + "\n")
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -101,6 +101,11 @@ class Encoder(nn.Module, ABC):
     def device(self) -> torch.device:
         """Where the trunk is."""
         return next(self.visual.parameters()).device
+
+    @property
+    @abstractmethod
+    def architecture(self) -> dict[str, Any]:
+        """What decides its tokens beside its weights."""
 
     @property
     def reader(self) -> ScanReader:

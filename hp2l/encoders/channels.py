@@ -67,6 +67,11 @@ class ChannelEncoder(Encoder):
         """See `to_tokens`."""
         return self.to_tokens(visual, self.features(visual, volumes, scans_per_study), blocks)
 
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """Its settings: a backbone's name says how it normalises."""
+        return asdict(self.settings)
+
     def save(self, folder: str | Path) -> None:
         """`config.json` and `model.safetensors`."""
         spec = None if self.volume_spec is None else self.volume_spec.as_dict()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -37,6 +39,11 @@ class HLIPEncoder(Encoder):
     def volume_spec(self) -> VolumeSpec | None:  # type: ignore[override]  # the model's own
         """How its scans were prepared."""
         return self.model.volume_spec
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """Heads, scopes, patches, ..."""
+        return asdict(self.model.config.vision)
 
     def read(self, visual: nn.Module, volumes: Tensor, scans_per_study: Sequence[int], blocks: tuple[int, int, int]) -> Tokens:
         """Patch tokens averaged over scans and blocks of place; the first class token."""

@@ -1,10 +1,12 @@
 """Scores made to mean what they say: calibration fitted on one split and applied to another, a class at a time.
 
 - `temperature`: sigmoid(logit(score) / T). Guo et al., ICML 2017, a class at a time.
-- `platt`: sigmoid(logit(score) / T + b). Platt, 1999, on the logit of the score and without his softened targets.
+- `platt`: sigmoid(logit(score) / T + b). Platt, 1999, on the logit of the score, to his targets: (n+ + 1) / (n+ + 2) for the n+ positive
+  studies, 1 / (n- + 2) for the others, so that a few studies that the scores part entirely do not make every later score 0 or 1.
 - `isotonic`: the nondecreasing step function of least squares (scikit-learn), which ties scores. Zadrozny, Elkan, KDD 2002.
 
-The first two keep the order of a class's scores, so its AUC; they minimise the negative log-likelihood, which is convex in (1 / T, b).
+The first two keep the order of a class's scores, so its AUC; they minimise the negative log-likelihood (of these targets), which is
+convex in (1 / T, b).
 A class with fewer than `minimum` positive or negative studies to fit on gets one temperature of all classes of the level, fitted on
 their known entries together; with `platt`, the slope that all classes share and a bias of its own, at which its mean score is its share
 of positives, (positives + 1/2) / (studies + 1). If the level's entries are as few, scores stay as they are. What was done is part of the
@@ -31,8 +33,8 @@ if TYPE_CHECKING:  # scikit-learn takes a second to import, and every checkpoint
 Method = Literal["temperature", "platt", "isotonic"]
 MINIMUM = 5
 HOTTEST = 100.0
-"""The temperature lies between 1 / HOTTEST and HOTTEST, the bias between -HOTTEST and HOTTEST: scores that separate the classes, or
-rank them the wrong way round, have no optimum."""
+"""The temperature lies between 1 / HOTTEST and HOTTEST, the bias between -HOTTEST and HOTTEST: scores that separate the classes
+(of a temperature), or rank them the wrong way round, have no optimum."""
 SMALLEST = 1e-12
 """Scores are moved this far from 0 and 1 before their logit is taken."""
 
@@ -173,13 +175,20 @@ def _temperature(truth: Bools, at: Floats) -> tuple[float, float, bool]:
 
 
 def _platt(truth: Bools, at: Floats) -> tuple[float, float, bool]:
-    """Temperature, bias, and whether one is at its limit."""
+    """Temperature, bias, and whether one is at its limit.
+
+    To Platt's own targets (1999, sec. 2.2), (n+ + 1) / (n+ + 2) and 1 / (n- + 2): few studies that the scores part entirely would otherwise
+    call for a slope without end, and every new score become 0 or 1.
+    """
+
+    soft = np.where(truth, (truth.sum() + 1) / (truth.sum() + 2), 1 / ((~truth).sum() + 2))
 
     def loss(x: Floats) -> float:
-        return _loss(truth, x[0] * at + x[1])
+        given = x[0] * at + x[1]
+        return float((np.logaddexp(0.0, given) - soft * given).mean())
 
     def slope_of_loss(x: Floats) -> Floats:
-        error = expit(x[0] * at + x[1]) - truth
+        error = expit(x[0] * at + x[1]) - soft
         return np.array([(error * at).mean(), error.mean()])
 
     bounds = [(1 / HOTTEST, HOTTEST), (-HOTTEST, HOTTEST)]

@@ -108,6 +108,22 @@ def test_told_to_stop_the_runs_that_follow_stop_too(tiny_store, tiny_pretrained,
     assert (tmp_path / "runs" / "summary.json").exists()
 
 
+def test_told_to_stop_in_the_last_step_of_a_run_the_runs_that_follow_stop_too(
+    tiny_store, tiny_pretrained, tmp_path, monkeypatch
+):
+    step = Run.step
+
+    def stopping(self, *given):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *given)
+
+    monkeypatch.setattr(Run, "step", stopping)
+    finetune(tiny_store, tiny_pretrained, tmp_path / "runs", "--seeds", "2", "--steps", "1")
+    assert (tmp_path / "runs" / "seed_0" / "model").is_dir()
+    assert not (tmp_path / "runs" / "seed_1").exists()
+    assert not (tmp_path / "runs" / "summary.json").exists()
+
+
 def test_a_smaller_share_of_labels_reads_what_the_whole_cohort_encoded(tiny_store, tiny_pretrained, tmp_path, monkeypatch):
     encode, encoded = tokens.encode, []
 

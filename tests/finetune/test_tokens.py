@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,42 @@ def test_other_blocks_precision_or_weights_stand_beside_in_a_shared_folder(tiny_
     assert before.items() <= {path.name: path.read_bytes() for path in tmp_path.iterdir()}.items()
     ask(model, store, [1, 0], tmp_path)
     assert len(encoded) == 8
+
+
+def test_other_heads_over_the_same_weights_are_another_encoder(tiny_store, tiny_pretrained, tmp_path, encoded):
+    model, store = diagnoser(tiny_pretrained), Store(tiny_store)
+    ask(model, store, [0], tmp_path)
+    config = model.encoder.model.config
+    model.encoder.model.config = replace(config, vision=replace(config.vision, heads=2 * config.vision.heads))
+    ask(model, store, [0], tmp_path)
+    assert encoded == ["s0", "s0"]
+
+
+def test_tokens_are_made_in_the_precision_they_are_kept_under(tiny_store, tiny_pretrained, tmp_path):
+    model, store = diagnoser(tiny_pretrained), Store(tiny_store)
+    whole, low = (ask(model, store, [0, 1], tmp_path, precision=precision).cls for precision in ("no", "bf16"))
+    torch.testing.assert_close(whole, encode(model, store, [store.record("s0"), store.record("s1")], 8).cls)
+    assert 0 < (whole - low).abs().max() < 0.1
+
+
+def test_a_killed_run_loses_the_part_it_encodes_and_no_more(tiny_store, tiny_pretrained, tmp_path, encoded, monkeypatch):
+    model, store = diagnoser(tiny_pretrained), Store(tiny_store)
+    monkeypatch.setattr(tokens, "PART", 2)
+    counted, calls = tokens.encode, []
+
+    def dying(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return counted(*arguments)
+
+    monkeypatch.setattr(tokens, "encode", dying)
+    with pytest.raises(KeyboardInterrupt):
+        ask(model, store, range(5), tmp_path)
+    assert encoded == ["s0", "s1", "s2", "s3"]
+    found = ask(model, store, range(5), tmp_path)
+    assert encoded[4:] == ["s4"]
+    torch.testing.assert_close(found.cls, encode(model, store, [store.record(f"s{n}") for n in range(5)], 8).cls)
 
 
 def test_runs_that_encode_side_by_side_leave_one_another_whole(tiny_store, tiny_pretrained, tmp_path, monkeypatch):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,9 +13,10 @@ import torch
 
 from finetune.experiments import runs, training
 from finetune.experiments.plan import Variant, make_job
-from hlip.store import Store
+from hlip.store import Store, write_index
 from hp2l.diagnoser import load
 from hp2l.head import HP2LOutput
+from hp2l.tokens import Tokens
 
 from .small import QUICK, TINY, command, setting, write_experiment
 
@@ -40,7 +44,33 @@ def test_evenness_of_attention_by_hand():
             assert return_attention
             return HP2LOutput([], [], [first, second, single])
 
-    assert training.prompt_evenness(Seen(), None) == pytest.approx((0.75 + 1) / 2)
+    model = Seen()
+    model.encoder = SimpleNamespace(device="cpu")
+    assert training.prompt_evenness(model, Tokens(torch.zeros(2, 1, 1), torch.zeros(2, 1))) == pytest.approx((0.75 + 1) / 2)
+
+
+def test_studies_of_which_the_encoder_reads_nothing_are_not_scored(tiny_store, tmp_path):
+    """One validation and two test studies without a T1, under an encoder that reads nothing else."""
+    shutil.copytree(tiny_store, tmp_path / "store")
+    gone = {"val": 1, "test": 2}
+
+    def without(record):
+        if gone.get(record.split, 0) and "T1" in record.sequences:
+            gone[record.split] -= 1
+            return replace(record, sequences=tuple("SWI" if name == "T1" else name for name in record.sequences))
+        return record
+
+    before = Store(tmp_path / "store")
+    write_index(tmp_path / "store", [without(record) for record in before.records])
+    config = tmp_path / "cnn.yaml"
+    config.write_text(TINY.read_text() + "encoder: cnn\ncnn: {channels: [T1], width: 64}\ntuning: {encoder: all}\nworkers: 0\n")
+    one = write_experiment(tmp_path / "one.yaml", " - {name: linear, label: L, overrides: {head.kind: linear}}\n", "linear")
+    command("cnn", tmp_path / "store", tmp_path / "out", "--config", config, "--seeds", 1, *QUICK, "--steps", 3, "--only", one)
+    (folder,) = (tmp_path / "out" / "runs").glob("*/seed_0")
+    with np.load(folder / "scores.npz") as arrays:
+        for split, few in (("val", 1), ("test", 2)):
+            names = arrays[f"{split}_studies"].tolist()
+            assert len(names) == len(arrays[f"{split}_3"]) == len(before.split(split)) - few
 
 
 def test_an_encoder_that_is_trained_with_each_head(tiny_store, tmp_path):

@@ -25,6 +25,13 @@ def test_the_log_drops_repeated_steps_and_half_lines(tmp_path):
     assert all(row["seconds"] >= 0 for row in rows)
 
 
+def test_seconds_are_those_of_the_run_pauses_left_out(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "seconds": 40.0}\n{"step": 2, "seconds": 90.0}\n')
+    log = RunLog(tmp_path, main=True, start=1)
+    log.write(2, loss=1.0)
+    assert 40.0 <= json.loads(log.path.read_text().splitlines()[-1])["seconds"] < 60.0
+
+
 def test_a_new_run_begins_a_new_log_and_other_processes_write_nothing(tmp_path):
     RunLog(tmp_path, main=True).write(1, loss=1.0)
     RunLog(tmp_path, main=False).write(2, loss=2.0)

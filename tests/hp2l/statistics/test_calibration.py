@@ -39,13 +39,30 @@ def test_a_known_temperature_is_found() -> None:
     assert loss(truth, rule.apply(score)) <= min(grid)
 
 
-def test_platt_is_unpenalised_logistic_regression_on_log_odds() -> None:
+def test_platt_is_unpenalised_logistic_regression_on_log_odds_to_his_targets() -> None:
+    """Each study twice: as positive with the weight of its target, as negative with the rest."""
     truth, score = distorted(600, 0.4, 1.0)
     rule = fit(truth, score, "platt")[0]
-    model = LogisticRegression(C=1e12, tol=1e-10, max_iter=1000).fit(logit(score), truth[:, 0] > 0)
+    positives = truth.sum()
+    target = np.where(truth[:, 0] > 0, (positives + 1) / (positives + 2), 1 / (600 - positives + 2))
+    model = LogisticRegression(C=1e12, tol=1e-10, max_iter=1000)
+    model.fit(np.tile(logit(score), (2, 1)), np.repeat([1, 0], 600), np.concatenate([target, 1 - target]))
     assert 1 / rule.temperature == pytest.approx(model.coef_[0, 0], rel=1e-4)
     assert rule.bias == pytest.approx(model.intercept_[0], rel=1e-4)
     assert not rule.at_limit
+
+
+def test_classes_that_the_scores_part_entirely_keep_probabilities_that_can_be_ordered() -> None:
+    """Six positives at 0.55 and 0.6, eight negatives at 0.3 and 0.35: together they come to Platt's targets, 7/8 and 1/10."""
+    score = np.array([[0.55, 0.6] * 3 + [0.3, 0.35] * 4]).T
+    truth = (score > 0.5).astype(float)
+    rule = fit(truth, score, "platt")[0]
+    assert not rule.at_limit
+    given = rule.apply(score[:, 0])
+    assert given.sum() == pytest.approx(6 * 7 / 8 + 8 / 10, rel=1e-4)
+    assert given[:6].min() > 0.8
+    assert given[6:].max() < 0.2
+    assert np.float32(rule.apply(np.array([0.56]))[0]) < np.float32(rule.apply(np.array([0.70]))[0]) < 1
 
 
 def test_isotonic_by_hand() -> None:
@@ -114,7 +131,10 @@ def test_a_constant_score_and_scores_of_0_and_1(method) -> None:
         assert found.scores.min() >= 0
         assert found.scores.max() <= 1
         if method != "temperature" and np.ptp(score) == 0:
-            assert found.scores == pytest.approx(np.full((40, 1), 0.25), abs=1e-5)  # the prevalence
+            share = (
+                (10 * 11 / 12 + 30 / 32) / 40 if method == "platt" else 0.25
+            )  # the prevalence, of Platt's targets or as it is
+            assert found.scores == pytest.approx(np.full((40, 1), share), abs=1e-5)
     best = calibrate(truth, np.full((40, 1), 0.1), np.full((40, 1), 0.1)).scores  # log odds -2.2 / T = those of 1/4
     assert best == pytest.approx(np.full((40, 1), 0.25), abs=1e-5)
 
@@ -124,9 +144,9 @@ def test_scores_that_separate_or_mislead_end_at_the_limit(method) -> None:
     truth = np.array([[0, 1] * 10], dtype=float).T
     good = np.where(truth > 0, 0.6, 0.4)
     sharp, blunt = fit(truth, good, method)[0], fit(truth, 1 - good, method)[0]
-    assert sharp.at_limit
+    assert sharp.at_limit == (method == "temperature")  # Platt's targets lie within 0 and 1, and end somewhere
     assert blunt.at_limit
-    assert sharp.temperature < 0.05
+    assert sharp.temperature < 0.2
     assert blunt.temperature == pytest.approx(HOTTEST, rel=1e-3)
     assert blunt.apply(1 - good) == pytest.approx(np.full((20, 1), 0.5), abs=0.01)
 

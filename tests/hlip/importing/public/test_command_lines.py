@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -50,15 +51,20 @@ def test_limits_of_a_scan_go_on_to_the_store(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "data" / "s1").mkdir(parents=True)
     nib.save(nib.Nifti1Image(np.zeros((8, 8, 8), np.int16), np.eye(4)), tmp_path / "data" / "s1" / "t1.nii.gz")
     given: list[dict[str, object]] = []
-    monkeypatch.setattr("hlip.prepare.prepare", lambda *places, **limits: given.append(limits))
+    ready = SimpleNamespace(studies_ready=1)
+    monkeypatch.setattr("hlip.prepare.prepare", lambda *places, **limits: given.append(limits) or ready)
     start = ["import", "folders", str(tmp_path / "data"), str(tmp_path / "out"), "--prepare", "mri"]
     for more in ([], ["--time-limit", "5", "--memory", "2", "--workers", "3"], ["--time-limit", "0"]):
         main([*start, *more])
     assert given == [
-        {"workers": None, "time_limit": 600.0, "memory_gb": None},
-        {"workers": 3, "time_limit": 5.0, "memory_gb": 2.0},
-        {"workers": None, "time_limit": None, "memory_gb": None},
+        {"workers": None, "time_limit": 600.0, "memory_gb": None, "replace": False},
+        {"workers": 3, "time_limit": 5.0, "memory_gb": 2.0, "replace": False},
+        {"workers": None, "time_limit": None, "memory_gb": None, "replace": False},
     ]
+    ready.studies_ready = 0
+    with pytest.raises(SystemExit) as stopped:  # a script should not go on to train on nothing
+        main(start)
+    assert stopped.value.code == 1
     for name, source in sources().items():
         assert {"--time-limit S", "--memory GB"} <= set(re.findall(r"--[a-z-]+ [A-Z]+", source.format_help())), name
 
