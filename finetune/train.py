@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from datetime import timedelta
 
 import torch
 import yaml
@@ -86,7 +87,8 @@ class Run:
         share_cores(config.threads)
         local = max(1, config.batch_size // int(os.environ.get("WORLD_SIZE", "1")))
         clip = config.optimizer.clip_norm
-        self.accelerator = make_accelerator(config.precision, clip, local, config.trackers, config.out)
+        encoding = timedelta(hours=12)  # the main process encodes a cohort while the others wait
+        self.accelerator = make_accelerator(config.precision, clip, local, config.trackers, config.out, encoding)
         self.main = self.accelerator.is_main_process
         self.taxonomy = Taxonomy.load(config.taxonomy)
         check_same_tree(config.out, self.taxonomy)

@@ -58,10 +58,10 @@ def read_manifest(path: str | Path) -> list[Study]:
     """
     path = Path(path)
     if not path.is_file():
-        raise ManifestError(f"{path}: no such manifest (expected a JSON-lines file, one study a line)")
+        raise ManifestError(_no_manifest(path, "no such manifest (expected a JSON-lines file, one study a line)"))
     with path.open("rb") as start:
         if b"\0" in start.read(4096):
-            raise ManifestError(f"{path}: not a text file (a manifest is JSON lines, one study a line)")
+            raise ManifestError(_no_manifest(path, "not a text file (a manifest is JSON lines, one study a line)"))
     studies: list[Study] = []
     problems: list[str] = []
     first_line: dict[str, int] = {}
@@ -88,6 +88,15 @@ def read_manifest(path: str | Path) -> list[Study]:
     if not studies:
         raise ManifestError(f"{path}: holds no study")
     return studies
+
+
+def _no_manifest(path: Path, else_told: str) -> str:
+    """What stands in the place of a manifest, and what to do."""
+    from hlip.scans.archive import IN_TAR, in_tar  # heavy, and only of use here
+
+    if in_tar(path):
+        return f"{path}: {IN_TAR}"
+    return f"{path}: {'a folder; `hlip import` makes a manifest of it' if path.is_dir() else else_told}"
 
 
 def write_manifest(studies: Iterable[Study], path: str | Path) -> None:

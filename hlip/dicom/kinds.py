@@ -38,6 +38,7 @@ _OBJECTS = (  # words of the standard's name of a storage class: what it is
     (r"spectroscopy", "spectroscopy"),
     (r"raw data|waveform|registration|fiducial|surface|real world|tractography|parametric", "not_an_image"),
 )
+_OPPOSED = {"OP", "OPP_PHASE", "OUT_PHASE"}
 _TYPES = (  # words of ImageType
     ({"LOCALIZER", "SCOUT"}, "localizer"),
     ({"SCREEN SAVE", "SCREENSHOT", "SCREEN_SAVE"}, "screenshot"),
@@ -51,7 +52,7 @@ _TYPES = (  # words of ImageType
          "GRAPH", "BVALUE", "FMRI", "T2STAR", "KTRANS", "CSA REPORT", "CSAPARALLEL", "CSA BLACK IMAGE", "CSA AVI"},
         "derived_map",
     ),
-    ({"FAT", "F", "OP", "OPP_PHASE", "OUT_PHASE", "FAT_FRACTION"}, "dixon_part"),
+    ({"FAT", "F", "FAT_FRACTION", *_OPPOSED}, "dixon_part"),
 )  # fmt: skip
 _WORDS = (  # of a description, where the tags are silent
     ("dose_report", r"dose (report|info\w*|summary|record)|patient protocol|exam(ination)? summary|contrast timing"),
@@ -117,6 +118,11 @@ def reason_against(stack: Stack) -> str:
         if _says(pattern, stack) and not (ct and reason in _OF_MR):
             return reason
     return ""
+
+
+def is_opposed(stack: Stack) -> bool:
+    """The opposed-phase part of a Dixon scan by its image type: anatomy, unlike its fat part."""
+    return bool(set(stack.image_type) & _OPPOSED) and reason_against(stack) == "dixon_part"
 
 
 def is_reformat(stack: Stack) -> bool:

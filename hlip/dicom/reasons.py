@@ -8,7 +8,8 @@ WORDS = {
     "calibration": "a calibration or reference measurement, nothing to read",
     "colour": "colour images; export the grey ones they were made of",
     "derived_map": "a map computed from other images; nothing to do, what it was made of is looked at by itself",
-    "dixon_part": "the fat or opposed-phase part of a Dixon scan; nothing to do, its water or in-phase images are taken",
+    "dixon_part": "the fat part of a Dixon scan, or its opposed-phase part where the study has another; nothing to do where its water or "
+    "in-phase images are taken, else export them",
     "document": "a document, not an image",
     "dose_report": "a dose report, not a scan",
     "key_objects": "a list of key images, not an image",

@@ -12,7 +12,8 @@ Notable choices:
 - A series that a manifest names is wanted, whatever its words say (a MIP, a localizer): where an import would take nothing of it for such a
   reason, what it holds is taken all the same.
 - Of one acquisition the soft kernel is kept, a sharp one (bone, lung) only where no other covers its range: windows make the bone visible,
-  and noise is not anatomy. Reformats are kept only where the study has nothing else of that sequence.
+  and noise is not anatomy. Reformats are kept only where the study has nothing else of that sequence, opposed-phase images only where it
+  has nothing else of that acquisition: the same place, size, timing and contrast.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from dataclasses import replace
 
 from hlip.dicom.alignment import covered
 from hlip.dicom.geometry import lay_out_whole
-from hlip.dicom.kinds import IMAGES, UNWANTED, is_adc, is_reformat, is_sharp, reason_against
+from hlip.dicom.kinds import IMAGES, UNWANTED, is_adc, is_opposed, is_reformat, is_sharp, reason_against
 from hlip.dicom.part import Part
 from hlip.dicom.sequence import Guess, guess
 from hlip.dicom.shells import plan_diffusion, with_pairs_told
@@ -36,7 +37,8 @@ TIME_POINTS = 4
 """Of one series that are kept, each as a scan."""
 _FEW = 6  # slices; several orientations of fewer each are a localizer
 _MOST_VOXELS = 4 * MAX_VOXELS  # of all volumes of a part
-_COVERED = 0.8  # of a sharp stack's range by a soft one: one acquisition
+_COVERED = 0.8  # of a stack's range by another: one acquisition
+_OPPOSED_ALONE = "opposed-phase images, no others of this acquisition at hand"
 
 
 def plan_study(slices: Sequence[Slice]) -> list[Part]:
@@ -82,7 +84,10 @@ def _plan_series(slices: Sequence[Slice]) -> list[Part]:
     notes = (*parts[0].notes, f"{lost} damaged files of another kind") if lost else parts[0].notes
     parts[0] = replace(parts[0], duplicates=duplicates + parts[0].duplicates, damaged=lost + parts[0].damaged, notes=notes)
     told = (*_on_thickness(parted), *_on_numbers(unique))
-    return [replace(part, notes=(*part.notes, *told)) if not reason_against(part.stack) else part for part in parts]
+    return [
+        replace(part, notes=(*part.notes, *told)) if not reason_against(part.stack) or is_opposed(part.stack) else part
+        for part in parts
+    ]
 
 
 def _on_thickness(parted: Sequence[Sequence[Sequence[Slice]]]) -> list[str]:
@@ -124,6 +129,8 @@ def _plan_group(slices: Sequence[Slice], reason: str, named: bool = False) -> li
     """Parts of slices of one kind, one orientation and one size; damaged ones are counted alone. `named`: see `plan_named`."""
     first = slices[0].stack
     part = Part("", first, tuple(slices), guess(first))
+    if is_opposed(first) and not reason and not named:  # laid out, as it may be all there is: see _best
+        return [replace(found, reason=found.reason or "dixon_part") for found in _plan_group(slices, "", named=True)]
     if (found := reason_against(first) or reason) and not named:
         return [replace(part, reason=found)]
     part = _without_damaged(part, slices)
@@ -170,7 +177,9 @@ def _laid_out(part: Part, slices: Sequence[Slice]) -> Part:
 
 
 def _best(parts: list[Part]) -> list[Part]:
-    """Reformats and sharp kernels left out where the study has the original or the soft one."""
+    """Reformats and sharp kernels left out where the study has the original or the soft one; opposed-phase images that are all there is of
+    their acquisition taken."""
+    parts = [_alone(part, parts) if part.reason == "dixon_part" and part.layouts else part for part in parts]
     kept = [part for part in parts if not part.reason]
     originals = {part.guess.sequence for part in kept if not is_reformat(part.stack)}
     chosen = [
@@ -191,8 +200,19 @@ def _best(parts: list[Part]) -> list[Part]:
     ]
 
 
-def _one_acquisition(sharp: Part, soft: Part) -> bool:
-    """Whether the soft stack shows what the sharp one does."""
-    if sharp.stack.frame != soft.stack.frame or not (sharp.layouts and soft.layouts):
+def _one_acquisition(part: Part, other: Part) -> bool:
+    """Whether the other stack shows what this one does."""
+    if part.stack.frame != other.stack.frame or not (part.layouts and other.layouts):
         return False
-    return covered(sharp.layouts[0][1], soft.layouts[0][1]) >= _COVERED
+    return covered(part.layouts[0][1], other.layouts[0][1]) >= _COVERED
+
+
+def _alone(opposed: Part, parts: Sequence[Part]) -> Part:
+    """Taken, unless the study has other images of its acquisition."""
+
+    def taking(part: Part) -> Hashable:
+        return part.stack.rows, part.stack.columns, part.stack.repetition_time, part.stack.contrast
+
+    if any(not part.reason and taking(part) == taking(opposed) and _one_acquisition(opposed, part) for part in parts):
+        return opposed
+    return replace(opposed, reason="", notes=(*opposed.notes, _OPPOSED_ALONE))

@@ -24,7 +24,7 @@ _SPACING = 1e-3  # of itself
 _TIME = 0.02  # of itself
 _THICKNESS = 0.1  # of itself
 _ECHO_STEP, _INVERSION_STEP = 0.11, 1.1  # ms; to these headers are rounded
-_DIXON = {"W", "WATER", "IP", "IN", "IN_PHASE", "OUT", "F", "FAT"}
+_DIXON = {"W", "WATER", "IP", "IN", "IN_PHASE", "OUT", "OP", "OPP_PHASE", "OUT_PHASE", "F", "FAT", "FAT_FRACTION"}
 T = TypeVar("T")
 
 

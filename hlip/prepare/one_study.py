@@ -14,9 +14,10 @@ from hlip.prepare.sources import source_path, sources_of
 from hlip.quality.measures import ends, measure
 from hlip.quality.pictures import as_text, strip, thumbnail
 from hlip.reports import split_sentences
+from hlip.scans.background import filled
 from hlip.scans.image import prepare_image, read_image
 from hlip.scans.reading import read_scan
-from hlip.scans.scan import AIR_HU, OF_THE_MACHINE, LoadedScan, VolumeError, filled
+from hlip.scans.scan import AIR_HU, OF_THE_MACHINE, LoadedScan, VolumeError
 from hlip.scans.sequence import guess_sequence
 from hlip.store import write_study
 from hlip.study import Scan, Study
@@ -125,8 +126,8 @@ def _prepare_scan(
 
 def _from_scan(scan: Scan, spec: VolumeSpec, row: dict[str, Any], grid: NDArray[np.float64] | None) -> list[PreparedVolume]:
     """Of a NIfTI file or a DICOM series; what is learnt of it on the way goes into the row, even if it is refused later."""
-    fill = partial(filled, value=AIR_HU if spec.windows else None) if spec.nan else None
-    loaded = read_scan(scan.path, fill)
+    fill = partial(filled, value=AIR_HU if spec.windows else None, within=spec.nan == "background")
+    loaded = read_scan(scan.path, None if spec.nan == "refuse" else fill)
     row |= _described(loaded)
     row["sequence"] = scan.sequence or loaded.sequence
     row |= measure(loaded, ct=bool(spec.windows))

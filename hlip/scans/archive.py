@@ -18,6 +18,11 @@ from pathlib import Path, PurePosixPath
 
 from hlip.scans.scan import MAX_VOXELS, VolumeError
 
+IN_TAR = (
+    "a tar archive is not read in place; unpack it and name the files, or a zip of them (`hlip import dicom` reads archives of DICOM files "
+    "as they lie)"
+)
+"""Of a path that is `in_tar`, for a person."""
 _MAX_BYTES = 8 * MAX_VOXELS  # of all that is unpacked for one scan: float64 voxels
 
 

@@ -4,8 +4,8 @@ Notable choices:
 - Everything that cannot be one 3-D grey-value scan is refused with a `VolumeError` whose `reason` is a short code, so that a
   table can count it, and whose message names the file and the remedy. Nothing is repaired silently: what was set right of a DICOM series
   (`hlip.dicom`) stands in the scan's notes.
-- Any NaN or infinite voxel refuses the scan: a resampled NaN grows, and only the owner knows what should stand there. Who knows that
-  it is the background says so (`nan` of a VolumeSpec).
+- Any NaN or infinite voxel refuses the scan: a resampled NaN grows, and only the owner knows what should stand there. What of NaN is taken
+  for background first, preparing decides (`hlip.scans.background`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hlip.scans.archive import archive_of, in_tar, unpacked
+from hlip.scans.archive import IN_TAR, archive_of, in_tar, unpacked
 from hlip.scans.filekind import is_dicom, is_image, is_nifti
 from hlip.scans.nifti import read_nifti
 from hlip.scans.scan import LoadedScan, VolumeError, check
@@ -28,7 +28,7 @@ def read_scan(path: str | Path, fill: Callable[[LoadedScan], LoadedScan] | None 
     a zip (`study.zip/t1.nii.gz`).
 
     Args:
-        fill: of voxels that are no numbers, such as `hlip.scans.scan.filled`; `None`: they refuse the scan.
+        fill: of voxels that are no numbers, such as `hlip.scans.background.filled`; `None`: they refuse the scan.
 
     Raises:
         VolumeError: missing, archive, empty_file, truncated, not_an_image, wrong_suffix, not_3d, series_4d, rgb_or_complex, nan, constant,
@@ -36,10 +36,7 @@ def read_scan(path: str | Path, fill: Callable[[LoadedScan], LoadedScan] | None 
     """
     path = Path(path)
     if in_tar(path):
-        remedy = (
-            "unpack it and name the files, or a zip of them (`hlip import dicom` reads archives of DICOM files as they lie)"
-        )
-        raise VolumeError("archive", f"{path}: a tar archive is not read in place; {remedy}")
+        raise VolumeError("archive", f"{path}: {IN_TAR}")
     if not path.exists():
         if inside := archive_of(path):
             return _read_packed(path, *inside, fill)

@@ -6,7 +6,7 @@ Coordinates are RAS millimetres, as nibabel gives them: x grows to the patient's
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -133,22 +133,6 @@ def volume_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
-def filled(scan: LoadedScan, value: float | None = None) -> LoadedScan:
-    """The scan with NaN voxels as background, and a note of it; as it is where there are none, or nothing else.
-
-    Args:
-        value: of the background, in the scan's units; `None`: its lowest.
-    """
-    empty = np.isnan(scan.data)
-    count = int(np.count_nonzero(empty))
-    if not 0 < count < empty.size:
-        return scan
-    data = scan.data.copy()
-    data[empty] = np.nanmin(scan.data) if value is None else value
-    note = f"{count / empty.size:.1%} of the voxels were NaN and became background"
-    return replace(scan, data=data, notes=(*scan.notes, note))
-
-
 def check(scan: LoadedScan) -> None:
     """The rules that hold for every scan, whatever it will be prepared to."""
     path, data = scan.path, scan.data
@@ -157,11 +141,7 @@ def check(scan: LoadedScan) -> None:
     low, high = scan.ends
     if not (np.isfinite(low) and np.isfinite(high)):
         count = int(data.size - np.isfinite(data).sum())
-        raise VolumeError(
-            "nan",
-            f"{path}: {count} of {data.size} voxels are NaN or infinite; replace them, or where NaN is the "
-            "background say so (`nan: background` in the VolumeSpec), then prepare again",
-        )
+        raise VolumeError("nan", f"{path}: {count} of {data.size} voxels are NaN or infinite; replace them, then prepare again")
     if low == high:
         raise VolumeError("constant", f"{path}: every voxel is {low:g}; export the scan again")
     # A glance at some voxels is enough for nearly all scans; only a suspicious one is counted in full.

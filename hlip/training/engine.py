@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +36,7 @@ def make_accelerator(
     local_batch: int,
     trackers: Sequence[str] = (),
     out: Path | None = None,
+    wait: timedelta | None = None,
 ) -> Accelerator:
     """An Accelerator that fits the launch.
 
@@ -44,6 +46,7 @@ def make_accelerator(
         local_batch: studies a process and forward pass, which DeepSpeed wants to know.
         trackers: accelerate's names: tensorboard, wandb, ...
         out: run folder, where trackers that write files do so.
+        wait: how long processes wait for one another, where one of them works alone for long; `None`: torch's own time (10 or 30 minutes).
 
     Raises:
         ValueError: a tracker that accelerate does not know, or whose package is not installed.
@@ -51,8 +54,8 @@ def make_accelerator(
     check_trackers(trackers)
     # buffers are constant; sending them round at every forward pass would only cost
     handlers: list[Any] = [DistributedDataParallelKwargs(broadcast_buffers=False)]
-    if not torch.cuda.is_available() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        handlers.append(InitProcessGroupKwargs(backend="gloo"))
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        handlers.append(InitProcessGroupKwargs(backend="nccl" if torch.cuda.is_available() else "gloo", timeout=wait))
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     accelerator = Accelerator(
         mixed_precision=precision if precision != "no" else launched,

@@ -57,8 +57,9 @@ class VolumeSpec:
     skull_strip: str | None = None
     """A brain extraction program, run on each scan first: a name in `hlip.volume.skull_strip.TOOLS`."""
     nan: str | None = None
-    """Voxels that are not numbers: null refuses the scan; `background` fills them, with -1024 HU under CT windows, else with the scan's lowest
-    value, and says so. For scans from which the skull, or all outside a mask, was set to NaN."""
+    """Voxels that are NaN. null: around the scan (joined to a face of the volume) they become background, with -1024 HU under CT windows, else
+    with the scan's lowest value, and the quality table says so; within they refuse the scan. `background`: both become background.
+    `refuse`: any refuses the scan. More than 99 % NaN, and infinite voxels, always do."""
     kind: str = "scan"
     """`scan`: a 3-D scan of grey values. `image`: a 2-D colour image, of which red, green and blue become three volumes of one plane; its
     8-bit values stay as they are, so `percentiles` is null and there are no windows."""
@@ -103,8 +104,8 @@ class VolumeSpec:
             faults.append(f"crop_mm: {self.crop_mm} is no margin in mm")
         if self.skull_strip is not None and self.skull_strip not in TOOLS:
             faults.append(f"skull_strip: '{self.skull_strip}' is none of {', '.join(TOOLS)}")
-        if self.nan not in (None, "background"):
-            faults.append(f"nan: '{self.nan}' is neither null nor background")
+        if self.nan not in (None, "background", "refuse"):
+            faults.append(f"nan: '{self.nan}' is neither null, background nor refuse")
         if self.kind not in ("scan", "image"):
             faults.append(f"kind: '{self.kind}' is neither scan nor image")
         small = any(wide < count for wide, count in zip(self.resize or (), self.size[1:], strict=False))

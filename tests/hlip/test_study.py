@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,13 @@ def test_no_manifest_and_an_empty_one_are_refused(tmp_path):
         read_manifest(tmp_path / "scan.nii.gz")
     with pytest.raises(ManifestError, match="holds no study"):
         read_manifest(manifest(tmp_path, ""))
+    with pytest.raises(ManifestError, match="a folder; `hlip import` makes a manifest of it"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["set.tar", "set.tgz", "set.tar/manifest.jsonl"])
+def test_a_tar_in_place_of_a_manifest_is_refused_with_what_to_do(tmp_path, name):
+    with tarfile.open(tmp_path / name.split("/")[0], "w:gz" if name.endswith("gz") else "w"):
+        pass
+    with pytest.raises(ManifestError, match=f"{name}: a tar archive is not read in place; unpack it.*`hlip import dicom`"):
+        read_manifest(tmp_path / name)

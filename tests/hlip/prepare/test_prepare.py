@@ -95,7 +95,7 @@ def test_good_cohort(cohort: Path, tmp_path: Path) -> None:
 def test_every_bad_scan_is_a_named_row_and_stops_nothing(tmp_path: Path) -> None:
     good = np.random.default_rng(0).integers(0, 900, (16, 14, 10)).astype(np.int16)
     nan = good.astype(np.float32)
-    nan[0, 0, 0] = np.nan
+    nan[8, 7, 5] = np.nan
     bad = {
         "truncated": scan(tmp_path / "cut.nii.gz"),
         "empty_file": "zero.nii.gz",
@@ -133,33 +133,41 @@ def test_every_bad_scan_is_a_named_row_and_stops_nothing(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("ct", [False, True])
-def test_nan_is_background_where_the_spec_says_so(tmp_path: Path, ct: bool) -> None:
+def test_nan_around_a_scan_is_background(tmp_path: Path, ct: bool) -> None:
     """The store's voxels are those of a copy in which the value stands: the lowest, or under CT windows what a scanner did not see."""
     whole = np.random.default_rng(0).integers(-1000 if ct else 100, 900, (16, 14, 10)).astype(np.float32)
     masked, stood_for = whole.copy(), whole.copy()
     masked[:4], stood_for[:4] = np.nan, -1024 if ct else whole[4:].min()
     paths = [scan(tmp_path / f"{name}.nii.gz", data=data) for name, data in (("masked", masked), ("stood_for", stood_for))]
     path = manifest(tmp_path, [study(name, one) for name, one in zip(("masked", "stood_for"), paths, strict=True)])
-    spec = replace(
-        SPEC, nan="background", windows=(("soft", 40, 400),) if ct else (), percentiles=None if ct else SPEC.percentiles
-    )
+    spec = replace(SPEC, windows=(("soft", 40, 400),) if ct else (), percentiles=None if ct else SPEC.percentiles)
     assert run(path, tmp_path / "store", spec).scans_ok == 2
     store = Store(tmp_path / "store")
     assert (store.volumes("masked") == store.volumes("stood_for")).all()
     assert store.volumes("masked").max() > 0
     notes = {row["study_id"]: row["notes"] for row in store.quality}
-    assert "25.0% of the voxels were NaN and became background" in notes["masked"]
+    value = -1024 if ct else whole[4:].min()
+    assert f"25.0% of the voxels were NaN and became background, {value:g}" in notes["masked"]
     assert "NaN" not in notes["stood_for"]
-    assert run(path, tmp_path / "strict", replace(spec, nan=None)).reasons == {"nan": 1}
+    assert run(path, tmp_path / "strict", replace(spec, nan="refuse")).reasons == {"nan": 1}
+
+
+def test_nan_within_a_scan_is_background_only_where_the_spec_says_so(tmp_path: Path) -> None:
+    holes = np.random.default_rng(0).integers(100, 900, (16, 14, 10)).astype(np.float32)
+    holes[:4], holes[8, 7, 5] = np.nan, np.nan
+    path = manifest(tmp_path, [study("a", scan(tmp_path / "holes.nii.gz", data=holes), scan(tmp_path / "fine.nii.gz"))])
+    assert run(path, tmp_path / "store").reasons == {"nan": 1}
+    assert "1 of the NaN voxels lie within it" in Store(tmp_path / "store").quality[0]["message"]
+    assert run(path, tmp_path / "told", replace(SPEC, nan="background")).scans_ok == 2
 
 
 def test_an_unexpected_error_costs_one_scan(cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = one_study.read_scan
 
-    def fragile(path: Path) -> Any:
+    def fragile(path: Path, *fill: Any) -> Any:
         if path.name == "s1_t1.nii.gz":
             raise ZeroDivisionError("oh")
-        return real(path)
+        return real(path, *fill)
 
     monkeypatch.setattr(one_study, "read_scan", fragile)
     summary = run(cohort, tmp_path / "store")
@@ -237,10 +245,10 @@ def test_a_scan_lost_to_the_machine_is_tried_again(
 ) -> None:
     store, real = tmp_path / "store", one_study.read_scan
 
-    def full_disk(path: Path) -> Any:
+    def full_disk(path: Path, *fill: Any) -> Any:
         if path.name.startswith("s1"):
             raise VolumeError("no_room", f"{path}: the temporary folder is full")
-        return real(path)
+        return real(path, *fill)
 
     monkeypatch.setattr(one_study, "read_scan", full_disk)
     assert run(cohort, store).studies_ready == 4

@@ -88,6 +88,45 @@ def test_kernels_and_reformats(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_an_opposed_phase_is_kept_where_it_is_all_there_is_of_its_acquisition(tmp_path: Path) -> None:
+    """Told by the image type alone. Its own acquisition is of the same place, size, timing and contrast."""
+    cases: list[tuple[str, list[tuple[str, dict]], list[str]]] = [
+        ("alone", [("OPP_PHASE", {})], [""]),
+        ("in-phase alone", [("IN_PHASE", {})], [""]),
+        ("fat alone", [("FAT", {})], ["dixon_part"]),
+        ("with its in-phase", [("OP", {"EchoTime": 2}), ("IP", {"EchoTime": 4})], ["dixon_part", ""]),
+        ("with its fat", [("OUT_PHASE", {}), ("FAT", {})], ["", "dixon_part"]),
+        ("twice", [("OP", {}), ("OP", {"EchoTime": 2})], ["", ""]),
+        ("with a scan of another timing", [("OP", {}), ("M", {"RepetitionTime": 600})], ["", ""]),
+        ("after contrast", [("OP", {"ContrastBolusAgent": "GD"}), ("W", {})], ["", ""]),
+        ("of another range", [("OP", {"slices": 20}), ("W", {"slices": 6})], ["", ""]),
+        ("of too few slices", [("OP", {"slices": 2})], ["too_few_slices"]),
+    ]  # fmt: skip
+    for place, (_, found, _) in enumerate(cases):
+        for number, (word, tags) in enumerate(found, 1):
+            kind = {"study": f"1.{place}", "patient": f"P{place}", "number": number, "size": 16, "spacing": 10} | tags
+            phantom.series(tmp_path / "in" / str(place), **({"slices": 6} | kind), ImageType=["DERIVED", "PRIMARY", word])
+    run(tmp_path / "in", tmp_path / "out", keep_ids=True)
+    got: dict[str, list[str]] = {}
+    for row in rows(tmp_path / "out"):
+        got.setdefault(row["study_id"], []).append(row["reason"])
+    told = {name: got[f"1.{place}"] for place, (name, _, _) in enumerate(cases)}
+    assert told == {name: expected for name, _, expected in cases}
+    notes = [row["notes"] for row in rows(tmp_path / "out") if row["study_id"] == "1.0"]
+    assert notes == ["opposed-phase images, no others of this acquisition at hand"]
+
+
+def test_parts_of_a_dixon_scan_in_one_series(tmp_path: Path) -> None:
+    """Fraction map and opposed phase lie at the same places, and are two stacks."""
+    uid = generate_uid()
+    for place, word in enumerate(("OPP_PHASE", "FAT_FRACTION")):
+        phantom.series(
+            tmp_path / "in", uid=uid, first=10 * place, slices=6, size=16, spacing=10, ImageType=["DERIVED", "PRIMARY", word]
+        )
+    run(tmp_path / "in", tmp_path / "out")
+    assert sorted(reasons(tmp_path / "out")) == ["", "dixon_part"]
+
+
 def test_a_study_of_two_patients_is_left_out(tmp_path: Path) -> None:
     phantom.series(tmp_path / "in", slices=6)
     phantom.series(tmp_path / "in", slices=6, number=2, patient="P2")

@@ -1,0 +1,67 @@
+"""Voxels that are NaN -> background, as programs leave them that write nothing outside of a mask or of what a scanner saw.
+
+filled(scan) -> the scan with its lowest value there, and a note
+
+Notable choices:
+- NaN around the scan is background without a word of its owner: every such voxel is joined to a face of the volume by others, corner to corner.
+  What lies within may be a fault of a computation, and is filled only where told (`within`).
+- Of more than 99 % NaN too little is left: a small child's head in a wide field of view has 98 %.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from hlip.scans.scan import LoadedScan, VolumeError
+
+MOST_NAN = 0.99
+"""Share of all voxels that may be background so."""
+
+
+def filled(scan: LoadedScan, value: float | None = None, within: bool = False) -> LoadedScan:
+    """The scan with NaN voxels as background, and a note of it; as it is where there are none.
+
+    Args:
+        value: of the background, in the scan's units; `None`: its lowest.
+        within: also of those that the scan encloses.
+
+    Raises:
+        VolumeError: nan, too many are, or some lie within.
+    """
+    if not math.isnan(scan.ends[0]):
+        return scan
+    empty = np.isnan(scan.data)
+    share = np.count_nonzero(empty) / empty.size
+    if share > MOST_NAN:
+        raise VolumeError(
+            "nan",
+            f"{scan.path}: {share:.1%} of the voxels are NaN, of which at most {MOST_NAN:.0%} may be background; export it again",
+        )
+    if not within and (count := _enclosed(empty)):
+        raise VolumeError(
+            "nan",
+            f"{scan.path}: {count} of the NaN voxels lie within it, not around it; replace them, or where they are background too say so "
+            "(`nan: background` in the VolumeSpec), then prepare again",
+        )
+    value = float(np.nanmin(scan.data)) if value is None else value
+    data = scan.data.copy()
+    data[empty] = value
+    note = f"{share:.1%} of the voxels were NaN and became background, {value:g}"
+    return replace(scan, data=data, notes=(*scan.notes, note))
+
+
+def _enclosed(empty: NDArray[np.bool_]) -> int:
+    """How many NaN voxels no others join to a face of the volume. Beyond the box of all values everything is joined."""
+    (box,) = ndimage.find_objects((~empty).view(np.int8))
+    regions, count = ndimage.label(empty[box], structure=np.ones((3, 3, 3)))
+    sizes = np.bincount(regions.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    for axis in range(3):
+        for end in (0, -1):
+            sizes[np.unique(regions.take(end, axis))] = 0
+    return int(sizes.sum())
