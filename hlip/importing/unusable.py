@@ -21,7 +21,7 @@ _KINDS = {  # reason: endings, what they are and the remedy
     "archive": (
         (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar"),
         "archives",
-        "unpack them; of DICOM files: hlip import dicom reads zip archives as they are",
+        "unpack them; of DICOM files: hlip import dicom reads zip and tar archives as they are",
     ),
     "other_format": (
         (".nrrd", ".nhdr", ".mha", ".mhd", ".mnc"),

@@ -6,6 +6,7 @@ Notable choices:
 - NaN around the scan is background without a word of its owner: every such voxel is joined to a face of the volume by others, corner to corner.
   What lies within may be a fault of a computation, and is filled only where told (`within`).
 - Of more than 99 % NaN too little is left: a small child's head in a wide field of view has 98 %.
+- No second copy of the scan is made: of a large CT a worker has no room for it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ MOST_NAN = 0.99
 
 
 def filled(scan: LoadedScan, value: float | None = None, within: bool = False) -> LoadedScan:
-    """The scan with NaN voxels as background, and a note of it; as it is where there are none.
+    """The scan with NaN voxels as background, and a note of it; as it is where there are none. Its array is written to, where it may be.
 
     Args:
         value: of the background, in the scan's units; `None`: its lowest.
@@ -49,19 +50,24 @@ def filled(scan: LoadedScan, value: float | None = None, within: bool = False) -
             "(`nan: background` in the VolumeSpec), then prepare again",
         )
     value = float(np.nanmin(scan.data)) if value is None else value
-    data = scan.data.copy()
+    data = scan.data if scan.data.flags.writeable else scan.data.copy()
     data[empty] = value
     note = f"{share:.1%} of the voxels were NaN and became background, {value:g}"
     return replace(scan, data=data, notes=(*scan.notes, note))
 
 
 def _enclosed(empty: NDArray[np.bool_]) -> int:
-    """How many NaN voxels no others join to a face of the volume. Beyond the box of all values everything is joined."""
-    (box,) = ndimage.find_objects((~empty).view(np.int8))
-    regions, count = ndimage.label(empty[box], structure=np.ones((3, 3, 3)))
-    sizes = np.bincount(regions.ravel(), minlength=count + 1)
-    sizes[0] = 0
+    """How many NaN voxels no others join to a face of the volume."""
+    joined = np.zeros_like(empty)  # first by straight lines, which is nearly all of them
     for axis in range(3):
-        for end in (0, -1):
-            sizes[np.unique(regions.take(end, axis))] = 0
-    return int(sizes.sum())
+        joined |= np.logical_and.accumulate(empty, axis)
+        joined |= np.flip(np.logical_and.accumulate(np.flip(empty, axis), axis), axis)
+    rest = empty > joined
+    boxes = ndimage.find_objects(rest.view(np.int8))
+    if not boxes:
+        return 0
+    box = tuple(slice(max(0, part.start - 1), part.stop + 1) for part in boxes[0])  # what joins the rest lies beside it
+    regions, count = ndimage.label(empty[box], structure=np.ones((3, 3, 3)))
+    reached = np.zeros(count + 1, bool)
+    reached[regions[joined[box]]] = True
+    return int(np.count_nonzero(~reached[regions[rest[box]]]))

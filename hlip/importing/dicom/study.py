@@ -32,7 +32,7 @@ from hlip.files.folders import write_atomically
 from hlip.importing.outcome import LeftOut
 from hlip.study import Scan, Study
 
-_REVISION = 6
+_REVISION = 7
 """Part of every hash. Raise it when the same files begin to give other scans."""
 _RECORD = "import.json"
 _AGAIN = ("converter_timeout", "converter_killed", "unexpected")  # another run may fare better: such a study is tried again

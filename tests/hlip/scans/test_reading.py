@@ -6,6 +6,7 @@ import gzip
 import pickle
 import shutil
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -174,6 +175,23 @@ def test_nan_is_background_where_it_reaches_a_face(tmp_path: Path, holes: list[t
             read_scan(path, filled)
     else:
         assert np.isfinite(read_scan(path, filled).data).all()
+
+
+@pytest.mark.parametrize("dents", [False, True])
+def test_filling_takes_no_more_memory_than_the_scan_itself(dents: bool) -> None:
+    """A CT's round field of view, whole and with dents that no straight line from a face reaches."""
+    x, y, _ = np.ogrid[-1:1:128j, -1:1:128j, -1:1:128j]
+    data = np.random.default_rng(0).random((128, 128, 128), np.float32)
+    data[np.broadcast_to(x**2 + y**2 > 1, data.shape)] = np.nan
+    if dents:
+        data[60:68, 40:90, :40] = data[50:60, 40:90, 20:40] = np.nan
+    scan = LoadedScan(data, np.eye(4), Path("ct.nii.gz"))
+    tracemalloc.start()
+    low = filled(scan).ends[0]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert low >= 0
+    assert peak < 1.1 * data.nbytes
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

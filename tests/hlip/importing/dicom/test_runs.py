@@ -127,6 +127,16 @@ def test_a_second_run_converts_only_what_changed(tmp_path: Path, monkeypatch: py
     assert unchanged.is_file()
 
 
+def test_records_of_earlier_rules_are_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to revision 6 opposed-phase images were left out even where they are all there is."""
+    phantom.series(tmp_path / "in", slices=8, ImageType=["DERIVED", "PRIMARY", "OPP_PHASE"])
+    with monkeypatch.context() as earlier:
+        earlier.setattr(study, "_REVISION", 6)
+        run(tmp_path / "in", tmp_path / "out")
+        assert "1 of 1 studies are unchanged" in str(run(tmp_path / "in", tmp_path / "out"))
+    assert "unchanged" not in str(run(tmp_path / "in", tmp_path / "out"))
+
+
 def test_one_bad_study_never_stops_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for n in (1, 2, 3):
         phantom.series(tmp_path / "in" / str(n), slices=8, study=f"1.{n}", patient=str(n))
