@@ -22,6 +22,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -45,6 +46,7 @@ from hlip.inference.inputs import (
 )
 from hlip.inference.overlay import ScanEvidence, all_scans, montage, write_nifti
 from hlip.model import HLIP, SENTENCE
+from hlip.scans.background import filled
 from hlip.scans.reading import read_scan
 from hlip.scans.scan import VolumeError
 from hlip.store import Store, StudyRecord
@@ -246,7 +248,7 @@ def _image(path: Path) -> nib.Nifti1Image | None:
         if path.name.lower().endswith((".nii", ".nii.gz")):
             image = nib.load(path)
             return image if isinstance(image, nib.Nifti1Image) else None
-        scan = read_scan(path)
+        scan = read_scan(path, partial(filled, within=True))
         return nib.Nifti1Image(np.broadcast_to(np.int8(0), scan.data.shape), scan.affine)  # its place is wanted, not its voxels
     except (OSError, VolumeError, nib.filebasedimages.ImageFileError):
         return None

@@ -387,3 +387,14 @@ def test_a_study_of_a_store_finds_its_scans_by_the_manifest_or_says_so(asked, ca
     asked.query = " "
     with pytest.raises(ValueError, match="QUERY is empty"):
         explain_command(asked)
+
+
+def test_the_place_of_an_original_with_nan_around_it_is_known(tmp_path: Path) -> None:
+    voxels = np.random.default_rng(0).random((12, 10, 8)).astype(np.float32)
+    voxels[:3] = np.nan
+    affine = np.diag([2.0, 3.0, 4.0, 1.0])
+    nib.save(nib.MGHImage(voxels, affine), tmp_path / "t1.mgz")
+    image = explain_module._image(tmp_path / "t1.mgz")
+    assert image is not None
+    assert image.shape == (12, 10, 8)
+    np.testing.assert_allclose(image.affine, affine)
