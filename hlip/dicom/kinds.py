@@ -15,7 +15,7 @@ from functools import lru_cache
 from pydicom.uid import UID
 
 from hlip.dicom.tags import Stack
-from hlip.scans.sequence import OTHER_PHASES
+from hlip.scans.sequence import without_other_phases
 
 IMAGES = {
     "1.2.840.10008.5.1.4.1.1.2": "CT",
@@ -153,4 +153,4 @@ def _says(pattern: str, stack: Stack) -> bool:
 
 @lru_cache(maxsize=1024)
 def _words(description: str) -> str:
-    return re.sub(OTHER_PHASES, " ", description.lower().replace("_", " "))
+    return without_other_phases(description.replace("_", " "))

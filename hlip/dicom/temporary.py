@@ -3,7 +3,7 @@
 Notable choices:
 - A full temporary folder looks like damaged files to a converter and to a decoder: it is told apart here, so that nothing of it is recorded.
 - What a killed import left holds names, times and voxels. Its folders' names tell their process: those of processes of this machine that are
-  gone are removed when the next one begins, any others when they are a day old, which no running conversion is.
+  gone are removed when the next one begins, those that live keep theirs; any others go when they are a day old.
 """
 
 from __future__ import annotations
@@ -123,15 +123,17 @@ def _is_left(folder: Path) -> bool:
     except OSError:
         return False
     mine = not hasattr(os, "getuid") or _owner(found) == os.getuid()
-    return mine and stat.S_ISDIR(found.st_mode) and (time.time() - found.st_mtime > _OLD or _is_gone(name[1], name[2]))
-
-
-def _is_gone(machine: str | None, process: str | None) -> bool:
-    """Whether a process of this machine has ended."""
-    if machine != _machine() or process is None or not hasattr(os, "getuid"):
+    if not (mine and stat.S_ISDIR(found.st_mode)):
         return False
+    if name[1] == _machine() and hasattr(os, "getuid"):
+        return _is_gone(int(name[2]))
+    return time.time() - found.st_mtime > _OLD
+
+
+def _is_gone(process: int) -> bool:
+    """Whether a process of this machine has ended."""
     try:
-        os.kill(int(process), 0)
+        os.kill(process, 0)
     except ProcessLookupError:
         return True
     except OSError:  # another user's

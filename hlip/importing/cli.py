@@ -18,7 +18,8 @@ def add_import(commands: Any) -> None:
         "import",
         help="write the manifest of data as others lay it out: DICOM, BIDS, folders, tables, images, public sets",
         description="Write a manifest (JSON lines, one study a line) of data as others lay it out. Started again it writes its own "
-        "manifest anew, and nobody else's; patients stay in the splits that they had. Then: hlip prepare MANIFEST STORE",
+        "manifest anew, and nobody else's; patients of dicom, bids, folders and table stay in the splits that they "
+        "had. Then: hlip prepare MANIFEST STORE",
     )
     sources = command.add_subparsers(dest="source", metavar="SOURCE", title="sources", required=True)
     for add in (add_dicom, add_bids, add_folders, add_table, add_images, add_public):

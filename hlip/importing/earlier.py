@@ -81,11 +81,18 @@ class Earlier:
             notes.append(f"{both} studies were there before: what was found now stands in their place")
         return [*gone, *studies], notes
 
-    def left_out(self, found: Sequence[LeftOut]) -> list[LeftOut]:
-        """What is left out now, before it what earlier imports left out of the studies that are kept."""
+    def left_out(self, found: Sequence[LeftOut], studies: Sequence[Study]) -> list[LeftOut]:
+        """What is left out now, before it what earlier imports left out, but for rows of studies (`ID/...`) that were found anew.
+
+        Args:
+            studies: all that the manifest will hold.
+        """
         file = left_out_file(self.manifest)
         if self.how != "add" or not file.is_file():
             return list(found)
         with file.open(encoding="utf-8", newline="") as lines:
             rows = [LeftOut(row["path"], row["reason"], row["message"]) for row in csv.DictReader(lines)]
-        return [*(row for row in rows if row not in found), *found]
+        anew = {study.study_id for study in studies} - {
+            study.study_id for study in self.gone({study.study_id for study in studies})
+        }
+        return [*(row for row in rows if row not in found and row.path.split("/")[0] not in anew), *found]

@@ -146,7 +146,7 @@ def finish(
         joined, said = join(studies, options.tables, key_of)
         studies, more = split_studies(joined, options.shares, options.seed, earlier)
         studies, kept = earlier.beside(studies)
-        notes, left_out = [*notes, *said, *more, *kept], earlier.left_out(left_out)
+        notes, left_out = [*notes, *said, *more, *kept], earlier.left_out(left_out, studies)
     manifest.parent.mkdir(parents=True, exist_ok=True)
     return write_import(source, studies, manifest, left_out, notes)
 

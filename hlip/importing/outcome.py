@@ -79,7 +79,7 @@ def write_import(
     source: str, studies: Sequence[Study], manifest: Path, left_out: Sequence[LeftOut] = (), notes: Sequence[str] = ()
 ) -> Imported:
     """Write manifest and list, each atomically. Every line of the manifest holds `imported`, the source, so that a later run knows its own.
-    Where there is no study the list is written all the same.
+    Where there is no study the list is written all the same, unless it would be that of studies that stand there.
 
     Raises:
         ImportingError: no study, or a file at the manifest's place that this source did not write.
@@ -88,6 +88,11 @@ def write_import(
     if not studies:
         reasons = Counter(item.reason for item in left_out)
         found = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+        if manifest.exists():
+            raise ImportingError(
+                f"{manifest}: left as it was, with its tables; nothing usable was found now"
+                + (f" (left out: {found})" if found else "")
+            )
         _write_left_out(left_out, left_out_file(manifest))
         why = f" (left out: {found}; see {left_out_file(manifest)})" if found else ""
         raise ImportingError(f"{manifest}: not written, there is no usable study{why}")

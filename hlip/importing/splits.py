@@ -88,9 +88,11 @@ def draw_splits(
         wanted[home[place]] -= parts[place]
     for split in np.flatnonzero(np.array(shares) > 0):
         sizes = np.bincount(home, minlength=len(SPLITS))
-        if not sizes[split] and sizes.max() > 1:
-            movable = [place for place in order[::-1] if home[place] == sizes.argmax()]
-            home[movable[:1]] = split  # the smallest patient there
+        movable = [place for place in order[::-1] if sizes[home[place]] > 1]
+        if not sizes[split] and movable:
+            home[max(movable, key=lambda place: (sizes[home[place]], -home[place]))] = (
+                split  # the smallest patient of the largest such split
+            )
     return {patient: SPLITS[home[row[patient]]] for patient in patients}
 
 

@@ -24,11 +24,13 @@ BOTH = r"(?<![a-z0-9])w/?[ _]?(?:and[ _])?w/?o|with (?:and )?without|mit (?:und 
 """Two series under one name: the agent was given."""
 DENIED = rf"(?<![a-z])(?:(?:{NONE})[ _-]*|un)(?:{AGENTS}|ce|c|enhanced)(?![a-z])"
 """None was: precontrast, without gd, uncontrasted."""
-OTHER_PHASES = (
-    r"(?<![a-z0-9])(?:in|out|opp[a-z]*|of|[^\W\d_]*(?:art|ven)[^\W\d_]*|late|delay[a-z]*|early|portal|equilibrium|hepatobiliary|"
-    r"nephro[a-z]*|excret[a-z]*|multi|\d)[ _-]?phase"
+_ECHO_PHASES = r"(?:in|out|opp[a-z]*|of)"
+_AGENT_PHASES = (
+    r"(?:[^\W\d_]{0,12}(?:arter|ven[oöe]|portal)[^\W\d_]{0,12}|art|ven|late|delay[a-z]*|early|equilibrium|hepatobiliary|nephro[a-z]*|"
+    r"excret[a-z]*|multi|\d)"
 )
-"""Phases of a contrast agent or of an echo, whose images are plain ones; in lower case."""
+_LONGEST = 200
+"""Letters of a name or description that are looked at: a hostile header's may be endless."""
 _PART = r"(phase|pha)(?![a-z])"
 _HAS_PARTS = r"(swi|swan|susc[a-z]*|gre|star)(?![a-z])"
 _SEQUENCES = (  # first match wins; the order matters (a FLAIR is also a T2 but for a T1 FLAIR, a DWI may say "b0 t2")
@@ -50,9 +52,17 @@ _SEQUENCES = (  # first match wins; the order matters (a FLAIR is also a T2 but 
 )
 
 
+def without_other_phases(text: str) -> str:
+    """A name or description in lower case without the phases of an agent or of an echo, whose images are plain ones: "arterial phase", "in
+    phase". Where a scan has phase images of its own (SWI), only an echo's are meant otherwise."""
+    text = text.lower()[:_LONGEST]
+    kinds = _ECHO_PHASES if re.search(rf"(?<![a-z]){_HAS_PARTS}", text) else f"(?:{_ECHO_PHASES}|{_AGENT_PHASES})"
+    return re.sub(rf"(?<![a-z0-9]){kinds}[ _-]?phase", " ", text)
+
+
 def guess_sequence(text: str) -> str:
     """A sequence name from a file name or a series description; empty when nothing is recognised."""
-    words = re.sub(rf"\.nii(\.gz)?$|\.mg[hz]$|\.dcm$|{OTHER_PHASES}", " ", text.lower())
+    words = without_other_phases(re.sub(r"\.nii(\.gz)?$|\.mg[hz]$|\.dcm$", " ", text.lower()))
     for name, pattern in _SEQUENCES:
         if re.search(rf"(?<![a-z])(?:{pattern})", words):
             return "T1 contrast" if name == "T1" and _has_contrast(words) else name

@@ -43,7 +43,7 @@ from hlip.importing.dicom.study import COLUMNS, Done, Names, import_study
 from hlip.importing.dicom.walk import LOOKED_INTO, find_files
 from hlip.importing.earlier import Earlier, How
 from hlip.importing.fields import field_of
-from hlip.importing.identity import hashed, read_salt
+from hlip.importing.identity import check_names, hashed, read_salt, record_names
 from hlip.importing.outcome import Imported, ImportingError, check_place, manifest_file, write_import
 from hlip.importing.splits import check_shares, split_studies
 from hlip.importing.table_files import read_table, require_columns
@@ -96,6 +96,8 @@ def import_dicom(
     _check_converter()
     key_file = Path(salt) if salt else default_salt(out)
     new_key = not key_file.exists()
+    if earlier.studies:
+        check_names(manifest, key_file, keep_ids)
     workers = workers or _cores()
     leftovers, stack = remove_leftovers(), ExitStack()
     try:
@@ -114,8 +116,10 @@ def import_dicom(
         usable, said = split_studies(usable, shares, seed, earlier) if usable else (usable, [])
         usable, kept = earlier.beside(usable) if usable else (usable, [])
         rows = [row for item in done.values() for row in item.rows]
-        _write_series([*_kept_rows(out / "series.csv", usable, done), *rows], out / "series.csv")
         left_out = [row for item in done.values() for row in item.left_out()] + left_files(unread)
+        if not usable and manifest.exists():
+            return write_import(SOURCE, usable, manifest, left_out)  # which leaves all as it was, and says so
+        _write_series([*_kept_rows(out / "series.csv", usable, done), *rows], out / "series.csv")
         notes = [
             *on_names(key_file, out, new_key, keep_ids),
             *on_patients(studies, done),
@@ -126,7 +130,9 @@ def import_dicom(
             *said,
             *kept,
         ]
-        return write_import(SOURCE, usable, manifest, earlier.left_out(left_out), notes)
+        imported = write_import(SOURCE, usable, manifest, earlier.left_out(left_out, usable), notes)
+        record_names(manifest, key, keep_ids)
+        return imported
     except MachineError as error:
         raise ImportingError(str(error)) from error
     except OSError as error:
@@ -282,7 +288,7 @@ def _joined(
 
 def _kept_rows(file: Path, studies: Sequence[Study], done: Mapping[str, Done]) -> list[dict[str, Any]]:
     """Rows of an earlier import's table whose studies are kept."""
-    kept = {study.study_id for study in studies} - {item.names.study_id for item in done.values()}
+    kept = {study.study_id for study in studies} - {item.names.study_id for item in done.values() if item.scans}
     if not kept or not file.is_file():
         return []
     with file.open(encoding="utf-8", newline="") as lines:

@@ -76,7 +76,7 @@ def on_runs(done: dict[str, Done], studies: Sequence[Study], out: Path) -> list[
     if reused := sum(item.reused for item in done.values()):
         notes.append(f"{reused} of {len(done)} studies are unchanged and were not converted again")
     ours = {item.names.study_id for item in done.values()} | {study.study_id for study in studies}
-    if others := [path for path in (out / "studies").iterdir() if path.name not in ours]:
+    if others := [path for path in (out / "studies").iterdir() if path.name not in ours and not path.name.startswith(".")]:
         notes.append(f"{len(others)} studies in {out / 'studies'} are of an earlier import and not in this manifest")
     rows = [row for item in done.values() for row in item.rows if row["decision"] == "kept"]
     if unsure := sum(row["confidence"] <= 0.5 for row in rows):

@@ -94,18 +94,25 @@ def import_study(
     digest = _digest(slices, salt)
     if (done := _from_before(folder, names, digest)) is not None:
         return done
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    making = folder.with_name(f".{names.study_id}")  # what a manifest names stays until something takes its place
+    shutil.rmtree(making, ignore_errors=True)
+    making.mkdir(parents=True)
     parts = [_with_lost(part, beside or {}) for part in plan_study(slices)]
     stated_adc = any(part.guess.sequence == "ADC" and not part.reason for part in parts)
     rows: list[dict[str, Any]] = []
     for part in parts:
-        rows += _convert(part, names, folder, stated_adc)
+        rows += _convert(part, names, making, stated_adc)
     extra = _extra(next((part.stack for part in parts if not part.reason), slices[0].stack))
     if not any(row["reason"] in _AGAIN for row in rows):
         record = {"digest": digest, "rows": rows, "extra": extra}
-        write_atomically(folder / _RECORD, json.dumps(record, indent=1).encode())
-    return Done(names, _scans(rows, out), tuple(rows), extra)
+        write_atomically(making / _RECORD, json.dumps(record, indent=1).encode())
+    scans = _scans(rows, out)
+    if scans or not any(folder.glob("*.nii.gz")):
+        shutil.rmtree(folder, ignore_errors=True)
+        making.rename(folder)
+    else:  # nothing usable came this time
+        shutil.rmtree(making)
+    return Done(names, scans, tuple(rows), extra)
 
 
 def _with_lost(part: Part, beside: Mapping[str, int]) -> Part:
@@ -173,7 +180,7 @@ def _convert(part: Part, names: Names, folder: Path, stated_adc: bool) -> list[d
                 "confidence": found.confidence,
                 "rule": found.rule,
                 "shape": "x".join(map(str, image.shape)),
-                "path": file.relative_to(folder.parent.parent).as_posix(),
+                "path": f"studies/{names.study_id}/{file.name}",
                 "notes": "; ".join(notes),
             }
         )

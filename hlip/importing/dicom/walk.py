@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePath
@@ -67,10 +68,19 @@ def _of_file(path: str, status: os.stat_result, room: Path | None) -> Iterator[F
         yield from _of_tar(path, status, room)
     elif kind.endswith(".zip"):
         yield from _of_zip(path, status)
-    elif kind.endswith(".gz") and not kind.endswith(".nii.gz"):
+    elif kind.endswith(".gz") and not kind.endswith(".nii.gz") and _is_gzip(path):
         yield Found(path, PurePath(path).stem, size_of_gzipped(path), status.st_mtime_ns)
     else:
         yield Found(path, "", status.st_size, status.st_mtime_ns)
+
+
+def _is_gzip(path: str) -> bool:
+    """By its first bytes; what cannot be opened is left to the headers' reader, which says so."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(2) == b"\x1f\x8b"
+    except OSError:
+        return False
 
 
 def _of_zip(path: str, status: os.stat_result) -> Iterator[Found]:
@@ -84,7 +94,7 @@ def _of_zip(path: str, status: os.stat_result) -> Iterator[Found]:
                     reasons.add("archive_not_read")
                 elif not member.is_dir():
                     yield Found(path, member.filename, member.file_size, changed)
-    except (zipfile.BadZipFile, NotImplementedError):
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error):  # a name that is no text, a hostile field
         reasons.add("damaged_archive")
         for whole in members_before_damage(path, _LARGEST_MEMBER):
             yield Found(path, whole.name, whole.size, changed, whole.header_at, cut=True)

@@ -239,7 +239,7 @@ PHASES = (
     ),
     *("Thorax venoese Phase", "portalvenöse_phase", "Late Phase", "delayed phase", "multi phase", "CT 3 Phase Liver"),
 )
-SIGNALS = ("SWI Phase", "Pha_Images", "phase map", "GRE Phase")
+SIGNALS = ("SWAN 2 phase", "VenBOLD Phase", "SWI_part-phase", "SWI Phase", "Pha_Images", "phase map", "GRE Phase")
 
 
 @pytest.mark.parametrize(("modality", "sop_class"), [("MR", MR), ("CT", CT)])

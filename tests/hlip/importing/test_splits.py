@@ -82,3 +82,9 @@ def test_a_patient_in_two_splits_is_named() -> None:
 def test_impossible_shares(shares: tuple[float, ...]) -> None:
     with pytest.raises(ImportingError, match="sum up to 1"):
         split_studies(cohort([None]), shares, 0)
+
+
+def test_no_split_stays_empty_where_a_patient_may_move() -> None:
+    """Three of five patients stand in train; of the two others, which both lean to val, one goes to test."""
+    drawn = draw_splits(cohort([None] * 5), (0.05, 0.9, 0.05), 0, dict.fromkeys(("p0", "p1", "p2"), "train"))
+    assert sorted(drawn.values()) == ["test", "train", "train", "train", "val"]

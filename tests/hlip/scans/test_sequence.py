@@ -45,6 +45,12 @@ def test_a_file_name_and_a_description_agree(text: str) -> None:
     [
         ("t1_gre_in_phase", "T1"),
         ("gre_phase", ""),
+        ("sub-01_part-phase_swi.nii.gz", ""),
+        ("sub-01_run-1_phase_swi.nii.gz", ""),
+        ("gre_echo-2_phase.nii.gz", ""),
+        ("swi_1_phase", ""),
+        ("ct_spätarterielle_phase", "CT"),
+        ("CT 3 phase", "CT"),
         ("ct_arterial_phase", "CT"),
         ("ct_head_mpr", "CT"),
         ("stirling", ""),
@@ -53,3 +59,9 @@ def test_a_file_name_and_a_description_agree(text: str) -> None:
 )
 def test_names_of_files(name: str, sequence: str) -> None:
     assert guess_sequence(name) == sequence
+
+
+def test_a_hostile_description_costs_no_time() -> None:
+    """65,534 bytes fit into a description; a pattern that goes back over all of them would take hours."""
+    for text in ("äart" * 20_000, "art" * 20_000, "swi" + "pha" * 20_000, "t1" * 30_000):
+        guess_sequence(text)

@@ -169,3 +169,17 @@ def test_each_reason_of_a_file_has_its_words() -> None:
         "no_uid",
     }
     assert {reason for reason in _UNREAD if " " not in reason} == reasons
+
+
+def test_a_zip_whose_names_are_no_text_and_a_file_that_is_called_gz_stop_nothing(tmp_path: Path) -> None:
+    phantom.series(tmp_path / "in" / "whole", slices=8)
+    for file in sorted((tmp_path / "in" / "whole").iterdir())[:3]:
+        file.rename(file.with_name(f"{file.name}.gz"))
+    with zipfile.ZipFile(tmp_path / "in" / "bad.zip", "w") as archive:
+        archive.writestr("\u00e9\u00e9.dcm", b"0")
+    content = (tmp_path / "in" / "bad.zip").read_bytes()
+    (tmp_path / "in" / "bad.zip").write_bytes(content.replace("\u00e9\u00e9".encode(), b"\xff\xfe\xff\xfe"))
+    imported = run(tmp_path / "in", tmp_path / "out")
+    (row,) = (row for row in rows(tmp_path / "out") if row["path"])
+    assert row["files"] == "8"
+    assert "bad.zip" in " ".join(imported.notes)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hlip.importing.dicom import importer
+from hlip.importing.earlier import How
 from hlip.importing.outcome import ImportingError
 from hlip.study import read_manifest
 
@@ -35,3 +36,73 @@ def test_two_deliveries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     one = run(tmp_path / "february", out, how="replace")
     assert len(one.studies) == len(rows(out)) == 1
     assert any(note.startswith("2 studies in") and note.endswith("not in this manifest") for note in one.notes)
+
+
+def test_a_delivery_under_other_names_is_refused(tmp_path: Path) -> None:
+    """With another salt, none, or ids kept, a known patient would be a new one, and might be drawn into another split."""
+    out, key = tmp_path / "out", tmp_path / "out.salt.key"
+    for number, folder in enumerate(("january", "february"), start=1):
+        phantom.series(tmp_path / folder, slices=8, study=f"1.{number}", patient="P1")
+    before = run(tmp_path / "january", out)
+    manifest = before.manifest.read_bytes()
+    right = key.read_text()
+    with pytest.raises(ImportingError, match="its ids were hashed, now they would be kept: leave --keep-ids out"):
+        run(tmp_path / "february", out, how="add", keep_ids=True)
+    key.write_text("ab" * 32)
+    with pytest.raises(ImportingError, match=r"its ids were made with another salt than .*out\.salt\.key"):
+        run(tmp_path / "february", out, how="add")
+    key.unlink()
+    with pytest.raises(ImportingError, match=r"the salt of its ids is not at .*out\.salt\.key.* name it with --salt"):
+        run(tmp_path / "february", out, how="add")
+    assert not key.exists(), "none is drawn on the way"
+    assert before.manifest.read_bytes() == manifest
+    (tmp_path / "elsewhere.key").write_text(right)
+    both = run(tmp_path / "february", out, how="add", salt=tmp_path / "elsewhere.key")
+    assert len({study.patient_id for study in both.studies}) == 1
+    assert right.strip() not in (out / "manifest.ids.json").read_text()
+
+
+@pytest.mark.parametrize("how", ["add", "", "replace"])
+def test_scans_that_a_manifest_names_stay_where_nothing_usable_takes_their_place(tmp_path: Path, how: How) -> None:
+    """Study 1.1 comes again with two slices, beside a whole one."""
+    out = tmp_path / "out"
+    phantom.series(tmp_path / "first", slices=8, study="1.1", patient="P1")
+    first = run(tmp_path / "first", out)
+    kept = {scan.path: scan.path.read_bytes() for study in first.studies for scan in study.scans}
+    phantom.series(tmp_path / "second" / "a", slices=2, study="1.1", patient="P1")
+    phantom.series(tmp_path / "second" / "b", slices=8, study="1.2", patient="P2")
+    if how:
+        assert len(run(tmp_path / "second", out, how=how).studies) == (2 if how == "add" else 1)
+    else:
+        with pytest.raises(ImportingError, match="--add keeps them"):
+            run(tmp_path / "second", out)
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert all(scan.path.is_file() for study in read_manifest(first.manifest) for scan in study.scans)
+    if how == "add":
+        assert sorted(row["reason"] for row in rows(out)) == ["", "", "too_few_slices"]
+    assert not list((out / "studies").glob(".*"))
+
+
+def test_a_delivery_without_a_usable_study_leaves_the_tables_as_they_were(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    phantom.series(tmp_path / "first" / "a", slices=8, study="1.1", patient="P1")
+    phantom.series(tmp_path / "first" / "b", slices=2, study="1.1", patient="P1", uid="1.9", number=2)
+    run(tmp_path / "first", out)
+    before = {name: (out / name).read_bytes() for name in ("manifest.jsonl", "series.csv", "left_out.csv")}
+    phantom.series(tmp_path / "second", slices=2, study="1.2", patient="P2")
+    with pytest.raises(
+        ImportingError, match=r"left as it was, with its tables; nothing usable was found now .*too_few_slices 1"
+    ):
+        run(tmp_path / "second", out, how="add")
+    assert {name: (out / name).read_bytes() for name in before} == before
+
+
+def test_a_study_that_came_whole_later_is_left_out_no_more(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    phantom.series(tmp_path / "first" / "a", slices=8, study="1.1", patient="P1")
+    phantom.series(tmp_path / "first" / "b", slices=2, study="1.2", patient="P2")
+    run(tmp_path / "first", out)
+    assert "no_usable_series" in (out / "left_out.csv").read_text()
+    phantom.series(tmp_path / "second", slices=8, study="1.2", patient="P2")
+    assert len(run(tmp_path / "second", out, how="add").studies) == 2
+    assert not (out / "left_out.csv").exists()
