@@ -23,7 +23,7 @@ class Found:
     changed: int
     """Time of change, ns; of the archive for its members."""
     header_at: int | None = None
-    """Of a member of a damaged zip: where its own header begins."""
+    """Of a member of a damaged zip, or of one of several with its name: where its own header begins."""
     tar: str = ""
     """Of a member of a tar: the plain tar, which of a compressed one is a copy."""
     at: int = 0

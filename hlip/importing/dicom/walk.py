@@ -10,6 +10,7 @@ import os
 import stat
 import struct
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 
@@ -87,13 +88,17 @@ def _of_zip(path: str, status: os.stat_result) -> Iterator[Found]:
     changed, reasons = status.st_mtime_ns, set()
     try:
         with zipfile.ZipFile(path) as archive:
+            names = Counter(member.filename for member in archive.infolist())
             for member in archive.infolist():
                 if member.flag_bits & _ENCRYPTED:
                     reasons.add("encrypted_archive")
                 elif member.file_size > _LARGEST_MEMBER or member.compress_type not in _METHODS:
                     reasons.add("archive_not_read")
                 elif not member.is_dir():
-                    yield Found(path, member.filename, member.file_size, changed)
+                    place = (
+                        member.header_offset if names[member.filename] > 1 else None
+                    )  # a name that several have opens the last
+                    yield Found(path, member.filename, member.file_size, changed, place)
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error):  # a name that is no text, a hostile field
         reasons.add("damaged_archive")
         for whole in members_before_damage(path, _LARGEST_MEMBER):

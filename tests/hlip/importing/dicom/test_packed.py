@@ -7,6 +7,7 @@ import shutil
 import struct
 import tarfile
 import tempfile
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -183,3 +184,15 @@ def test_a_zip_whose_names_are_no_text_and_a_file_that_is_called_gz_stop_nothing
     (row,) = (row for row in rows(tmp_path / "out") if row["path"])
     assert row["files"] == "8"
     assert "bad.zip" in " ".join(imported.notes)
+
+
+def test_members_of_one_name_in_a_zip_are_all_read(tmp_path: Path) -> None:
+    files = phantom.series(tmp_path / "in", slices=8)
+    (tmp_path / "zips").mkdir()
+    with zipfile.ZipFile(tmp_path / "zips" / "export.zip", "w", zipfile.ZIP_DEFLATED) as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for file in files:
+            archive.write(file, "IM0001")
+    run(tmp_path / "zips", tmp_path / "out")
+    (row,) = (row for row in rows(tmp_path / "out") if row["path"])
+    assert (row["files"], row["duplicates"], one_scan(tmp_path / "out").shape[2]) == ("8", "0", 8)
