@@ -12,7 +12,7 @@ from hlip.reports.language import Language
 from hlip.reports.spec import ReportSpec
 from hlip.reports.text.resume import BEFORE, resumed
 from hlip.reports.text.sections import sections, without_tags
-from hlip.reports.text.sentences import sentences_of
+from hlip.reports.text.sentences import Sentence, led_sentences
 
 _LONGEST = 500  # characters of a sentence in which boilerplate is looked for
 _LONGEST_LINE = 150  # characters of a line that may be boilerplate as a whole
@@ -31,6 +31,8 @@ class Line:
     """As it is kept; "" where it is left out."""
     reason: str = ""
     """Why it is left out: `section`, `boilerplate GROUP`, `leave_out`, `token`, `empty` (nothing was left of it)."""
+    lead: str = ""
+    """The sentence that leads the list of which this one is an item."""
 
 
 def clean(report: str, sentences: Sequence[str], spec: ReportSpec) -> tuple[str, tuple[str, ...]]:
@@ -57,7 +59,7 @@ def lines(report: str, sentences: Sequence[str], spec: ReportSpec) -> list[Line]
     if spec.unescape:
         report, sentences = unescaped(report), [unescaped(sentence).strip() for sentence in sentences]
     if sentences:
-        return [_line("", sentence, spec) for sentence in sentences]
+        return [_line("", Sentence(sentence), spec) for sentence in sentences]
     found = list(_blocks(report, spec))
     chosen = {kind for _, kind, _ in found if not spec.sections or set(kind) & set(spec.sections)}
     if not chosen and spec.otherwise == "whole":
@@ -66,13 +68,13 @@ def lines(report: str, sentences: Sequence[str], spec: ReportSpec) -> list[Line]
     told: list[Line] = []
     for name, kind, text in found:
         if kind not in chosen:
-            told += [Line(name, sentence, "", "section") for sentence in sentences_of(text, language)]
+            told += [Line(name, sentence.text, "", "section", sentence.lead) for sentence in led_sentences(text, language)]
             continue
         for part, reason in _parts(text, spec):
             if reason:
                 told.append(Line(name, part, "", reason))
             else:
-                told += [_line(name, sentence, spec) for sentence in sentences_of(part, language)]
+                told += [_line(name, sentence, spec) for sentence in led_sentences(part, language)]
     return told
 
 
@@ -127,18 +129,24 @@ def _parts(text: str, spec: ReportSpec) -> Iterator[tuple[str, str]]:
     yield "\n".join(between), ""
 
 
-def _line(section: str, sentence: str, spec: ReportSpec) -> Line:
+def _line(section: str, sentence: Sentence, spec: ReportSpec) -> Line:
+    text, reason = _kept(sentence.text, spec)
+    return Line(section, sentence.text, text, reason, sentence.lead)
+
+
+def _kept(sentence: str, spec: ReportSpec) -> tuple[str, str]:
+    """(a sentence as it is kept, why it is left out)."""
     for group, pattern in _left_out(spec):
         if pattern.search(sentence[:_LONGEST]):
-            return Line(section, sentence, "", group)
+            return "", group
     text = sentence
     if spec.tokens != "keep" and spec.patterns.tokens:
         token, led = _tokens(spec.patterns)
         if token.search(sentence):
             if spec.tokens == "leave_out":
-                return Line(section, sentence, "", "token")
+                return "", "token"
             text = _tidy(token.sub(" ", led.sub(" ", sentence)))
-    return Line(section, sentence, text, "" if text else "empty")
+    return text, "" if text else "empty"
 
 
 def _tidy(text: str) -> str:

@@ -19,7 +19,7 @@ import yaml
 from hlip.files import resources
 
 CUES = (
-    "none", "negated_before", "negated_until_comma", "negated_by_contrast", "negated_after",
+    "none", "present_after", "negated_before", "negated_until_comma", "negated_by_contrast", "negated_after",
     "uncertain_before", "uncertain_after", "uncertain_around",
     "probable_before", "probable_after", "history_before", "history_after", "family_before", "open_before", "open_after",
 )  # fmt: skip
@@ -29,7 +29,8 @@ _TEXT = (
 )  # fmt: skip
 _WORDS = (
     "spellings", "same", "same_names", "articles", "gap", "neutral", "breaks", "qualifiers", "negating_prefixes",
-    "too_general", "normal", "not_normal", "normal_but", "regions", "cues", "terminators", "clause_openers", "history_ends", "verbs",
+    "too_general", "normal", "not_normal", "normal_but", "regions", "cues", "list_leads", "terminators", "clause_openers", "changes",
+    "history_ends", "verbs",
 )  # fmt: skip
 
 
@@ -47,7 +48,8 @@ class Language:
     abbreviations: dict[str, tuple[str, ...]]
     """`always`, `before_number`, `as_written`."""
     labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Words at a line's start that are no headers: `findings`, `other`, `asking` (see `hlip.reports.text.resume`); `longer` end in a header."""
+    """Words at a line's start that are no headers: `findings`, `other`, `asking` (see `hlip.reports.text.resume`); `longer` end in a header;
+    behind `sentence` a header is a word of a sentence."""
     function_words: tuple[str, ...] = ()
     """By which reports in another language are told; see `hlip.reports.foreign`."""
     months: tuple[str, ...] = ()
@@ -87,8 +89,12 @@ class Language:
     regions: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Part of the body -> words that name it."""
     cues: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    list_leads: tuple[str, ...] = ()
+    """What may stand between a cue and the colon before a list: "no evidence of [the following]:"."""
     terminators: tuple[str, ...] = ()
     clause_openers: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
+    """Words of a question that asks for more than whether something is there: "grown"."""
     history_ends: tuple[str, ...] = ()
     verbs: tuple[str, ...] = ()
 

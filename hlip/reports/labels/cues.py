@@ -8,8 +8,12 @@ Cues and terminators are data (configs/language). What was added:
   ("no infarct, meningioma cannot be excluded"). It does not reach back over a verb ("meningioma is stable and glioma is ruled out").
 - A cue of one word behind a name counts right behind it or at the end of the sentence, before any comma ("glioma of the pons possible", not
   "meningioma, possible glioma"); one that makes no finding of it right behind it alone ("glioma protocol").
-- A colon ends no scope of a cue that it stands right behind ("differential diagnosis: glioma").
-- A number behind a comma ends a negation: it measures something that is there ("no infarct, 2 cm meningioma").
+- A colon ends no scope of a cue that it stands right behind ("differential diagnosis: glioma"), or behind "the following" and the like
+  (list_leads). There a cue that reaches back and has no name before it reaches forward: "Not seen: glioma", "The following are absent: glioma".
+  Several semicolons behind such a colon part the items of a list and end no scope.
+- An answer is a cue with its mark ("? no", ": yes"); one to a question reaches back over the question's verb.
+  One to a question about change ("has the meningioma grown? no") leaves what it is about there.
+- A number behind a comma ends a negation: it measures something that is there ("no infarct, 2 cm meningioma"), if it numbers no item.
 - A cue of contrast ("over") negates only behind one of probability ("favored to be meningioma over metastasis").
 - Two negations side by side are uncertain, not positive: a person should look.
 """
@@ -17,7 +21,7 @@ Cues and terminators are data (configs/language). What was added:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from hlip.reports.labels.words import Phrases, Word
@@ -27,7 +31,12 @@ PRESENT, UNCERTAIN, NEGATED, HISTORY, FAMILY, OPEN = "present", "uncertain", "ne
 STATES = (PRESENT, UNCERTAIN, NEGATED, HISTORY, FAMILY, OPEN)
 """In the order in which a study's state is decided where its sentences differ."""
 
-_STATE = {"negated": NEGATED, "uncertain": UNCERTAIN, "history": HISTORY, "family": FAMILY, "open": OPEN, "probable": PRESENT}
+_STATE = {
+    "present": PRESENT, "negated": NEGATED, "uncertain": UNCERTAIN, "history": HISTORY, "family": FAMILY, "open": OPEN,
+    "probable": PRESENT,
+}  # fmt: skip
+_TURNED = {f"{state}_after": f"{state}_before" for state in ("negated", "uncertain", "probable", "history")}
+_FAR = 20  # words between a cue and the colon before a list; none of list_leads is as long
 
 
 @dataclass(frozen=True)
@@ -51,7 +60,7 @@ class Reading:
     words: tuple[Word, ...]
     cues: tuple[Cue, ...]
     stops: tuple[tuple[int, str], ...]
-    """(word, kind): terminators, verbs, ends of history, commas, commas before a number."""
+    """(word, kind): terminators, verbs, words of change, ends of history, commas, commas before a number."""
 
     def judge(self, start: int, end: int) -> tuple[str, str]:
         """(state, cue) of a name at words [start, end). The cue is "" where nothing but the name was said."""
@@ -96,18 +105,29 @@ class Reading:
 
     def _after(self, start: int, end: int, before: Cue | None) -> Cue | None:
         """The nearest cue behind a name that reaches back to it."""
-        for cue in self._of("negated_after", "uncertain_after", "probable_after", "history_after", "open_after"):
+        for cue in self._of(
+            "present_after", "negated_after", "uncertain_after", "probable_after", "history_after", "open_after"
+        ):
             if cue.start < end:
                 continue
             if cue.start > end and not self._reaches_back(cue, end):
                 continue
-            if self._stopped(end, cue.start, "terminator", "verb"):
+            if cue.text.startswith("? ") and self._stopped(self._asked_from(start), cue.start, "change"):
+                return None
+            asked = cue.text.startswith("?") and not self._stopped(end, cue.start, "comma")
+            if self._stopped(end, cue.start, "terminator", *(() if asked else ("verb",))):
                 return None
             if self._looks_ahead(cue) and self._stopped(end, cue.start, "comma"):
                 continue
             if not (before is not None and self._stopped(end, cue.start, "comma")):
                 return cue
         return None
+
+    def _asked_from(self, name: int) -> int:
+        """The first word of the question in which a name stands at a word."""
+        ends = [cue.end for cue in self.cues if cue.text.startswith("?")]
+        ends += [place + 1 for place, kind in self.stops if kind in ("terminator", "comma")]
+        return max((end for end in ends if end <= name), default=0)
 
     def _reaches_back(self, cue: Cue, end: int) -> bool:
         """Whether a cue that stands not right behind a name at words [.., end) can mean it."""
@@ -136,7 +156,8 @@ class CueReader:
     def __init__(self, language: Language) -> None:
         self._phrases = Phrases(dict(language.cues) | {"terminator": language.terminators}, language)
         others = {"verb": language.verbs, "history": language.history_ends, "opener": language.clause_openers}
-        self._stops = Phrases(others, language)
+        self._stops = Phrases(others | {"change": language.changes}, language)
+        self._leads = Phrases({"lead": language.list_leads}, language)
 
     def read(self, among: list[Word]) -> Reading:
         """The cues of a sentence's words."""
@@ -144,11 +165,16 @@ class CueReader:
         stops = list(_commas(among))
         used: set[int] = set()
         ended = among if not among or among[-1].is_mark else [*among, Word(".", ".", among[-1].end, among[-1].end)]
+        colon = len(ended)  # before a list
+        several = sum(word.written == ";" for word in ended) > 1
+        leads = {(start, end) for start, end, _ in self._leads.find(ended)}
         for start, end, kinds in self._phrases.find(ended):
             text = " ".join(word.written for word in ended[start:end])
             for kind in kinds:
                 if kind == "terminator":
-                    if not (text == ":" and any(cue.end == start and cue.kind.endswith("_before") for cue in cues)):
+                    if text == ":" and _lists(cues, start, leads):
+                        colon = start
+                    elif not (text == ";" and several and start > colon):
                         stops.append((start, kind))
                 elif kind == "negated_by_contrast":
                     if any(cue.kind.startswith("probable") for cue in cues):
@@ -161,12 +187,29 @@ class CueReader:
         return Reading(tuple(among), tuple(cues), tuple(stops))
 
 
+def _lists(cues: list[Cue], colon: int, leads: set[tuple[int, int]]) -> bool:
+    """Whether a colon stands behind a cue that leads a list. One that reaches back comes to reach forward, where nothing else is before it."""
+    for place in reversed(range(len(cues))):
+        cue = cues[place]
+        if colon - cue.end > _FAR:
+            return False
+        if cue.end != colon and (cue.end, colon) not in leads:
+            continue
+        if cue.kind.endswith("_before"):
+            return True
+        if cue.kind in _TURNED and (cue.start == 0 or (0, cue.start) in leads):
+            cues[place] = replace(cue, kind=_TURNED[cue.kind])
+            return True
+    return False
+
+
 def _commas(among: list[Word]) -> Iterator[tuple[int, str]]:
-    """Stops of a sentence's commas, and of those before a number."""
+    """Stops of a sentence's commas, and of those before a number that is not one of a list, "2)" or "2."."""
     for place, word in enumerate(among):
         if word.written == ",":
             yield place, "comma"
-            if place + 1 < len(among) and among[place + 1].written[0].isdigit():
+            behind = [other.written for other in among[place + 1 : place + 3]]
+            if behind and behind[0][0].isdigit() and behind[1:] not in ([")"], ["."]):
                 yield place, "number"
 
 

@@ -27,7 +27,7 @@ _ROMAN = ("ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x")
 
 
 def items(block: str, language: Language) -> list[str]:
-    """A paragraph parted before the items of its lists, whose numbers and bullets go."""
+    """What stands before the first item of a paragraph's lists ("" where that is nothing), and the items without number or bullet."""
     found, end = [], 0
     for start, after in sorted({*_numbers(block, language), *_romans(block, language)}):
         if start >= end:

@@ -3,7 +3,8 @@
 A header stands at the beginning of a line, up to its colon, dash or the end of the line, in any letters, bold, underlined or numbered; with a
 colon or a dash behind a sentence ("Conclusion - Normal study."); in capitals with a colon anywhere in a line, since line breaks are lost in
 tables; or in capitals with neither, before a word that begins a sentence ("IMPRESSION Normal brain."). Which words are headers is data
-(configs/language).
+(configs/language). In ordinary letters a header at the beginning of a line may be a word of a sentence that was wrapped: it is one behind a
+line that goes on ("without / contrast"), at the end of its paragraph ("no acute / findings"), and before such words as "of" and "are".
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 from functools import lru_cache
 
 from hlip.reports.language import Language, english
+from hlip.reports.text.wrapping import leads_on
 
 _TAG = re.compile(
     r"</?(?:b|strong|i|em|u|s|a|font|span|small|big|sub|sup|code|center|td|th|tbody|thead|meta|link|style|o:p)(?:\s[^<>]*)?/?>|<!--[^<>]*>",
@@ -33,7 +35,8 @@ def sections(report: str, language: Language | None = None) -> dict[str, str]:
     text = bare.sub(lambda match: f"\n{name}: " if (name := match["first"] or match["name"]) else match[0], text)
     found: dict[str, str] = {}
     name, start = "", 0
-    for match in [*own_line.finditer(text), None]:
+    headers = [match for match in own_line.finditer(text) if _stands_alone(match, language or english())]
+    for match in [*headers, None]:
         part = text[start : match.start() if match else len(text)].strip()
         if part:
             found[name] = f"{found[name]}\n{part}" if name in found else part
@@ -47,11 +50,13 @@ def _patterns(language: Language) -> tuple[re.Pattern[str], re.Pattern[str], re.
     """Headers at the beginning of a line, those behind a sentence, those in capitals anywhere else, and those in capitals without a mark."""
     spelled = _names(language)
     capitals = "|".join(map(str.upper, spelled))
-    lead = r"^(?:[*#_=>\[ ]|\(?\d{1,2}[.)]|[IVX]{1,4}\.){0,12}"
+    lead = r"^(?:[*#_=>\[ \u2022]|\(?\d{1,2}[.)]|[IVX]{1,4}\.){0,12}"
     mark = r" ?[\])]? ?[*_=]{0,6} ?"
-    # FINDINGS (MRI of the brain): ADDENDUM #1 (3/4/2020):
-    remark = r"(?:(?: #?\d[\d/.: -]{0,20})?(?: ?\([^()\n]{1,60}\))?(?=[*_ ]{0,6}:))?"
-    ends = r"(?::[ *_]*|$)| [-\u2013\u2014](?: |$)"
+    # FINDINGS (MRI of the brain): ADDENDUM #1 (3/4/2020): Impression (final)
+    remark = r"(?:(?: #?\d[\d/.: -]{0,20})?(?: ?\([^()\n]{1,60}\))?(?=[*_ ]{0,6}:)| ?\([^()\n]{1,60}\)(?=[*_ ]{0,6}$))?"
+    begins = r"(?=(?-i:[A-Z\u00c0-\u00d6\u00d8-\u00de\d]))"
+    ends = rf"(?P<mark>:)(?: ?-{{1,3}}(?= |$))?[ *_]*|$|(?P<dash> [-\u2013\u2014]{{1,3}})(?: |$|{begins})"
+    ends += rf"|(?<! )(?P<glued>-(?: ?$| {begins})|[\u2013\u2014] ?(?:$|{begins}))"
     own = rf"{lead}(?P<name>{_joined('|'.join(spelled))})(?![^\W_]){remark}{mark}(?:{ends})"
     titles = _joined("|".join([capitals, *spelled, *map(_title, spelled)]))
     rare = [name for name in spelled if not set(language.kind_of(name)) & _COMMON]
@@ -70,6 +75,24 @@ def _patterns(language: Language) -> tuple[re.Pattern[str], re.Pattern[str], re.
         re.compile(within),
         re.compile(bare, re.MULTILINE),
     )
+
+
+def _stands_alone(header: re.Match[str], language: Language) -> bool:
+    """Whether a header at the beginning of a line is no word of a sentence that was wrapped."""
+    name, text = header["name"], header.string
+    if header["glued"]:  # not "contrast-enhanced", nor a word parted at the line's end
+        follows = text[header.end() : header.end() + 40].strip(" \n")
+        return name[0].isupper() and not set(language.kind_of(name)) & _COMMON and not follows[:1].islower()
+    if name.isupper():
+        return True
+    below = re.match(r"\n *([^\W\d_]*)", text[header.end() : header.end() + 40]) if not header["mark"] else None
+    if below and below[1] and below[1].islower() and below[1] in language.labels.get("sentence", ()):
+        return False
+    above = text[max(0, header.start() - 80) : max(0, header.start() - 1)].rsplit("\n", 1)[-1].strip()
+    if not above or above[-1] in ".!?:;" or not (name[0].islower() or language.capital_nouns):
+        return True
+    ends_paragraph = header.end() == len(text) or text.startswith(("\n\n", "\n \n"), header.end())
+    return not (leads_on(above, language) or (ends_paragraph and not header["mark"] and not header["dash"]))
 
 
 def _names(language: Language) -> list[str]:

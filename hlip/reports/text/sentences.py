@@ -8,17 +8,19 @@ Notable choices:
 - A full stop ends a sentence only where the next word begins anew and the word before is no abbreviation, initial or number; which line
   breaks end one `hlip.reports.text.wrapping` says, which numbers are those of a list `hlip.reports.text.lists`.
 - A paragraph written without capitals ends its sentences at every other full stop.
+- An item of a list knows the sentence that leads the list ("No evidence of:"); of several sentences in an item the first alone does.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 
 from hlip.reports.language import Language, english
 from hlip.reports.text.lists import items
 from hlip.reports.text.sections import sections
-from hlip.reports.text.wrapping import unwrapped
+from hlip.reports.text.wrapping import leads_on, unwrapped
 
 _WORD = "[A-Z\u00c4\u00d6\u00dc][a-z\u00df-\u00ff]{3,}"
 # "mass.No shift", "3 cm.Stable", "grade 2.Stable", "(3 mm).Stable"
@@ -30,6 +32,15 @@ _STOP = re.compile(r"(?<![.!?])(?P<stop>[.!?]+)(?P<close>[\"')\]]*) (?=[\"'(\[<_
 _ANY_STOP = re.compile(r"(?<![.!?])(?P<stop>[.!?]+)(?P<close>[\"')\]]*) (?=[\"'(\[<_]*\w)")
 
 
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence and what leads to it."""
+
+    text: str
+    lead: str = ""
+    """The sentence before the list of which it is an item, where that ends with a colon or in the middle."""
+
+
 def split_sentences(report: str, language: Language | None = None) -> list[str]:
     """The sentences of a report in order, headers and list numbers removed, wrapped lines joined. An empty report has none."""
     language = language or english()
@@ -38,12 +49,24 @@ def split_sentences(report: str, language: Language | None = None) -> list[str]:
 
 def sentences_of(text: str, language: Language) -> list[str]:
     """The sentences of one section's text, without bare numbers and marks."""
-    found: list[str] = []
+    return [sentence.text for sentence in led_sentences(text, language)]
+
+
+def led_sentences(text: str, language: Language) -> list[Sentence]:
+    """`sentences_of` with what leads to each. A paragraph or a line that is no item ends a list, blank lines between items do not."""
+    found: list[Sentence] = []
+    lead = ""
     for place, block in enumerate(re.split(r"\n[ \t]*\n", text)):
-        for item in items(unwrapped(block, language, opens=not place), language):
-            for line in item.split("\n"):
-                found += _sentences(re.sub(r"\s+", " ", line).strip(), language)
-    return [sentence for sentence in found if re.search(r"[^\W\d_]{2}", sentence)]
+        for number, item in enumerate(items(unwrapped(block, language, opens=not place), language)):
+            for below, line in enumerate(filter(str.strip, item.split("\n"))):
+                own = [
+                    part for part in _sentences(re.sub(r"\s+", " ", line).strip(), language) if re.search(r"[^\W\d_]{2}", part)
+                ]
+                lead = lead if number and not below else ""
+                found += [Sentence(part, "" if behind else lead) for behind, part in enumerate(own)]
+                if own and (own[-1][-1] == ":" or (own[-1][-1] not in ".!?" and leads_on(own[-1], language))):
+                    lead = own[-1]
+    return found
 
 
 def _sentences(text: str, language: Language) -> list[str]:

@@ -21,9 +21,10 @@ from hlip.reports.text.lists import starts_item
 
 _NARROW = 50  # characters; text is hardly ever wrapped to less
 _HEADER = 20  # characters that may have stood before the first line of a section
-_LABEL = re.compile(r"[^\W\d_][^\n:.,;]{0,40}(?::| \|)(?: |$)")  # of tables as well: "Infarct | none"
+# of tables and questions as well: "Infarct | none", "Infarct? No"
+_LABEL = re.compile(r"[^\W\d_][^\n:.,;?]{0,40}(?::| \||\?)(?: |$)")
 _STOPPED = re.compile(r"[.!?][\"')\]]*$")
-_ANSWER = re.compile(r"[:=|\u2013-] ?\w+\.?$")  # "Infarct: no"
+_ANSWER = re.compile(r"(?:[:=|?\u2013-] ?|^)\w+\.?$")  # "Infarct: no", "Infarct? No"; one word alone is no line of wrapped text
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Layout:
     """No line begins with a capital."""
     stops: bool
     """There is a full stop at the end of a line or within one."""
+    numbered: bool
+    """A line is numbered 1 and one 2."""
 
     def fits(self, above: str, below: str) -> bool:
         """Whether the first word below would have had room above: the break was meant."""
@@ -77,6 +80,7 @@ def _layout(lines: Sequence[str], opens: bool, language: Language) -> Layout:
         table=sum(_is_label(line) for line in lines) > 1,
         small=all(line[0].islower() for line in lines),
         stops=stopped or any(re.search(r"[.!?] ", f"{line} ") for line in lines),
+        numbered=all(any(re.match(rf"\(?{number}[.)-]", line) for line in lines) for number in (1, 2)),
     )
     if widest >= _NARROW or (plain.signs == 2 and not any(plain.fits(*pair) for pair in pairs[opens:])):
         return plain
@@ -86,7 +90,8 @@ def _layout(lines: Sequence[str], opens: bool, language: Language) -> Layout:
 def _ends(above: str, below: str, room: str, layout: Layout, language: Language) -> bool:
     """Whether the break between two lines ends a sentence; `room` is what may have stood above as well."""
     if starts_item(below, language):
-        return not (below[0].isalnum() and _leads_on(above, language))
+        number = below[0].isalnum() and not (layout.numbered and re.match(r"1[.)-]", below))  # perhaps of "grade / 2. No shift"
+        return not (number and leads_on(above, language))
     if layout.table and _is_label(below):
         return True
     within = language.capital_nouns or not re.match(r"[^\W\d_][a-z\u00df-\u00ff]", below)  # a capital that a sentence may have
@@ -96,7 +101,7 @@ def _ends(above: str, below: str, room: str, layout: Layout, language: Language)
     begins = first.lower().rstrip(",;:") in language.openers
     if begins and first.istitle():
         return True
-    if above.count("(") > above.count(")") or _leads_on(above, language):
+    if above.count("(") > above.count(")") or leads_on(above, language):
         return False
     if layout.small:
         return not layout.stops and (begins or layout.fits(above, below))
@@ -107,7 +112,7 @@ def _ends(above: str, below: str, room: str, layout: Layout, language: Language)
     return layout.signs < (1 if within else 2) or layout.fits(above + room, below)
 
 
-def _leads_on(line: str, language: Language) -> bool:
+def leads_on(line: str, language: Language) -> bool:
     """Whether a line's last word wants another: "with", "grade"; not as an answer, "Infarct: no"."""
     return line.rsplit(None, 1)[-1].lower().rstrip(".") in language.unfinished and not _ANSWER.search(line)
 

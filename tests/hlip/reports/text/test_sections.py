@@ -97,3 +97,67 @@ def test_kinds() -> None:
     assert kinds("Findings  and impression") == ("findings", "impression")
     assert kinds("clinical history") == ("history",)
     assert kinds("") == kinds("ventricles") == ()
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        "Findings\nNo mass.\nImpression\nNormal.",
+        "Findings -\nNo mass.\nImpression -\nNormal.",
+        "Findings-\nNo mass.\nImpression-\nNormal.",
+        "Findings- No mass.\nImpression- Normal.",
+        "Findings \u2013\nNo mass.\nImpression\u2014Normal.",
+        "Findings -- No mass.\nImpression --\nNormal.",
+        "Findings :\nNo mass.\nImpression :\nNormal.",
+        "Findings:-\nNo mass.\nImpression :- Normal.",
+        "findings\nNo mass.\nimpression\nNormal.",
+        "Findings (MRI)\nNo mass.\nImpression (final)\nNormal.",
+        "\u2022 Findings:\nNo mass.\n\u2022 Impression\nNormal.",
+        "findings -\nNo mass.\n\nimpression\n\nNormal.",
+    ],
+)
+def test_headers_in_ordinary_letters(report: str) -> None:
+    assert sections(report) == BOTH
+
+
+def test_headers_of_all_kinds_on_their_own_line() -> None:
+    report = "Clinical History\nFall.\nTechnique: T1.\nComparison\nNone.\nfindings\nno mass\nConclusion -\nNormal"
+    assert sections(report) == {
+        "clinical history": "Fall.",
+        "technique": "T1.",
+        "comparison": "None.",
+        "findings": "no mass",
+        "conclusion": "Normal",
+    }
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        "findings are consistent with stroke",
+        "Impression of a small lesion",
+        "Impression of a small lesion\nNo mass.",
+        "Findings\nare consistent with stroke.",
+        "impression\nof a small lesion",
+        "There are no acute\nfindings",
+        "Stable since the prior\nstudy\n\nNo mass.",
+        "Mass, unchanged in\ncomparison\nwith 2019.",
+        "The study is without\ncontrast\nand limited.",
+        "Limited by the\nprotocol: no mass.",
+        "Enhanced by\ncontrast - a mass.",
+        "Contrast-\nenhanced images show a mass.",
+        "A summary- like text. Follow-up- as before.",
+        "Report-\ning of a mass.",
+    ],
+)
+def test_words_of_a_sentence_are_no_headers(report: str) -> None:
+    assert sections(report) == {"": report}
+
+
+def test_german_words_of_a_sentence_are_no_headers() -> None:
+    german = Language.load("german")
+    for report in ("Unver\u00e4ndert zum\nBefund\nvon 2019.", "Unauff\u00e4lliger\nBefund", "Befund\nist unauff\u00e4llig."):
+        assert sections(report, german) == {"": report}
+    for mark in ("", ":", " -", "-"):
+        report = f"Befund{mark}\nKein Infarkt\nBeurteilung{mark}\nNormal"
+        assert sections(report, german) == {"befund": "Kein Infarkt", "beurteilung": "Normal"}

@@ -71,6 +71,7 @@ def test_lists(text: str, expected: list[str]) -> None:
     "piece",
     [
         *("a", ".", "_", "[**", "from ", "1. ", " ", "\n", "#", "FINDINGS (", "A. ", ".) ", "no prior ", "A"),
+        *("Findings-", "\nfindings", "- \n", "\u2022 ", "\nImpression --- ", "No:\n- a\n"),
         *("Dr. ", "Dr. A", "Prof. Dr. med. ", "Ab \n", "&", "\ufffd "),
     ],
 )

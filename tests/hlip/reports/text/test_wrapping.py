@@ -24,6 +24,7 @@ ENGLISH, GERMAN = Language.load("english"), Language.load("german")
         ["NO ACUTE INFARCT", "MENINGIOMA LEFT FRONTAL", "NO SHIFT"],
         ["no acute infarct", "meningioma left frontal, 2 cm", "no hemorrhage"],
         ["Infarct | no", "Meningioma | yes"],
+        ["Infarct?", "No", "Meningioma?", "Yes"],
         ["hemorrhage: none", "mass: meningioma left"],
         ["No acute infarct, no hemorrhage, no mass and no midline shift are seen", "Meningioma left frontal, 2 cm"],
         ["Ventricles: normal in size and configuration for age, no hydrocephalus", "Brain: meningioma left", "Bones: normal"],
@@ -97,3 +98,10 @@ def test_lines_of_unlike_length_that_go_on_are_no_list() -> None:
         "Es findet sich eine Raumforderung mit perifokalem Ödem und leichter Verlagerung der Mittellinie sowie eine zweite kleinere Läsion.",
         "Sonst zeigt sich im Bereich der hinteren Schädelgrube kein Befund.",
     ]
+
+
+@pytest.mark.parametrize(
+    "lines", [["Infarct? No", "Glioma? Yes"], ["infarct? no", "glioma? yes"], ["Infarct?", "No", "Glioma?", "Yes"]]
+)
+def test_an_answer_ends_its_line(lines: list[str]) -> None:
+    assert split_sentences("\n".join(lines)) == split_sentences("\n\n".join(lines))
