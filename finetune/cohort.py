@@ -101,8 +101,9 @@ def only_read(
             f"left out, none of these scans: {len(without)} studies ({', '.join(without[:5])}{', ...' if len(without) > 5 else ''})"
         )
         if not all(kept.values()):
+            empty = ", ".join(split for split, found in kept.items() if not found)
             raise ValueError(
-                f"no study has any of the channels {', '.join(reader.channels)}; the store's scans are called: {', '.join(named)}"
+                f"no {empty} study has any of the channels {', '.join(reader.channels)}; the store's scans are called: {', '.join(named)}"
             )
     return kept
 
@@ -185,7 +186,12 @@ def label_notes(labels: dict[str, Labels], taxonomy: Taxonomy) -> list[str]:
         known = [int(mask.any(dim=1).sum()) for mask in own.known]
         if min(known) < studies:
             told = ", ".join(f"level {level} {count}" for level, count in enumerate(known, start=1))
-            notes.append(f"{split}: of {studies} studies are labelled at {told}; the rest is masked there")
+            rest = (
+                "of the rest only the classes that a study has are learnt there"
+                if split == "train"
+                else "the rest is masked there"
+            )
+            notes.append(f"{split}: of {studies} studies are labelled at {told}; {rest}")
     for split, word in (("train", "cannot be learnt"), ("val", "has no AUC on validation")):
         if split in labels and (absent := classes_without(labels[split], taxonomy)):
             notes.append(f"no {split} study of: {', '.join(absent)}; what no study shows {word}")
@@ -196,9 +202,9 @@ def classes_without(labels: Labels, taxonomy: Taxonomy) -> list[str]:
     """Classes that no study of a split has, each once, by the deepest level it stands at: `metastasis (level 3)`."""
     found = {
         item.name: level
-        for level, targets in enumerate(labels.targets, start=1)
+        for level, (targets, known) in enumerate(zip(labels.targets, labels.known, strict=True), start=1)
         for item in taxonomy.classes(level)
-        if not targets[:, item.index].any()
+        if not (targets[:, item.index] * known[:, item.index]).any()
     }
     return [f"{name} (level {level})" for name, level in found.items()]
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from pathlib import Path
 
-from accelerate import Accelerator
-
 from finetune.cohort import CohortConfig
 from finetune.tuning import TuningConfig
 from hlip.config import plain
@@ -182,29 +180,34 @@ def check_same_tree(run: Path, taxonomy: Taxonomy) -> None:
             )
 
 
-def check_same_cohort(run: Path, digest: str, accelerator: Accelerator) -> None:
+COHORT, ENCODER = "cohort.sha256", "encoder.sha256"
+
+
+def check_same_cohort(run: Path, digest: str) -> None:
     """A run folder belongs to its training and validation studies: on others it would be validated on what it has learnt from.
 
     Raises:
         CheckpointError: the folder was begun with others.
     """
-    _check_same(run, "cohort.sha256", digest, "other studies, labels or splits than those of this store", accelerator)
+    _check_same(run, COHORT, digest, "other studies, labels or splits than those of this store")
 
 
-def check_same_encoder(run: Path, digest: str, accelerator: Accelerator) -> None:
+def check_same_encoder(run: Path, digest: str) -> None:
     """A run folder belongs to one encoder: its head means nothing on another's tokens.
 
     Raises:
         CheckpointError: the folder was begun with another.
     """
-    _check_same(run, "encoder.sha256", digest, "another encoder than the one given", accelerator)
+    _check_same(run, ENCODER, digest, "another encoder than the one given")
 
 
-def _check_same(run: Path, file: str, digest: str, what: str, accelerator: Accelerator) -> None:
+def record_identity(run: Path, cohort: str, encoder: str) -> None:
+    """Write what a run folder belongs to, once the run has begun: a start that fails binds nothing."""
+    for name, digest in ((COHORT, cohort), (ENCODER, encoder)):
+        (run / name).write_text(digest + "\n", encoding="utf-8")
+
+
+def _check_same(run: Path, file: str, digest: str, what: str) -> None:
     path = run / file
-    known = path.read_text(encoding="utf-8").strip() if path.is_file() else digest
-    accelerator.wait_for_everyone()
-    if known != digest:
+    if path.is_file() and path.read_text(encoding="utf-8").strip() != digest:
         raise CheckpointError(f"{run}: begun with {what}; choose another --out, or delete this folder")
-    if accelerator.is_main_process:
-        path.write_text(digest + "\n", encoding="utf-8")

@@ -28,6 +28,9 @@ SCORES = "validation.npz"
 Table = dict[str, dict[str, float]]
 """Measure -> run or seed -> value, NaN where it is not defined."""
 
+RESUME = ("auto", "never")
+"""What runs of several may be told; a checkpoint is one run's."""
+
 
 def expand(config: FinetuneConfig) -> list[FinetuneConfig]:
     """The runs that a command asks for: OUT/seed_0, OUT/fold_0, OUT/seed_0_fold_0, ...; one run keeps OUT itself.
@@ -37,6 +40,11 @@ def expand(config: FinetuneConfig) -> list[FinetuneConfig]:
     folds = range(config.cohort.folds) if config.cohort.folds and config.cohort.fold < 0 else [config.cohort.fold]
     if config.seeds == 1 and len(folds) == 1:
         return [config]
+    if config.resume not in RESUME:
+        raise ValueError(
+            f"--resume {config.resume}: the state of one run, and {config.seeds * len(folds)} are asked for; leave it out"
+        )
+    tokens = config.tokens or (config.out / "tokens" if config.tuning.encoder == "frozen" else None)
     runs = []
     for seed in range(config.seeds):
         for fold in folds:
@@ -45,7 +53,7 @@ def expand(config: FinetuneConfig) -> list[FinetuneConfig]:
                 replace(
                     config,
                     out=config.out / "_".join(parts),
-                    tokens=config.tokens or config.out / "tokens",
+                    tokens=tokens,
                     seed=config.seed + seed,
                     seeds=1,
                     cohort=replace(config.cohort, fold=fold),
@@ -118,7 +126,8 @@ def summarise(config: FinetuneConfig, runs: Sequence[FinetuneConfig]) -> str:
         lines += [
             "",
             "Out of fold: every labelled study of train and val by the run that did not learn from it; macro AUC of all folds' scores",
-            "together. Each fold's step was chosen on its own studies, so that this is on the optimistic side as well.",
+            "together, as they are: where folds differ in the scale of their scores, it is lower than each fold's own. Each fold's step was",
+            "chosen on its own studies, which is optimistic.",
             "",
             *as_lines(pooled, content["out_of_fold"]["summary"]),
         ]

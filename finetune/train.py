@@ -35,6 +35,7 @@ from finetune.settings import (
     check_same_settings,
     check_same_tree,
     left_out_of_the_loss,
+    record_identity,
     without_effect,
 )
 from finetune.several import check_folder, expand, keep_scores, summarise
@@ -65,12 +66,13 @@ def main(argv: list[str] | None = None, *, watched: bool = True) -> bool:
         runs = expand(config)
         check_folder(config.out, len(runs))
         for number, one in enumerate(runs, start=1):
-            if len(runs) > 1:
+            if len(runs) > 1 and os.environ.get("RANK", "0") == "0":
                 print(f"run {number} of {len(runs)}: {one.out}")
             if not Run(one, watched).train():
                 return False  # the runs that follow stop, too
         if len(runs) > 1 and PartialState().is_main_process:
             print(summarise(config, runs))
+        PartialState().destroy_process_group()
     return True
 
 
@@ -108,8 +110,9 @@ class Run:
         self.batch_size = self.fitting_batch()
         self.model.start(self.labels["train"].targets, self.labels["train"].known, config.seed, config.loss.smoothing)
         self.loss = self.make_loss()  # before the cohort is encoded: weights that do not fit are refused here
-        check_same_cohort(config.out, cohort_digest(self.records, self.store.spec.digest()), self.accelerator)
-        check_same_encoder(config.out, weights_digest(self.model.encoder), self.accelerator)
+        studies, weights = cohort_digest(self.records, self.store.spec.digest()), weights_digest(self.model.encoder)
+        check_same_cohort(config.out, studies)
+        check_same_encoder(config.out, weights)
         self.feed: Feed = self.make_feed()
         optimizer = make_optimizer({self.feed.module: config.tuning.lr_scale, self.model.head: 1.0}, config.optimizer)
         self.rates = {group["lr_scale"] for group in optimizer.param_groups}
@@ -120,6 +123,7 @@ class Run:
         self.start = self.checkpoints.restore(self.accelerator, config.resume)
         if self.main:  # not before: a start that fails leaves the record of the run as it was
             (config.out / "config.yaml").write_text(yaml.safe_dump(plain(config), sort_keys=False), encoding="utf-8")
+            record_identity(config.out, studies, weights)
         if config.trackers:
             self.accelerator.init_trackers("finetune")
         self.log = RunLog(config.out, self.main, self.start)
@@ -224,7 +228,8 @@ class Run:
         if self.main:
             draw_movement(config.out, self.taxonomy)
         self.say(f"best validation AUC {told(self.validations.best)}; checkpoint: {config.out / 'model'}")
-        self.accelerator.end_training()
+        for tracker in self.accelerator.trackers:  # not end_training: it parts the processes, and other runs may follow
+            tracker.finish()
         return not told_late
 
     def bad_step(self, step: int, rows: Tensor, parts: dict[str, Tensor]) -> str:

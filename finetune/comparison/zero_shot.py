@@ -71,7 +71,7 @@ def zero_shot(model: HLIP, cohort: Cohort, setting: Setting | None = None) -> tu
     }
     tried = [with_parents(own[setting.of_leaves], setting.parents, cohort, val) for setting in settings]
     areas = [mean_auc([level[val] for level in levels], cohort, val) for levels in tried]
-    best = int(np.argmax(areas))
+    best = 0 if np.isnan(areas).all() else int(np.nanargmax(areas))  # without an AUC the first, as good as any
     told = asdict(settings[best]) | {"val_auc": areas[best], "candidates": len(settings)}
     told["spread"] = spread(tried, settings, cohort, val, test)
     told["texts"] = prompt_texts(cohort.taxonomy, settings[best])

@@ -241,6 +241,8 @@ def make_job(variant: Variant, setting: Setting) -> Job:
     """A variant's configuration, checked by fine-tuning's own parser."""
     arguments = [*_shared(setting), *_flags(variant.overrides)]
     config = _parse(arguments, setting)
+    if config.cohort.folds and config.cohort.fold < 0:
+        raise ExperimentError(f"cohort.fold {config.cohort.fold}: a variant is one run a seed; name one of the folds")
     tree = _tree(config.taxonomy)
     if variant.depth is not None and variant.depth != tree.depth:
         tree = tree.to_depth(variant.depth)
@@ -272,7 +274,8 @@ def _unusual(config: FinetuneConfig) -> dict[str, Any]:
 
 def _shared(setting: Setting) -> Iterator[str]:
     yield from ("--config", setting.base, "--store", str(setting.store), "--encoder", str(setting.encoder))
-    yield from ("--threads", str(setting.threads), "--trackers", "[]", "--patience", "0")
+    yield from ("--threads", str(setting.threads), "--trackers", "[]", "--patience", "0", "--seeds", "1")
+    yield from ("--resume", "auto")
     if setting.steps is not None:
         yield from ("--steps", str(setting.steps))
     if setting.taxonomy is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from io import StringIO
@@ -43,6 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--seeds {arguments.seeds}: at least one run of each variant is needed")
     if arguments.workers < 0 or arguments.threads < 0:
         raise ValueError("--workers and --threads are 0, for a choice by the cores there are, or more")
+    os.environ.pop("ACCELERATE_MIXED_PRECISION", None)  # tokens are shared: their precision is the configuration's alone
     data = data_digest(arguments.encoder, arguments.store)
     where = (arguments.encoder, arguments.store, arguments.out, arguments.config)
     more = {"taxonomy": arguments.taxonomy, "overrides": parse_overrides(arguments.override)}
@@ -94,8 +96,12 @@ def finished(name: str, setting: Setting, seeds: int) -> Experiment | None:
 def data_digest(encoder: Path, store: Path) -> str:
     """16 hex digits of the encoder's checkpoint (if it comes from one), the store's studies and their preparation."""
     digest = hashlib.sha256(Store(store).spec.digest().encode())
-    weights = [] if str(encoder) in FRESH else [checkpoint_folder(encoder) / "model.safetensors"]
-    for path in (*weights, store / "index.jsonl"):
+    if str(encoder) in FRESH:
+        digest.update(str(encoder).encode())
+        made: list[Path] = []
+    else:
+        made = [checkpoint_folder(encoder) / name for name in ("config.json", "model.safetensors")]
+    for path in (*made, store / "index.jsonl"):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

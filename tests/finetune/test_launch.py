@@ -71,3 +71,12 @@ def test_two_processes_equal_one(case, engine, launch, alone, tiny_store, tiny_p
     expected = load(one).state_dict()
     for name, value in load(two).state_dict().items():
         torch.testing.assert_close(value, expected[name], atol=1e-4, rtol=1e-3, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("engine", ["ddp", pytest.param("zero2", marks=SLOW)])
+def test_several_runs_on_two_processes(engine, launch, tiny_store, tiny_pretrained, tmp_path):
+    """The second run meets the processes of the first, and its words are printed once."""
+    words = arguments("frozen", tiny_store, tiny_pretrained, tmp_path / "runs")
+    printed = launch([*ENGINES[engine], *words, "--seeds", "2", "--steps", "2"], **CPU)
+    assert printed.count("run 2 of 2") == 1
+    assert json.loads((tmp_path / "runs" / "summary.json").read_text())["over"] == "seeds"

@@ -13,8 +13,10 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import finetune.tokens as tokens
-from finetune.several import as_lines, check_folder, spread, spreads
+from finetune.settings import FinetuneConfig
+from finetune.several import as_lines, check_folder, expand, spread, spreads
 from finetune.train import Run, main
+from hlip.config import parse_config
 from hlip.store import Store
 from hlip.taxonomy import Taxonomy
 from hp2l.diagnoser import load
@@ -164,3 +166,13 @@ def test_what_is_not_defined_is_in_no_mean():
         "|---|---|",
         "| a | 0.250 |",
     ]
+
+
+def test_runs_of_several_begin_from_no_state_of_one_and_share_tokens_of_a_frozen_encoder(tiny_store, tiny_pretrained, tmp_path):
+    with pytest.raises(SystemExit, match=r"--resume .*step-3: the state of one run, and 2 are asked for"):
+        finetune(tiny_store, tiny_pretrained, tmp_path / "runs", "--seeds", "2", "--resume", str(tmp_path / "step-3"))
+    assert not (tmp_path / "runs").exists()
+    given = ["--store", "s", "--encoder", "e", "--out", "o", "--steps", "1", "--seeds", "2"]
+    for more, place in (([], Path("o/tokens")), (["--tuning.encoder", "all"], None)):
+        config = parse_config(FinetuneConfig, command="finetune", description="", argv=given + more)
+        assert [run.tokens for run in expand(config)] == [place, place]

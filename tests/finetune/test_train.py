@@ -172,7 +172,9 @@ def test_studies_without_a_channel_are_left_out_by_name(tiny_store, pretrained, 
     store = changed_store(tiny_store, tmp_path / "store", lacks)
     main(arguments(store, pretrained, tmp_path / "run", *CNN, "--steps", "1"))
     assert re.search(r"left out, none of these scans: 2 studies \(s0, s12\)", capsys.readouterr().out)
-    with pytest.raises(SystemExit, match=r"no study has any of the channels DWI; the store's scans are called: SWI, T1"):
+    with pytest.raises(
+        SystemExit, match=r"no train, val study has any of the channels DWI; the store's scans are called: SWI, T1"
+    ):
         main(arguments(store, pretrained, tmp_path / "other", *CNN, "--cnn.channels", "[DWI]"))
     with pytest.raises(SystemExit, match=r"cnn starts at random: it must be trained"):
         main(arguments(store, pretrained, tmp_path / "other", "--encoder", "cnn"))
@@ -215,6 +217,23 @@ def test_a_run_goes_on_only_with_the_studies_it_began_with(tiny_store, pretraine
     moved = changed_store(tiny_store, tmp_path / "moved", lambda record: record)
     main(arguments(moved, pretrained, out, "--steps", "4"))
     assert metrics(out)[-1]["step"] == 4
+
+
+def test_a_start_that_fails_binds_nothing(tiny_store, pretrained, tmp_path, monkeypatch):
+    """The first start dies while it encodes; a label is corrected, and the second begins."""
+
+    def dying(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "make_feed", dying)
+        with pytest.raises(KeyboardInterrupt):
+            main(arguments(tiny_store, pretrained, tmp_path / "run"))
+    corrected = changed_store(
+        tiny_store, tmp_path / "store", lambda r: replace(r, labels=("normal",)) if r.study_id == "s0" else r
+    )
+    main(arguments(corrected, pretrained, tmp_path / "run", "--steps", "1"))
+    assert metrics(tmp_path / "run")[-1]["step"] == 1
 
 
 def test_told_to_stop_a_run_validates_no_more_than_one_never_stopped(tiny_store, pretrained, tmp_path, monkeypatch):

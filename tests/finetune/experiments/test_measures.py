@@ -171,7 +171,10 @@ def _recovered(scores, test) -> tuple[int, int]:
     for level in (0, 1):
         target, chance = test.rows("val", level)[0], []
         for k, (val, own) in enumerate(zip(scores["val"][level].T, scores["test"][level].T, strict=True)):
-            model = LogisticRegression(C=np.inf).fit(logit(val)[:, None], target[:, k])
+            truth = target[:, k]
+            soft = np.where(truth, (truth.sum() + 1) / (truth.sum() + 2), 1 / ((~truth).sum() + 2))  # Platt's targets
+            twice = np.tile(logit(val)[:, None], (2, 1)), np.repeat([True, False], len(val)), np.concatenate([soft, 1 - soft])
+            model = LogisticRegression(C=np.inf, tol=1e-8).fit(*twice)
             chance.append(model.predict_proba(logit(own)[:, None])[:, 1])
         right.append(test.rows("test", level)[0][np.arange(120), np.argmax(chance, axis=0)])
     first, last = right
