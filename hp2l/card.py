@@ -234,5 +234,6 @@ def _limits(encoder: Mapping[str, Any], facts: Mapping[str, Any], scaling: Mappi
 def _scaled(scaling: Mapping[str, Any]) -> str:
     return (
         f"- Probabilities (`model.comparable`, `hlip diagnose`) are the scores after Platt scaling on the {words(scaling.get('studies'))} "
-        "validation studies on which the checkpoint was chosen. They hold where diseases are as frequent as there; elsewhere fit anew."
+        "validation studies on which the checkpoint was chosen. They hold where diseases are as frequent as there; elsewhere fit anew. "
+        "Levels with too few of them keep their raw scores."
     )

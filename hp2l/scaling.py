@@ -42,6 +42,11 @@ class Scaling:
         rules = tuple(tuple(fit(label, table, "platt")) for label, table in zip(labels, tables, strict=True))
         return cls(rules, len(tables[0]))
 
+    @property
+    def unscaled(self) -> list[int]:
+        """Levels whose scores stay as they are: too few validation studies were labelled there."""
+        return [level for level, rules in enumerate(self.rules, start=1) if all(rule.method == "none" for rule in rules)]
+
     def apply(self, scores: Sequence[Tensor]) -> list[Tensor]:
         """(B, K_l) scores of each level -> probabilities, float32 on the host."""
         found = []

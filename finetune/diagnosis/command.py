@@ -52,7 +52,7 @@ def diagnose_command(arguments: argparse.Namespace) -> None:
             notes += write_looks(model, store, record, volumes, output, likely, arguments.out, base, title)
             content = json.dumps(described(arguments.study, model, output, likely), indent=2)
             (arguments.out / "scores.json").write_text(content + "\n", encoding="utf-8")
-    notes = path_notes(model.taxonomy, likely) + notes
+    notes = path_notes(model.taxonomy, likely) + unscaled_notes(model) + notes
     if arguments.json:
         print(json.dumps(described(arguments.study, model, output, likely) | {"notes": notes}, indent=2))
         return
@@ -79,6 +79,16 @@ def print_levels(study: str, model: Diagnoser, output: HP2LOutput, likely: list[
             table.add_row(escape(name), escape(taxonomy.classes(level)[place].name), *(f"{x:.3f}" for x in numbers), bar)
         table.add_section()
     Console(highlight=False).print(table)
+
+
+def unscaled_notes(model: Diagnoser) -> list[str]:
+    """Levels of which a checkpoint with probabilities has none."""
+    levels = model.scaling.unscaled if model.scaling else []
+    return [
+        f"level {level} ({model.taxonomy.level_names[level - 1]}): too few labelled validation studies to scale it, its probabilities are the "
+        "raw scores"
+        for level in levels
+    ]
 
 
 def path_notes(taxonomy: Taxonomy, likely: list[Tensor]) -> list[str]:
@@ -108,7 +118,7 @@ def described(study: str, model: Diagnoser, output: HP2LOutput, likely: list[Ten
         names = taxonomy.levels[place]
         entry: dict[str, Any] = {"level": place + 1, "name": taxonomy.level_names[place]}
         entry["scores"] = {name: float(score) for name, score in zip(names, scores[0], strict=True)}
-        if model.scaling:
+        if model.scaling and place + 1 not in model.scaling.unscaled:
             entry["probabilities"] = {name: float(value) for name, value in zip(names, likely[place][0], strict=True)}
         if place < len(chosen):
             entry["attention_to_prototypes"] = {name: float(share) for name, share in zip(names, chosen[place], strict=True)}

@@ -55,6 +55,8 @@ def test_rules_by_hand():
     """odds 1/4 squared (temperature 1/2), times e^b = 8: 1/16 * 8 = 1/2, a probability of 1/3."""
     bias = torch.tensor(8.0).log().item()
     scaling = Scaling(((Rule("platt", 0.5, bias), Rule("none")),), 9)
+    assert scaling.unscaled == []
+    assert Scaling((*scaling.rules, (Rule("none"), Rule("none"))), 9).unscaled == [2]
     (found,) = scaling.apply([torch.tensor([[0.2, 0.7]])])
     assert found.tolist() == [pytest.approx([1 / 3, 0.7])]
     assert found.dtype == torch.float32

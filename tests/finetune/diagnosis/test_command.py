@@ -207,6 +207,16 @@ def test_classes_are_ordered_by_probability_where_the_checkpoint_knows_it(model,
         assert f"{raw[names[-1]]:.3f}" in first
 
 
+def test_a_level_that_could_not_be_scaled_is_said_to_be_raw(model, tiny_store, tmp_path, capsys):
+    counts = model.taxonomy.counts
+    model.scaling = Scaling(tuple((Rule("none" if level == 2 else "platt"),) * count for level, count in enumerate(counts)), 9)
+    model.save(tmp_path / "run" / "model")
+    diagnose_command(said(tmp_path / "run", tiny_store, tmp_path / "out"))
+    assert "level 3 (subtype): too few labelled validation studies to scale it" in " ".join(capsys.readouterr().out.split())
+    levels = json.loads((tmp_path / "out" / "scores.json").read_text())["levels"]
+    assert ["probabilities" in level for level in levels] == [True, True, False]
+
+
 def test_an_images_map_is_drawn_as_cells_in_one_unit_for_all_levels(tmp_path, monkeypatch):
     from matplotlib.axes import Axes
 
