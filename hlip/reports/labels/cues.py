@@ -20,6 +20,7 @@ Cues and terminators are data (configs/language). What was added:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -150,6 +151,10 @@ class Reading:
         return next((other.text for other in self._of("negated_before") if other.end == cue.start), "")
 
 
+_GOES_ON = {"or", "nor", "oder", "noch"}
+"""Words of a list under one negation."""
+
+
 class CueReader:
     """Reads sentences by a language's cues."""
 
@@ -204,12 +209,14 @@ def _lists(cues: list[Cue], colon: int, leads: set[tuple[int, int]]) -> bool:
 
 
 def _commas(among: list[Word]) -> Iterator[tuple[int, str]]:
-    """Stops of a sentence's commas, and of those before a number that is not one of a list, "2)" or "2."."""
+    """Stops of a sentence's commas, and of those before a number that measures or counts: not one of a list, "2)" or "2.", an ordinal, 0, or
+    one behind which the list goes on ("no hemorrhage, 3 mm or larger")."""
     for place, word in enumerate(among):
         if word.written == ",":
             yield place, "comma"
-            behind = [other.written for other in among[place + 1 : place + 3]]
-            if behind and behind[0][0].isdigit() and behind[1:] not in ([")"], ["."]):
+            behind = [other.written for other in among[place + 1 :]]
+            counts = behind and re.fullmatch(r"\d+(?:[.,]\d+)?", behind[0]) and float(behind[0].replace(",", ".")) > 0
+            if counts and behind[1:2] not in ([")"], ["."]) and not _GOES_ON & set(behind):
                 yield place, "number"
 
 

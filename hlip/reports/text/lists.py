@@ -26,14 +26,23 @@ _ROMAN_LINE = re.compile(r"\(?(?:[ivx]{1,4}|[IVX]{1,4})[.)][ \t]+[^\W\d_]{3}")  
 _ROMAN = ("ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x")
 
 
-def items(block: str, language: Language) -> list[str]:
-    """What stands before the first item of a paragraph's lists ("" where that is nothing), and the items without number or bullet."""
-    found, end = [], 0
+def items(block: str, language: Language) -> list[tuple[str, str]]:
+    """(mark, text) of a paragraph's items, and before them, without a mark, what stands before the first ("" where that is nothing).
+
+    Marks of one list are equal: "1." of every number with a stop, "a)", "A.", the bullet itself; a space before them is kept.
+    """
+    found, mark, end = [], "", 0
     for start, after in sorted({*_numbers(block, language), *_romans(block, language)}):
         if start >= end:
-            found.append(block[end:start])
-            end = after
-    return [*found, block[end:]]
+            found.append((mark, block[end:start]))
+            mark, end = _mark(block[start:after]), after
+    return [*found, (mark, block[end:])]
+
+
+def _mark(written: str) -> str:
+    for letters, one in ((r"\d+", "1"), (r"[a-z]+", "a"), (r"[A-Z]+", "A")):
+        written = re.sub(letters, one, written)
+    return written.rstrip()
 
 
 def starts_item(line: str, language: Language) -> bool:

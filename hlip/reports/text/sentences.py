@@ -53,19 +53,24 @@ def sentences_of(text: str, language: Language) -> list[str]:
 
 
 def led_sentences(text: str, language: Language) -> list[Sentence]:
-    """`sentences_of` with what leads to each. A paragraph or a line that is no item ends a list, blank lines between items do not."""
+    """`sentences_of` with what leads to each.
+
+    A paragraph or a line that is no item ends a list, as does another mark, and the lead's own; blank lines between items do not.
+    """
     found: list[Sentence] = []
-    lead = ""
+    lead = leads_mark = list_mark = ""
     for place, block in enumerate(re.split(r"\n[ \t]*\n", text)):
-        for number, item in enumerate(items(unwrapped(block, language, opens=not place), language)):
+        for number, (mark, item) in enumerate(items(unwrapped(block, language, opens=not place), language)):
             for below, line in enumerate(filter(str.strip, item.split("\n"))):
                 own = [
                     part for part in _sentences(re.sub(r"\s+", " ", line).strip(), language) if re.search(r"[^\W\d_]{2}", part)
                 ]
-                lead = lead if number and not below else ""
+                list_mark = list_mark or mark
+                goes_on = mark.strip() == list_mark.strip() and (mark == list_mark or mark != leads_mark)
+                lead = lead if number and not below and goes_on else ""
                 found += [Sentence(part, "" if behind else lead) for behind, part in enumerate(own)]
                 if own and (own[-1][-1] == ":" or (own[-1][-1] not in ".!?" and leads_on(own[-1], language))):
-                    lead = own[-1]
+                    lead, leads_mark, list_mark = own[-1], mark, ""
     return found
 
 

@@ -56,7 +56,8 @@ def unwrapped(block: str, language: Language, *, opens: bool = False) -> str:
         block: without blank lines.
         opens: its first line stood behind a header, which is gone.
     """
-    lines = [line.strip() for line in block.split("\n") if line.strip()]
+    written = [line for line in block.split("\n") if line.strip()]
+    lines = [line.strip() for line in written]
     if len(lines) < 2:
         return block.strip()
     layout = _layout(lines, opens, language)
@@ -64,7 +65,8 @@ def unwrapped(block: str, language: Language, *, opens: bool = False) -> str:
     for place, below in enumerate(lines[1:]):
         above = lines[place]
         room = " " * _HEADER if opens and not place else ""
-        found.append(("\n" if _ends(above, below, room, layout, language) else " ") + below)
+        within = " " if written[place + 1][0].isspace() and starts_item(below, language) else ""  # a list within a list
+        found.append((f"\n{within}" if _ends(above, below, room, layout, language) else " ") + below)
     return "".join(found)
 
 

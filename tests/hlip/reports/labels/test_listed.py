@@ -115,6 +115,35 @@ def test_a_list_ends(miners: dict[str, Miner], end: str) -> None:
 @pytest.mark.parametrize(
     "report",
     [
+        *(
+            "1. No evidence of:\n- hemorrhage\n- mass\n2. Meningioma",
+            "1) No evidence of:\na) hemorrhage\nb) mass\n2) Meningioma",
+        ),
+        *("1. No evidence of:\n1) hemorrhage\n2) mass\n2. Meningioma", "No evidence of:\n- hemorrhage\n- mass\n1. Meningioma"),
+        *(
+            "- No evidence of:\n  - hemorrhage\n  - mass\n- Meningioma",
+            "1. No evidence of:\n\n- hemorrhage\n- mass\n\n2. Meningioma",
+        ),
+    ],
+)
+def test_a_list_within_a_list_ends(miners: dict[str, Miner], report: str) -> None:
+    for header in ("", "IMPRESSION:\n"):
+        assert states(miners["english"].mentions(f"{header}{report}")) == {"hemorrhage": N, "mass": N, "meningioma": P}
+    german = "1. Kein Nachweis von:\n- Blutung\n- Infarkt\n2. Meningeom der Falx"
+    assert states(miners["german"].mentions(german)) == {"Blutung": N, "Infarkt": N, "Meningeom": P}
+
+
+def test_items_that_stand_unevenly_are_of_one_list(miners: dict[str, Miner]) -> None:
+    assert states(miners["english"].mentions("No evidence of:\n- hemorrhage\n  - mass\n- infarct")) == {
+        "hemorrhage": N,
+        "mass": N,
+        "infarct": N,
+    }
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
         *("IMPRESSION:\nNo acute infarct:\n- Meningioma", "No acute infarct\n- Meningioma", "No acute infarct.\n- Meningioma"),
         *(
             "Infarct: no\n- Meningioma",
