@@ -34,7 +34,8 @@ def add_dicom(sources: Any) -> None:
         "--salt",
         type=Path,
         metavar="FILE",
-        help="secret of the hashed ids, drawn if there is none (default: OUT.salt.key, beside OUT; never pass it on with OUT); a second delivery needs the same",
+        help="secret of the hashed ids, drawn if there is none (default: OUT.salt.key, beside OUT; never pass it on with OUT); "
+        "a second delivery needs the same",
     )
     source.add_argument("--keep-ids", action="store_true", help="StudyInstanceUID and PatientID as they are, for public data")
     source.add_argument(
