@@ -104,7 +104,7 @@ def test_any_number_of_workers_writes_the_same_bytes(tmp_path: Path) -> None:
         for out in (tmp_path / "1", tmp_path / "3")
     )
     assert first == second
-    assert len(first) == 5 * 2 + 2
+    assert len(first) == 5 * 2 + 3
 
 
 def test_a_second_run_converts_only_what_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
