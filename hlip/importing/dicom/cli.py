@@ -28,7 +28,10 @@ def add_dicom(sources: Any) -> None:
         "folder", type=Path, metavar="FOLDER", help="any tree, or one zip or tar archive; file names do not matter"
     )
     source.add_argument(
-        "out", type=Path, metavar="OUT", help="folder to write: manifest.jsonl, studies/, series.csv, left_out.csv, manifest.ids.json"
+        "out",
+        type=Path,
+        metavar="OUT",
+        help="folder to write: manifest.jsonl, studies/, series.csv, left_out.csv, manifest.ids.json",
     )
     source.add_argument(
         "--salt",
