@@ -115,7 +115,7 @@ def without_effect(config: FinetuneConfig, loss: HP2LLoss, rates: Collection[flo
         rates: the optimizer's learning-rate scales.
         weights: how often each training study is drawn, where `cohort.balance` is given.
     """
-    named = config.encoder in FRESH
+    frozen = "the encoder is frozen"
     tuned, tail, folds = config.tuning.encoder, config.loss.long_tail, config.cohort.folds
     alike = weights is not None and max(weights) == min(weights)
     reasons = {
@@ -124,16 +124,13 @@ def without_effect(config: FinetuneConfig, loss: HP2LLoss, rates: Collection[flo
         "loss.direction": (len(loss.counts) == 1 or not loss.config.consistency, "no consistency in the loss"),
         "loss.beta": (tail != "class_balanced", "of loss.long_tail class_balanced"),
         "loss.tau": (tail != "logit_adjusted", "of loss.long_tail logit_adjusted"),
-        "optimizer.layer_decay": (tuned == "frozen" and set(rates) == {1.0}, "the encoder is frozen, and the head has one rate"),
+        "optimizer.layer_decay": (tuned == "frozen" and set(rates) == {1.0}, f"{frozen}, and the head has one rate"),
         "optimizer.vision_lr_scale": (True, "of pretraining; the encoder's rate is tuning.lr_scale"),
         "optimizer.text_lr_scale": (True, "of pretraining"),
         "tuning.blocks": (tuned != "last", "of tuning.encoder last"),
         "tuning.rank": (tuned != "lora", "of tuning.encoder lora"),
-        "tuning.lr_scale": (tuned == "frozen", "the encoder is frozen"),
-        **{
-            f"tuning.{name}": (tuned == "frozen" or named, "the encoder is frozen" if tuned == "frozen" else f"not of encoder {config.encoder}")
-            for name in ("max_scans", "checkpoint_blocks")
-        },
+        **{f"tuning.{name}": (config.encoder in FRESH, f"not of encoder {config.encoder}") for name in ("max_scans", "checkpoint_blocks")},
+        **({f"tuning.{name}": (True, frozen) for name in ("lr_scale", "max_scans", "checkpoint_blocks")} if tuned == "frozen" else {}),
         "tokens": (tuned != "frozen", "the encoder is trained"),
         "image.pretrained": (config.encoder == "image" and bool(config.image.weights), "image.weights are given"),
         "cohort.balance": (alike, "the last level's classes are labelled nowhere, or all alike often"),

@@ -20,6 +20,7 @@ from hlip.files.jsonable import jsonable
 from hlip.metrics import interval, macro
 from hlip.store import Store
 from hlip.taxonomy import Taxonomy
+from hlip.training.runs import RESUME
 
 if TYPE_CHECKING:
     from finetune.settings import FinetuneConfig
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 SCORES = "validation.npz"
 Table = dict[str, dict[str, float]]
 """Measure -> run or seed -> value, NaN where it is not defined."""
-
-RESUME = ("auto", "never")
-"""What runs of several may be told; a checkpoint is one run's."""
 
 
 def expand(config: FinetuneConfig) -> list[FinetuneConfig]:

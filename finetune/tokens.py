@@ -79,7 +79,7 @@ def encode_once(
     Raises:
         ValueError: a damaged part.
     """
-    kind = _LOW.get(precision)
+    low = _LOW.get(precision)
     made = _digest(model, store, precision)
     keys = [_study_key(store, record) for record in records]
     found = _places(folder, made)
@@ -87,7 +87,7 @@ def encode_once(
     parts = [list(missing)[first : first + PART] for first in range(0, len(missing), PART)]
     for number, part in enumerate(parts, start=1):
         title = f"encode {name}" + (f" {number}/{len(parts)}" if len(parts) > 1 else "")
-        with torch.autocast(model.encoder.device.type, kind or torch.bfloat16, enabled=kind is not None):
+        with torch.autocast(model.encoder.device.type, low, enabled=low is not None):
             tokens = encode(model, store, [missing[key] for key in part], batch_size, title if progress else None)
         _add_part(folder, f"{name}-{made}", part, tokens)
     found = _places(folder, made) if parts else found

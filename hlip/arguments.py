@@ -1,8 +1,13 @@
-"""Types of command-line arguments: text -> value, or why it is none."""
+"""Arguments that several commands share, and their types: text -> value, or why it is none."""
 
 from __future__ import annotations
 
 import argparse
+
+
+def add_workers(command: argparse.ArgumentParser) -> None:
+    """Add --workers, processes that share the work."""
+    command.add_argument("--workers", type=positive, metavar="N", help="processes (default: one a CPU core)")
 
 
 def positive(text: str) -> int:

@@ -17,7 +17,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from hlip.arguments import positive
+from hlip.arguments import add_workers, positive
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -116,7 +116,7 @@ def _simulate(commands: Any) -> None:
     command.add_argument("out", type=Path, metavar="OUT", help="folder to write")
     command.add_argument("--studies", type=int, default=600, metavar="N", help="studies in all splits together (default: 600)")
     command.add_argument("--seed", type=int, default=0, metavar="S", help="default: 0")
-    _workers(command)
+    add_workers(command)
     command.set_defaults(run=_run_simulate)
 
 
@@ -243,7 +243,7 @@ def _embed(commands: Any) -> None:
     command.add_argument("--tokens", action="store_true", help="also every patch token and its place in mm (large)")
     command.add_argument("--batch-size", type=positive, default=16, metavar="N", help="studies encoded at once (default: 16)")
     _device(command)
-    _workers(command)
+    add_workers(command)
     command.set_defaults(run=_run_embed)
 
 
@@ -289,10 +289,6 @@ def _checkpoint(command: argparse.ArgumentParser) -> None:
 
 def _device(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
-
-
-def _workers(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--workers", type=positive, default=None, metavar="N", help="processes (default: one a CPU core)")
 
 
 if __name__ == "__main__":

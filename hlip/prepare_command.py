@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hlip.arguments import positive, shard
+from hlip.arguments import add_workers, shard
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def add_prepare(commands: Any) -> None:
     command.add_argument("--replace", action="store_true", help="make studies anew that STORE holds in another spec")
     command.add_argument("--shard", type=shard, metavar="I/N", help="only every N-th study, from the I-th (I from 1 to N)")
     add_limits(command)
-    command.add_argument("--workers", type=positive, metavar="N", help="processes (default: one a CPU core)")
+    add_workers(command)
     command.set_defaults(run=_run_prepare)
 
 

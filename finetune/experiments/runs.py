@@ -96,12 +96,10 @@ def finished(name: str, setting: Setting, seeds: int) -> Experiment | None:
 def data_digest(encoder: Path, store: Path) -> str:
     """16 hex digits of the encoder's checkpoint (if it comes from one), the store's studies and their preparation."""
     digest = hashlib.sha256(Store(store).spec.digest().encode())
-    if str(encoder) in FRESH:
+    if fresh := str(encoder) in FRESH:
         digest.update(str(encoder).encode())
-        made: list[Path] = []
-    else:
-        made = [checkpoint_folder(encoder) / name for name in ("config.json", "model.safetensors")]
-    for path in (*made, store / "index.jsonl"):
+    files = [] if fresh else [checkpoint_folder(encoder) / name for name in ("config.json", "model.safetensors")]
+    for path in (*files, store / "index.jsonl"):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

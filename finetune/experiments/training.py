@@ -9,6 +9,7 @@ import json
 import math
 import shutil
 import traceback
+from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, cast
@@ -45,24 +46,23 @@ def is_frozen(job: Job) -> bool:
 def encode_all(job: Job, setting: Setting) -> None:
     """The tokens of all three splits, before the first run: the only slow part that every run shares."""
     config, store = job.config, Store(setting.store)
-    model = (
-        Diagnoser(make_encoder(config.encoder, config.cnn, config.image, store.spec), config.head, job.tree).to(DEVICE).eval()
-    )
-    for split in ("train", "val", "test"):
-        _tokens(model, job, store, split)
+    encoder = make_encoder(config.encoder, config.cnn, config.image, store.spec)
+    model = Diagnoser(encoder, config.head, job.tree).to(DEVICE).eval()
+    for split, records in _asked(model, job, store).items():
+        _tokens(model, job, store, split, records)
 
 
-def _tokens(model: Diagnoser, job: Job, store: Store, split: str) -> Tokens:
-    config, records = job.config, _asked(model, job, store, split)
+def _tokens(model: Diagnoser, job: Job, store: Store, split: str, records: Sequence[StudyRecord]) -> Tokens:
+    config = job.config
     if config.tokens is None or not is_frozen(job):
         return encode(model, store, records, config.encode_batch)
     return encode_once(model, store, records, config.tokens, split, config.encode_batch, config.precision, True)
 
 
-def _asked(model: Diagnoser, job: Job, store: Store, split: str) -> list[StudyRecord]:
-    """The labelled studies of a split of which the encoder reads anything."""
-    records = labelled(store, "test") if split == "test" else cohort(store, job.config.cohort, job.tree)[split]
-    return [record for record in records if model.encoder.reader.reads(record)]
+def _asked(model: Diagnoser, job: Job, store: Store) -> dict[str, list[StudyRecord]]:
+    """The labelled studies of train, val and test of which the encoder reads anything."""
+    found = cohort(store, job.config.cohort, job.tree) | {"test": labelled(store, "test")}
+    return {split: [record for record in records if model.encoder.reader.reads(record)] for split, records in found.items()}
 
 
 def attempt(job: Job, setting: Setting, seed: int) -> str | None:
@@ -95,12 +95,11 @@ def train(job: Job, setting: Setting, seed: int) -> None:
     if rows[-1]["step"] < job.config.steps:
         raise KeyboardInterrupt
     model, store = load(folder, DEVICE), Store(setting.store)
-    tokens = {split: _tokens(model, job, store, split) for split in ("val", "test")}
+    asked = {split: records for split, records in _asked(model, job, store).items() if split != "train"}
+    tokens = {split: _tokens(model, job, store, split, records) for split, records in asked.items()}
     scores = {split: probabilities(model, own) for split, own in tokens.items()}
     arrays = {f"{split}_{level}": table for split, levels in scores.items() for level, table in enumerate(levels, start=1)}
-    arrays |= {
-        f"{split}_studies": np.array([record.study_id for record in _asked(model, job, store, split)]) for split in tokens
-    }
+    arrays |= {f"{split}_studies": np.array([record.study_id for record in records]) for split, records in asked.items()}
     np.savez_compressed(folder / "scores.npz", **cast(dict[str, Any], arrays))
     facts = {key: value for key, value in model.facts.items() if key == "step" or key.startswith("val_auc")}
     trained = sum(parameter.numel() for parameter in model.head.parameters() if parameter.requires_grad)

@@ -90,9 +90,8 @@ def draw_splits(
         sizes = np.bincount(home, minlength=len(SPLITS))
         movable = [place for place in order[::-1] if sizes[home[place]] > 1]
         if not sizes[split] and movable:
-            home[max(movable, key=lambda place: (sizes[home[place]], -home[place]))] = (
-                split  # the smallest patient of the largest such split
-            )
+            # the smallest patient of the largest split that can spare one
+            home[max(movable, key=lambda place: (sizes[home[place]], -home[place]))] = split
     return {patient: SPLITS[home[row[patient]]] for patient in patients}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hlip.importing.outcome import LeftOut
+from hlip.scans.archive import TARS
 
 _KINDS = {  # reason: endings, what they are and the remedy
     "img_hdr": (
@@ -19,7 +20,7 @@ _KINDS = {  # reason: endings, what they are and the remedy
         "unpack them (bunzip2, unxz, unzip)",
     ),
     "archive": (
-        (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar"),
+        (".zip", *TARS, ".7z", ".rar"),
         "archives",
         "unpack them; of DICOM files: hlip import dicom reads zip and tar archives as they are",
     ),

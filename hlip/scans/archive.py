@@ -23,6 +23,8 @@ IN_TAR = (
     "as they lie)"
 )
 """Of a path that is `in_tar`, for a person."""
+TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz")
+"""Endings of tar archives, compressed ones too."""
 _MAX_BYTES = 8 * MAX_VOXELS  # of all that is unpacked for one scan: float64 voxels
 
 
@@ -37,9 +39,7 @@ def archive_of(path: Path) -> tuple[Path, str] | None:
 def in_tar(path: Path) -> bool:
     """Whether a path is a tar archive, or leads into one: nothing reads them in place."""
     above = (path, *path.parents) if ".t" in str(path).lower() else ()
-    return any(
-        place.name.lower().endswith((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")) and place.is_file() for place in above
-    )
+    return any(place.name.lower().endswith(TARS) and place.is_file() for place in above)
 
 
 @contextmanager

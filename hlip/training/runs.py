@@ -18,6 +18,9 @@ from accelerate import Accelerator
 
 from hlip.files.folders import recover, replace_folder
 
+RESUME = ("auto", "never")
+"""How a run begins where one stands already; anything else is the path of a checkpoint."""
+
 
 class RunLog:
     """`metrics.jsonl` of a run folder, written by the main process; lines of steps that a resumed run repeats are dropped."""
@@ -121,7 +124,7 @@ class Checkpoints:
         there = self.all()
         if resume == "never" and there:
             raise SystemExit(f"{self.folder}: this run has begun ({there[-1].name}); choose another --out, or --resume auto")
-        if resume not in ("auto", "never"):
+        if resume not in RESUME:
             if not (Path(resume) / "run.json").is_file():
                 raise SystemExit(
                     f"--resume {resume}: no checkpoint there (auto, never, or a folder like {self.folder}/step-000000500)"

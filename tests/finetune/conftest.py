@@ -36,3 +36,8 @@ def tiny_pretrained(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) 
     model.volume_spec = store.spec
     model.save(folder / "model")
     return folder
+
+
+@pytest.fixture
+def pretrained(tiny_pretrained: Path) -> Path:
+    return tiny_pretrained

@@ -16,8 +16,9 @@ from pathlib import Path, PurePath
 
 from hlip.dicom.archives import members_before_damage
 from hlip.dicom.found import Found
-from hlip.dicom.tars import TARS, TooLargeError, is_compressed, members_of, size_of_gzipped, unpacked_tar
+from hlip.dicom.tars import TooLargeError, is_compressed, members_of, size_of_gzipped, unpacked_tar
 from hlip.dicom.temporary import is_full
+from hlip.scans.archive import TARS
 
 _LARGEST_MEMBER = 4 << 30  # bytes; a larger one is no DICOM file but a trap
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
@@ -95,9 +96,8 @@ def _of_zip(path: str, status: os.stat_result) -> Iterator[Found]:
                 elif member.file_size > _LARGEST_MEMBER or member.compress_type not in _METHODS:
                     reasons.add("archive_not_read")
                 elif not member.is_dir():
-                    place = (
-                        member.header_offset if names[member.filename] > 1 else None
-                    )  # a name that several have opens the last
+                    # by a name that several have zipfile opens the last of them
+                    place = member.header_offset if names[member.filename] > 1 else None
                     yield Found(path, member.filename, member.file_size, changed, place)
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error):  # a name that is no text, a hostile field
         reasons.add("damaged_archive")
