@@ -5,6 +5,7 @@ stays in it: drawn anew, a patient that a model was trained on could stand in it
 
     earlier = Earlier.at(manifest, how)          how: "" refuses where studies are gone, "add" keeps them, "replace" drops all that was
     earlier.splits                               patient -> split
+    earlier.homes(studies)                       the same, with patients whose id was not known then
     studies, notes = earlier.beside(studies)     with those that are kept
 """
 
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from hlip.importing.outcome import ImportingError, LeftOut, left_out_file
-from hlip.study import Study, read_manifest
+from hlip.study import SPLITS, Study, read_manifest
 
 How = Literal["", "add", "replace"]
 _NAMED = 3
@@ -47,6 +48,46 @@ class Earlier:
         """The split of each patient that has one."""
         return {study.patient_id: study.split for study in self.studies if study.split is not None}
 
+    @cached_property
+    def _of_study(self) -> Mapping[str, str]:
+        """The split of each study that has one."""
+        return {study.study_id: study.split for study in self.studies if study.split is not None}
+
+    def homes(self, studies: Sequence[Study]) -> dict[str, str]:
+        """The split that each patient had: under its id, else by its studies; of several train before val before test, as a model may
+        know them.
+
+        Args:
+            studies: of the new run.
+        """
+        homes = dict(self.splits)
+        for study in studies:
+            split = self._of_study.get(study.study_id)
+            if split is not None and study.patient_id not in self.splits:
+                homes[study.patient_id] = min(split, homes.get(study.patient_id, split), key=SPLITS.index)
+        return homes
+
+    def moved(self, studies: Sequence[Study]) -> list[str]:
+        """A note on studies of the new run that are not in the split they had."""
+        before = [(study, self._of_study.get(study.study_id)) for study in studies]
+        moves = [
+            f"{study.study_id} ({split} -> {study.split or 'none'})"
+            for study, split in before
+            if split not in (None, study.split)
+        ]
+        if not moves:
+            return []
+        return [
+            f"{len(moves)} studies are in another split than before: {_named(moves)}; a model that was trained before may know studies "
+            "that are now in val or test"
+        ]
+
+    def unusable(self, left_out: Sequence[LeftOut]) -> set[str]:
+        """Ids of those of whose scans a file, or a folder above it, is left out now: they are there, but not usable."""
+        paths = {row.path for row in left_out}
+        scans = ((study, scan.path) for study in self.studies for scan in study.scans)
+        return {study.study_id for study, path in scans if any(str(place) in paths for place in (path, *path.parents))}
+
     def gone(self, found: Collection[str]) -> list[Study]:
         """Those that are not among the ids which a new run found."""
         return [study for study in self.studies if study.study_id not in found]
@@ -58,23 +99,27 @@ class Earlier:
         """
         if self.how == "add" or not (gone := self.gone(found)):
             return
-        names = ", ".join(study.study_id for study in gone[:_NAMED]) + (", ..." if len(gone) > _NAMED else "")
+        names = _named([study.study_id for study in gone])
         raise ImportingError(
             f"{self.manifest}: holds {len(gone)} studies that are not among the {len(found)} found now ({names}); --add keeps them, "
             "--replace drops them, or name another place"
         )
 
-    def beside(self, studies: Sequence[Study]) -> tuple[list[Study], list[str]]:
+    def beside(self, studies: Sequence[Study], seen: Collection[str] = ()) -> tuple[list[Study], list[str]]:
         """The new studies, the kept ones before them, and notes.
+
+        Args:
+            seen: ids of studies that are there, but not usable: they leave the manifest, which is said, unless earlier ones are kept.
 
         Raises:
             ImportingError: see `check`.
         """
         found = {study.study_id for study in studies}
-        self.check(found)
+        self.check(found | set(seen))
         gone = self.gone(found)
         if self.how != "add" or not self.studies:
-            return list(studies), []
+            names = _named([study.study_id for study in gone])
+            return list(studies), [f"{len(gone)} studies are not usable now and leave the manifest: {names}"] if gone else []
         both = len(self.studies) - len(gone)
         notes = [f"{len(gone)} studies of earlier imports are kept, {len(studies) - both} are new"]
         if both:
@@ -82,17 +127,26 @@ class Earlier:
         return [*gone, *studies], notes
 
     def left_out(self, found: Sequence[LeftOut], studies: Sequence[Study]) -> list[LeftOut]:
-        """What is left out now, before it what earlier imports left out, but for rows of studies (`ID/...`) that were found anew.
+        """What is left out now, before it what earlier imports left out, but for rows of studies (`ID/...`) that were found anew, and of
+        files and folders that are scans now, or hold some.
 
         Args:
-            studies: all that the manifest will hold.
+            studies: all that the manifest will hold, the kept ones as they are in `self.studies`.
         """
         file = left_out_file(self.manifest)
         if self.how != "add" or not file.is_file():
             return list(found)
         with file.open(encoding="utf-8", newline="") as lines:
             rows = [LeftOut(row["path"], row["reason"], row["message"]) for row in csv.DictReader(lines)]
-        anew = {study.study_id for study in studies} - {
-            study.study_id for study in self.gone({study.study_id for study in studies})
-        }
-        return [*(row for row in rows if row not in found and row.path.split("/")[0] not in anew), *found]
+        kept = {id(study) for study in self.studies}
+        anew = [study for study in studies if id(study) not in kept]
+        ids = {study.study_id for study in anew}
+        files = {scan.path for study in anew for scan in study.scans}
+        places = {str(place) for place in files | {above for file in files for above in file.parents}}
+        rows = [row for row in rows if row not in found and row.path.split("/")[0] not in ids and row.path not in places]
+        return [*rows, *found]
+
+
+def _named(names: Sequence[str]) -> str:
+    """The first of them."""
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")

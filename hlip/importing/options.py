@@ -145,7 +145,7 @@ def finish(
         earlier = Earlier.at(manifest, options.how)
         joined, said = join(studies, options.tables, key_of)
         studies, more = split_studies(joined, options.shares, options.seed, earlier)
-        studies, kept = earlier.beside(studies)
+        studies, kept = earlier.beside(studies, earlier.unusable(left_out))
         notes, left_out = [*notes, *said, *more, *kept], earlier.left_out(left_out, studies)
     manifest.parent.mkdir(parents=True, exist_ok=True)
     return write_import(source, studies, manifest, left_out, notes)

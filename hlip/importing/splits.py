@@ -2,7 +2,7 @@
 
 Drawn patient by patient, largest first: each goes where its classes, and studies altogether, are most wanting. Classes then have about the
 wanted shares in each split, whatever the shares are (equal folds, as libraries make them, give only some). A patient that an earlier run of
-the import placed stays there; the new ones fill up what is wanting.
+the import placed stays there; the new ones fill up what is wanting. A study that is not in the split it had is told.
 """
 
 from __future__ import annotations
@@ -36,18 +36,21 @@ def split_studies(
         ImportingError: `shares` although splits are stated, a patient in several splits, or impossible shares.
     """
     stated = [study for study in studies if study.split is not None]
-    gone = earlier.gone({study.study_id for study in studies}) if earlier else []
+    earlier = earlier or Earlier(Path())
+    gone = earlier.gone({study.study_id for study in studies}) if earlier.how == "add" else []
     if not stated:
-        before = earlier.splits if earlier else {}
+        before = earlier.homes(studies)
         drawn = draw_splits([*gone, *studies], SHARES if shares is None else shares, seed, before)
         kept = len({study.patient_id for study in studies} & before.keys())
         notes = [f"{kept} patients stay in the split that they had; --replace draws all of them anew"] if kept else []
-        return [replace(study, split=drawn[study.patient_id]) for study in studies], notes
+        done = [replace(study, split=drawn[study.patient_id]) for study in studies]
+        return done, [*notes, *earlier.moved(done)]
     if shares is not None:
         raise ImportingError(f"{len(stated)} of {len(studies)} studies state their split themselves; leave --splits out")
     check_patients([*(study for study in gone if study.split is not None), *stated], REMEDY)
     bare = len(studies) - len(stated)
-    return list(studies), [f"{bare} of {len(studies)} studies have no split: nothing uses them"] if bare else []
+    notes = [f"{bare} of {len(studies)} studies have no split: nothing uses them"] if bare else []
+    return list(studies), [*notes, *earlier.moved(studies)]
 
 
 def draw_splits(

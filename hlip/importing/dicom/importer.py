@@ -39,12 +39,12 @@ from hlip.files.folders import write_atomically
 from hlip.importing.dicom.columns import without_names
 from hlip.importing.dicom.many_headers import read_headers
 from hlip.importing.dicom.notes import FOLDERS, left_files, on_files, on_leftovers, on_names, on_patients, on_runs, patient_of
-from hlip.importing.dicom.study import COLUMNS, Done, Names, import_study
+from hlip.importing.dicom.study import COLUMNS, Done, Names, import_study, would_lose
 from hlip.importing.dicom.walk import LOOKED_INTO, find_files
 from hlip.importing.earlier import Earlier, How
 from hlip.importing.fields import field_of
 from hlip.importing.identity import check_names, hashed, read_salt, record_names
-from hlip.importing.outcome import Imported, ImportingError, check_place, manifest_file, write_import
+from hlip.importing.outcome import Imported, ImportingError, check_place, manifest_file, some, write_import
 from hlip.importing.splits import check_shares, split_studies
 from hlip.importing.table_files import read_table, require_columns
 from hlip.importing.tables import Tables, check_tables, join
@@ -84,7 +84,8 @@ def import_dicom(
         workers: processes for headers, threads for conversion; `None` takes one for each core.
 
     Raises:
-        ImportingError: no DICOM file, no usable study, no converter, a foreign manifest in the way, OUT cannot be written.
+        ImportingError: no DICOM file, no usable study, no converter, a foreign manifest in the way, a study that comes in part, OUT cannot
+            be written. Whatever is refused, an earlier manifest and the scans that it names stay as they were.
     """
     folder, manifest = Path(os.path.abspath(folder)), manifest_file(out)
     out = manifest.parent
@@ -106,7 +107,9 @@ def import_dicom(
         slices, unread = _read(folder, out, key_file, room, workers, progress)
         studies = _studies(slices)
         names = {uid: _names(found, key, keep_ids) for uid, found in studies.items()}
-        earlier.check({name.study_id for name in names.values()})  # before hours of conversion
+        found = {name.study_id for name in names.values()}
+        earlier.check(found)  # before hours of conversion
+        _check_whole(studies, names, earlier, out, key)
         studies = {uid: studies[uid] for uid in sorted(studies, key=lambda uid: names[uid].study_id)}  # UIDs go by date
         with quiet_pydicom():
             done = _convert(studies, names, _beside(slices, unread), out, key, workers, progress)
@@ -114,7 +117,7 @@ def import_dicom(
         by_id = {names[uid].study_id: found for uid, found in studies.items()}
         usable, notes = _joined(usable, tables, by_id, None if keep_ids else keep_columns)
         usable, said = split_studies(usable, shares, seed, earlier) if usable else (usable, [])
-        usable, kept = earlier.beside(usable) if usable else (usable, [])
+        usable, kept = earlier.beside(usable, found) if usable else (usable, [])
         rows = [row for item in done.values() for row in item.rows]
         left_out = [row for item in done.values() for row in item.left_out()] + left_files(unread)
         if not usable and manifest.exists():
@@ -131,6 +134,8 @@ def import_dicom(
             *kept,
         ]
         imported = write_import(SOURCE, usable, manifest, earlier.left_out(left_out, usable), notes)
+        for item in done.values():
+            item.place()
         record_names(manifest, key, keep_ids)
         return imported
     except MachineError as error:
@@ -228,6 +233,26 @@ def _names(slices: Sequence[Slice], key: bytes, keep_ids: bool) -> Names:
     if keep_ids and re.fullmatch(r"[0-9][0-9.]*", study):
         return Names(study, patient or study)
     return Names(hashed(study, key, "study"), hashed(patient or f"study {study}", key, "patient"))
+
+
+def _check_whole(
+    studies: Mapping[str, Sequence[Slice]], names: Mapping[str, Names], earlier: Earlier, out: Path, key: bytes
+) -> None:
+    """
+    Raises:
+        ImportingError: under --add, studies whose earlier scans would be dropped, as a later part of them came alone.
+    """
+    before = {study.study_id for study in earlier.studies} if earlier.how == "add" else set()
+    parts = sorted(
+        names[uid].study_id
+        for uid, found in studies.items()
+        if names[uid].study_id in before and would_lose(found, names[uid], out, key)
+    )
+    if parts:
+        raise ImportingError(
+            f"{out}: {len(parts)} studies hold scans of series that are not among their files found now, and would lose them; put all files "
+            f"of a study below the folder that is imported, or delete from {out / 'studies'} what is to go{some(parts)}"
+        )
 
 
 def _convert(

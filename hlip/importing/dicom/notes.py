@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hlip.dicom.kinds import IMAGES
 from hlip.dicom.tags import Slice, Unread
-from hlip.importing.dicom.study import Done
+from hlip.importing.dicom.study import RECORD, Done
 from hlip.importing.outcome import LeftOut
 from hlip.study import Study
 
@@ -76,8 +76,11 @@ def on_runs(done: dict[str, Done], studies: Sequence[Study], out: Path) -> list[
     if reused := sum(item.reused for item in done.values()):
         notes.append(f"{reused} of {len(done)} studies are unchanged and were not converted again")
     ours = {item.names.study_id for item in done.values()} | {study.study_id for study in studies}
-    if others := [path for path in (out / "studies").iterdir() if path.name not in ours and not path.name.startswith(".")]:
-        notes.append(f"{len(others)} studies in {out / 'studies'} are of an earlier import and not in this manifest")
+    there = [path.name for path in (out / "studies").iterdir() if not path.name.startswith(".") or (path / RECORD).is_file()]
+    if others := sorted(name for name in there if name.removeprefix(".") not in ours):  # .NAME: of an import that was refused
+        notes.append(
+            f"{len(others)} studies in {out / 'studies'} ({others[0]}, ...) are of an earlier import and not in this manifest"
+        )
     rows = [row for item in done.values() for row in item.rows if row["decision"] == "kept"]
     if unsure := sum(row["confidence"] <= 0.5 for row in rows):
         notes.append(

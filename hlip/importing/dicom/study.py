@@ -3,7 +3,8 @@
     OUT/studies/STUDY/001_t1.nii.gz ...     the scans
     OUT/studies/STUDY/import.json           what was done, under a keyed hash of the source files
 
-The record is written last: a study without one, or with another hash, is made anew as a whole.
+The record is written last: a study without one, or with another hash, is made anew as a whole. It is made in OUT/studies/.STUDY and takes its
+place once a manifest names it (`Done.place`): where an import is refused, the scans of the earlier manifest are still there.
 """
 
 from __future__ import annotations
@@ -28,13 +29,14 @@ from hlip.dicom.people import told
 from hlip.dicom.reasons import told_why
 from hlip.dicom.series import plan_study
 from hlip.dicom.tags import Slice, Stack
-from hlip.files.folders import write_atomically
+from hlip.files.folders import replace_folder, write_atomically
+from hlip.importing.identity import hashed
 from hlip.importing.outcome import LeftOut
 from hlip.study import Scan, Study
 
 _REVISION = 7
 """Part of every hash. Raise it when the same files begin to give other scans."""
-_RECORD = "import.json"
+RECORD = "import.json"
 _AGAIN = ("converter_timeout", "converter_killed", "unexpected")  # another run may fare better: such a study is tried again
 _HIGHEST_NUMBER = 99_999  # a larger series number may be a date or a number of the hospital's
 COLUMNS = (
@@ -63,6 +65,13 @@ class Done:
     """Of series.csv."""
     extra: dict[str, Any]
     reused: bool = False
+    waiting: Path | None = None
+    """The folder in which the scans lie until `place`; None where they are at their place."""
+
+    def place(self) -> None:
+        """Put the scans where `scans` names them."""
+        if self.waiting is not None:
+            replace_folder(self.waiting, self.waiting.with_name(self.names.study_id))
 
     def study(self) -> Study:
         return Study(self.names.study_id, self.names.patient_id, self.scans, extra=dict(self.extra))
@@ -81,7 +90,7 @@ class Done:
 def import_study(
     slices: Sequence[Slice], names: Names, out: Path, salt: bytes, beside: Mapping[str, int] | None = None
 ) -> Done:
-    """Convert a study, or find that it was already.
+    """Convert a study, or find that it was already. What was made anew takes its place with `Done.place`.
 
     Args:
         beside: series UID -> unreadable files that lie with the series.
@@ -91,28 +100,46 @@ def import_study(
         MachineError: the temporary folder is full.
     """
     folder = out / "studies" / names.study_id
-    digest = _digest(slices, salt)
-    if (done := _from_before(folder, names, digest)) is not None:
+    making = folder.with_name(f".{names.study_id}")
+    digest = _digest(slices, salt, beside or {})
+    if (done := _from_before(folder, folder, digest, names)) is None:
+        done = _from_before(making, folder, digest, names)  # of a run that ended before its manifest
+    if done is None or done.waiting is None:
+        shutil.rmtree(making, ignore_errors=True)
+    if done is not None:
         return done
-    making = folder.with_name(f".{names.study_id}")  # what a manifest names stays until something takes its place
-    shutil.rmtree(making, ignore_errors=True)
     making.mkdir(parents=True)
     parts = [_with_lost(part, beside or {}) for part in plan_study(slices)]
     stated_adc = any(part.guess.sequence == "ADC" and not part.reason for part in parts)
     rows: list[dict[str, Any]] = []
+    series: set[str] = set()
     for part in parts:
-        rows += _convert(part, names, making, stated_adc)
+        made = _convert(part, names, making, stated_adc)
+        rows += made
+        series |= {_series(part.stack, salt) for row in made if row["path"]}
     extra = _extra(next((part.stack for part in parts if not part.reason), slices[0].stack))
-    if not any(row["reason"] in _AGAIN for row in rows):
-        record = {"digest": digest, "rows": rows, "extra": extra}
-        write_atomically(making / _RECORD, json.dumps(record, indent=1).encode())
+    again = any(row["reason"] in _AGAIN for row in rows)
+    record = {"digest": "" if again else digest, "series": sorted(series), "rows": rows, "extra": extra}
+    write_atomically(making / RECORD, json.dumps(record, indent=1).encode())
     scans = _scans(rows, out)
-    if scans or not any(folder.glob("*.nii.gz")):
-        shutil.rmtree(folder, ignore_errors=True)
-        making.rename(folder)
-    else:  # nothing usable came this time
+    waiting = bool(scans) or not any(folder.glob("*.nii.gz"))
+    if not waiting:  # nothing usable came this time: the earlier scans stay
         shutil.rmtree(making)
-    return Done(names, scans, tuple(rows), extra)
+    return Done(names, scans, tuple(rows), extra, waiting=making if waiting else None)
+
+
+def would_lose(slices: Sequence[Slice], names: Names, out: Path, salt: bytes) -> bool:
+    """Whether scans made of these files would take the place of earlier ones whose series are not among them; False where no record tells."""
+    try:
+        record = json.loads((out / "studies" / names.study_id / RECORD).read_text(encoding="utf-8"))
+        lacking = not set(record["series"]) <= {_series(piece.stack, salt) for piece in slices}
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return lacking and any(not part.reason for part in plan_study(slices))
+
+
+def _series(stack: Stack, salt: bytes) -> str:
+    return hashed(stack.series_uid, salt, "series")
 
 
 def _with_lost(part: Part, beside: Mapping[str, int]) -> Part:
@@ -120,20 +147,26 @@ def _with_lost(part: Part, beside: Mapping[str, int]) -> Part:
     return replace(part, notes=(*part.notes, f"{lost} files beside it cannot be read")) if lost else part
 
 
-def _digest(slices: Sequence[Slice], salt: bytes) -> str:
-    """Changes with any source file: its identity, place, bytes or time of change. Keyed, since it is made of identifiers."""
+def _digest(slices: Sequence[Slice], salt: bytes, beside: Mapping[str, int]) -> str:
+    """Changes with any source file (its identity, place, bytes or time of change) and with unreadable files beside a series. Keyed, since
+    it is made of identifiers.
+    """
     lines = sorted(f"{piece.uid}|{piece.position}|{piece.file.size}|{piece.file.changed}" for piece in slices)
+    lines += [f"{uid}|{beside[uid]}" for uid in sorted({piece.stack.series_uid for piece in slices} & beside.keys())]
     return hmac.new(salt, "\n".join([str(_REVISION), *lines]).encode(), hashlib.sha256).hexdigest()
 
 
-def _from_before(folder: Path, names: Names, digest: str) -> Done | None:
+def _from_before(place: Path, folder: Path, digest: str, names: Names) -> Done | None:
+    """A study that lies at `place`, as it is once it stands in `folder`."""
     try:
-        record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+        record = json.loads((place / RECORD).read_text(encoding="utf-8"))
         if record["digest"] != digest:
             return None
         rows = [{**row, "study_id": names.study_id} for row in record["rows"]]
         scans = _scans(rows, folder.parent.parent)
-        return Done(names, scans, tuple(rows), record["extra"], True) if all(scan.path.is_file() for scan in scans) else None
+        if not all((place / scan.path.name).is_file() for scan in scans):
+            return None
+        return Done(names, scans, tuple(rows), record["extra"], True, None if place == folder else place)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

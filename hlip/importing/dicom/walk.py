@@ -39,7 +39,10 @@ def find_files(
         room: a folder for unpacked copies of compressed tar archives, which must stay as long as the files are read; None leaves such out.
     """
     if folder.is_file():
-        yield from _of_file(str(folder), folder.stat(), room)
+        try:
+            yield from _of_file(str(folder), folder.stat(), room)
+        except OSError:  # as below
+            yield Found(str(folder), "", 0, 0)
         return
     refused = [] if closed is None else closed
     entered: set[tuple[int, int]] = set()

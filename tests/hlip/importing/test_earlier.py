@@ -43,6 +43,14 @@ def test_a_second_tranche_is_refused_added_or_put_in_its_place(tmp_path: Path) -
     assert replaced.left_out == replaced.notes == ()
 
 
+def test_what_became_a_scan_is_left_out_no_more(tmp_path: Path) -> None:
+    """Its file, a folder above it, or a row of its study; the rows of kept studies stay."""
+    lost = [LeftOut(path, "missing") for path in ("/d/1.nii.gz", "/d", "s1/003", "/d/2.nii.gz", "/e", "s0/003")]
+    finish("table", tranche(0), tmp_path, Options(), lost)
+    added = finish("table", tranche(1), tmp_path, Options(how="add"))
+    assert [row.path for row in added.left_out] == ["/d/2.nii.gz", "/e", "s0/003"]
+
+
 def test_the_same_again_is_no_second_tranche(tmp_path: Path) -> None:
     first = finish("bids", tranche(*range(20)), tmp_path, Options())
     before = first.manifest.read_bytes()
@@ -54,3 +62,10 @@ def test_the_same_again_is_no_second_tranche(tmp_path: Path) -> None:
 def test_nothing_earlier(tmp_path: Path) -> None:
     earlier = Earlier.at(tmp_path / "m.jsonl")
     assert (earlier.splits, earlier.studies, earlier.beside(tranche(1))) == ({}, (), (tranche(1), []))
+
+
+def test_a_study_that_became_unusable_leaves_by_name_and_stops_nothing(tmp_path: Path) -> None:
+    finish("table", tranche(0, 1), tmp_path, Options())
+    again = finish("table", tranche(1), tmp_path, Options(), [LeftOut("/d/0.nii.gz", "unreadable")])
+    assert again.notes[-1] == "1 studies are not usable now and leave the manifest: s0"
+    assert ids(again.manifest) == ["s1"]

@@ -48,6 +48,28 @@ def test_patients_of_an_earlier_import_stay_where_they_are_and_the_new_ones_even
     assert [study.split for study in redrawn] != [study.split for study in first]
 
 
+def test_patients_that_are_known_later_keep_the_splits_of_their_studies(tmp_path: Path) -> None:
+    """s0 and s1 are of one patient, which stays in train; s2 alone is of another; s3 is of one that was known."""
+    was = ["test", "train", "val", "train", "test"]
+    write_manifest(cohort(was, ["s0", "s1", "s2", "s3", "known"]), tmp_path / "m.jsonl")
+    now = cohort([None] * 5, ["a", "a", "b", "known", "known"])
+    done, notes = split_studies(now, None, 0, Earlier.at(tmp_path / "m.jsonl"))
+    assert [study.split for study in done] == ["train", "train", "val", "test", "test"]
+    assert notes[0].startswith("3 patients stay in the split")
+    assert notes[1].startswith("2 studies are in another split than before: s0 (test -> train), s3 (train -> test); a model")
+    assert len(notes) == 2
+
+
+def test_splits_that_are_stated_later_are_told_where_they_differ(tmp_path: Path) -> None:
+    write_manifest(cohort(["train"] * 7), tmp_path / "m.jsonl")
+    stated = cohort(["train", "test", "val", "test", "test", None, "train", "val"])
+    _, notes = split_studies(stated, None, 0, Earlier.at(tmp_path / "m.jsonl"))
+    assert notes[1].startswith(
+        "5 studies are in another split than before: s1 (train -> test), s2 (train -> val), s3 (train -> test), ...;"
+    )
+    assert split_studies(stated, None, 0, Earlier.at(tmp_path / "m.jsonl", "replace"))[1] == notes[:1]
+
+
 def test_a_patient_stated_elsewhere_than_in_the_earlier_import_is_a_leak(tmp_path: Path) -> None:
     write_manifest(cohort(["train"]), tmp_path / "m.jsonl")
     new = [replace(cohort(["test"])[0], study_id="later")]

@@ -74,6 +74,14 @@ def test_unreadable_files_beside_a_series_are_noted(tmp_path: Path) -> None:
     assert any(note.startswith("unreadable: ") and note.endswith(" and 9 more") for note in done.notes)
 
 
+def test_an_unreadable_file_that_comes_later_is_noted_too(tmp_path: Path) -> None:
+    files = phantom.series(tmp_path / "in", slices=6)
+    run(tmp_path / "in", tmp_path / "out")
+    (tmp_path / "in" / "broken").write_bytes(files[0].read_bytes()[:300])
+    run(tmp_path / "in", tmp_path / "out")
+    assert notes(tmp_path / "out") == ["1 files beside it cannot be read"]
+
+
 def test_studies_without_a_patient_are_counted(tmp_path: Path) -> None:
     for number, patient in enumerate(("", "", "P1")):
         phantom.series(tmp_path / "in" / str(number), slices=6, study=f"1.{number}", patient=patient)

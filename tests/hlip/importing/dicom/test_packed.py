@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from hlip.dicom import tars
+from hlip.dicom.found import Found
 from hlip.importing.dicom.notes import _UNREAD
 from hlip.importing.outcome import ImportingError
 
@@ -184,6 +185,19 @@ def test_a_zip_whose_names_are_no_text_and_a_file_that_is_called_gz_stop_nothing
     (row,) = (row for row in rows(tmp_path / "out") if row["path"])
     assert row["files"] == "8"
     assert "bad.zip" in " ".join(imported.notes)
+
+
+def test_an_archive_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = tmp_path / "export.zip"
+    packed.write_bytes(b"PK")
+
+    def closed(*_: object) -> None:  # nothing is forbidden to root
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(zipfile, "ZipFile", closed)
+    monkeypatch.setattr(Found, "open", closed)
+    with pytest.raises(ImportingError, match=rf"no DICOM series among 1 files \(no_permission 1\)\n  unreadable: {packed}"):
+        run(packed, tmp_path / "out")
 
 
 def test_members_of_one_name_in_a_zip_are_all_read(tmp_path: Path) -> None:

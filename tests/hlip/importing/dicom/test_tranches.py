@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from hlip.importing.dicom import importer
 from hlip.importing.earlier import How
 from hlip.importing.outcome import ImportingError
+from hlip.importing.tables import Tables
 from hlip.study import read_manifest
 
 from ...dicom import phantom
@@ -71,15 +73,14 @@ def test_scans_that_a_manifest_names_stay_where_nothing_usable_takes_their_place
     kept = {scan.path: scan.path.read_bytes() for study in first.studies for scan in study.scans}
     phantom.series(tmp_path / "second" / "a", slices=2, study="1.1", patient="P1")
     phantom.series(tmp_path / "second" / "b", slices=8, study="1.2", patient="P2")
-    if how:
-        assert len(run(tmp_path / "second", out, how=how).studies) == (2 if how == "add" else 1)
-    else:
-        with pytest.raises(ImportingError, match="--add keeps them"):
-            run(tmp_path / "second", out)
+    second = run(tmp_path / "second", out, how=how)
+    assert len(second.studies) == (2 if how == "add" else 1)
+    left = f"1 studies are not usable now and leave the manifest: {first.studies[0].study_id}"
+    assert (left in second.notes) == (how == "")
+    assert [row.reason for row in second.left_out] == ["too_few_slices", "no_usable_series"]
     assert {path: path.read_bytes() for path in kept} == kept
     assert all(scan.path.is_file() for study in read_manifest(first.manifest) for scan in study.scans)
-    if how == "add":
-        assert sorted(row["reason"] for row in rows(out)) == ["", "", "too_few_slices"]
+    assert sorted(row["reason"] for row in rows(out)) == [""] * len(second.studies) + ["too_few_slices"]
     assert not list((out / "studies").glob(".*"))
 
 
@@ -106,3 +107,37 @@ def test_a_study_that_came_whole_later_is_left_out_no_more(tmp_path: Path) -> No
     phantom.series(tmp_path / "second", slices=8, study="1.2", patient="P2")
     assert len(run(tmp_path / "second", out, how="add").studies) == 2
     assert not (out / "left_out.csv").exists()
+
+
+def test_a_refused_import_leaves_the_scans_that_the_manifest_names(tmp_path: Path) -> None:
+    """The tables are joined after conversion; what was converted waits for the next run."""
+    out, table = tmp_path / "out", tmp_path / "table.csv"
+    phantom.series(tmp_path / "in", slices=8)
+    first = run(tmp_path / "in", out)
+    before = {file: file.read_bytes() for file in [first.studies[0].scans[0].path, *out.glob("*.*")]}
+    phantom.series(tmp_path / "in", slices=8, description="T2 AX", **phantom.T2)
+    table.write_text("patient_id,split\nP1,nowhere\n")
+    with pytest.raises(ImportingError, match="nowhere"):
+        run(tmp_path / "in", out, tables=Tables(metadata=table))
+    assert {file: file.read_bytes() for file in before} == before
+    (study,) = (out / "studies").glob(".*")
+    shutil.copytree(study, study.with_name(".1.2.3"))  # another that waits: it may hold the hospital's ids
+    again = run(tmp_path / "in", out)
+    assert "1 of 1 studies are unchanged" in str(again)
+    assert f"1 studies in {out / 'studies'} (.1.2.3, ...) are of an earlier import and not in this manifest" in again.notes
+    assert [(scan.sequence, scan.path.is_file()) for scan in again.studies[0].scans] == [("T2", True)]
+    assert {path.name for path in (out / "studies").iterdir()} == {again.studies[0].study_id, ".1.2.3"}
+
+
+def test_a_later_part_of_a_study_does_not_take_the_place_of_the_earlier_one(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    phantom.series(tmp_path / "first", slices=8, uid="1.1.1")
+    first = run(tmp_path / "first", out)
+    (study,) = (out / "studies").iterdir()
+    phantom.series(tmp_path / "second", slices=8, uid="1.1.2", number=2, description="T2 AX", **phantom.T2)
+    with pytest.raises(ImportingError, match=rf"1 studies hold scans .* delete from .*studies what is to go\n  {study.name}"):
+        run(tmp_path / "second", out, how="add")
+    assert first.studies[0].scans[0].path.is_file()
+    (tmp_path / "first").rename(tmp_path / "second" / "a")
+    whole = run(tmp_path / "second", out, how="add")
+    assert [scan.sequence for scan in whole.studies[0].scans] == ["T1", "T2"]
