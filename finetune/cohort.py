@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,9 @@ from hlip.store import Store, StudyRecord
 from hlip.taxonomy import Taxonomy, TaxonomyError
 from hlip.taxonomy.tree import Below
 from hp2l.encoders import ScanReader
+
+LONGEST = 200
+"""Characters of a label's fault that are told."""
 
 
 @dataclass
@@ -71,9 +75,11 @@ def cohort(store: Store, config: CohortConfig, taxonomy: Taxonomy) -> dict[str, 
 
     Raises:
         SystemExit: a split has none.
-        TaxonomyError: a label is not in the tree.
+        TaxonomyError: labels of any split that do not fit the tree, those of the test split, too.
     """
     found = {split: labelled(store, split) for split in ("train", "val")}
+    tested = [record for record in store.split("test") if record.labels is not None]  # told now, not after the training
+    check_labels([*found["train"], *found["val"], *tested], taxonomy)
     if config.folds:
         found = fold(found["train"] + found["val"], config, taxonomy)
     found["train"] = share(found["train"], config.fraction, config.seed)
@@ -210,26 +216,44 @@ def classes_without(labels: Labels, taxonomy: Taxonomy) -> list[str]:
 
 
 def check_labels(records: Sequence[StudyRecord], taxonomy: Taxonomy) -> None:
-    """Every label must stand in the tree.
+    """Every label must stand in the tree, and none contradict another.
 
     Raises:
-        TaxonomyError: the first studies whose labels do not, by name.
+        TaxonomyError: every fault, the most frequent first and ten at most, with its first studies and their splits.
     """
     faults: dict[str, list[str]] = {}
+    splits: dict[str, str | None] = {}
     for record in records:
-        try:
-            taxonomy.encode(record.labels or ())
-        except TaxonomyError as error:
-            faults.setdefault(str(error), []).append(record.study_id)
+        for fault in label_faults(record.labels or (), taxonomy):
+            faults.setdefault(fault, []).append(f"{record.study_id} ({record.split})")
+            splits[record.study_id] = record.split
     if faults:
-        studies = sum(map(len, faults.values()))
         lines = [
-            f"{error}, in {len(found)}: {', '.join(found[:3])}{', ...' if len(found) > 3 else ''}"
-            for error, found in faults.items()
+            f"{fault if len(fault) <= LONGEST else fault[:LONGEST] + ' ...'}, in {len(found)}: {', '.join(found[:3])}"
+            + (", ..." if len(found) > 3 else "")
+            for fault, found in sorted(faults.items(), key=lambda pair: -len(pair[1]))
         ]
-        more = f"\n  and {len(lines) - 10} more" if len(lines) > 10 else ""
-        have = "study has" if studies == 1 else "studies have"
-        raise TaxonomyError(f"{studies} {have} labels that do not fit the tree\n  " + "\n  ".join(lines[:10]) + more)
+        more = f"\n  and {len(lines) - 10} more such faults" if len(lines) > 10 else ""
+        have = "study has" if len(splits) == 1 else "studies have"
+        counts = Counter(splits.values())
+        where = f" ({', '.join(f'{split} {count}' for split, count in counts.items())})" if len(counts) > 1 else ""
+        listing = "\n  ".join(lines[:10])
+        raise TaxonomyError(f"{len(splits)} {have} labels that do not fit the tree{where}\n  {listing}{more}")
+
+
+def label_faults(labels: Sequence[str], taxonomy: Taxonomy) -> list[str]:
+    """What is wrong with one study's labels: each that is not in the tree, and a contradiction among the others."""
+    faults, found = [], []
+    for label in dict.fromkeys(labels):
+        try:
+            found.append(taxonomy.find(label).name)
+        except TaxonomyError as error:
+            faults.append(str(error))
+    try:
+        taxonomy.encode(found)
+    except TaxonomyError as error:
+        faults.append(str(error))
+    return faults
 
 
 def macro_auc(level: int, scores: Tensor, labels: Labels, taxonomy: Taxonomy) -> float:

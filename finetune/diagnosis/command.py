@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from hp2l.diagnoser import Diagnoser, load
 from hp2l.head import HP2LOutput
 
 MEANING = (
-    "score: the level's sigmoid, each class by itself; it ranks studies for a class. It is no diagnosis, and not calibrated."
+    "score: the level's sigmoid, each class by itself; it ranks studies for a class. It is no diagnosis, and not calibrated: "
+    "scores of two classes, or of two levels, cannot be held against one another."
 )
 SCALED = (
     "probability: the score Platt-scaled on {} validation studies, so that classes can be held against one another; it holds where "
@@ -52,7 +54,7 @@ def diagnose_command(arguments: argparse.Namespace) -> None:
             notes += write_looks(model, store, record, volumes, output, likely, arguments.out, base, title)
             content = json.dumps(described(arguments.study, model, output, likely), indent=2)
             (arguments.out / "scores.json").write_text(content + "\n", encoding="utf-8")
-    notes = path_notes(model.taxonomy, likely) + unscaled_notes(model) + notes
+    notes = path_notes(model.taxonomy, likely, scaled_levels(model)) + unscaled_notes(model) + notes
     if arguments.json:
         print(json.dumps(described(arguments.study, model, output, likely) | {"notes": notes}, indent=2))
         return
@@ -91,10 +93,19 @@ def unscaled_notes(model: Diagnoser) -> list[str]:
     ]
 
 
-def path_notes(taxonomy: Taxonomy, likely: list[Tensor]) -> list[str]:
+def scaled_levels(model: Diagnoser) -> set[int]:
+    """Levels (from 1) that have probabilities."""
+    return set(range(1, model.taxonomy.depth + 1)).difference(model.scaling.unscaled) if model.scaling else set()
+
+
+def path_notes(taxonomy: Taxonomy, likely: list[Tensor], scaled: Collection[int]) -> list[str]:
     """Where a level's highest class does not lie below the highest of its parent's level: every level answers for itself.
 
-    A level that does not know the normal class says nothing against it.
+    Raw scores cannot be compared between classes, so their highest says nothing. A level that does not know the normal class says
+    nothing against it.
+
+    Args:
+        scaled: levels that have probabilities.
     """
     best = [taxonomy.classes(level)[int(values[0].argmax())] for level, values in enumerate(likely, start=1)]
     notes = []
@@ -102,6 +113,8 @@ def path_notes(taxonomy: Taxonomy, likely: list[Tensor]) -> list[str]:
         if item.parent is None or item.parent_level is None:
             continue
         above = best[item.parent_level - 1]
+        if not {item.level, above.level} <= set(scaled):
+            continue
         if above.index != item.parent_index and above.name != taxonomy.normal:
             names = taxonomy.level_names[item.level - 1], taxonomy.level_names[above.level - 1]
             notes.append(
@@ -118,7 +131,7 @@ def described(study: str, model: Diagnoser, output: HP2LOutput, likely: list[Ten
         names = taxonomy.levels[place]
         entry: dict[str, Any] = {"level": place + 1, "name": taxonomy.level_names[place]}
         entry["scores"] = {name: float(score) for name, score in zip(names, scores[0], strict=True)}
-        if model.scaling and place + 1 not in model.scaling.unscaled:
+        if place + 1 in scaled_levels(model):
             entry["probabilities"] = {name: float(value) for name, value in zip(names, likely[place][0], strict=True)}
         if place < len(chosen):
             entry["attention_to_prototypes"] = {name: float(share) for name, share in zip(names, chosen[place], strict=True)}

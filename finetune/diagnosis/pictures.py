@@ -47,50 +47,55 @@ def draw_levels(
     warning: str = "",
     kind: str = "score",
 ) -> None:
-    """A panel a level: every class's score or probability (1, K_l), and beside it how much of the prompt's attention its prototype got.
+    """A row a level: every class's score or probability (1, K_l) with how much of the prompt's attention its prototype got, and beside
+    it how near the study lies to the prototype (`prototype_similarity`), where prototypes are averaged.
 
-    No prompt reads the last level's prototypes: there it is how near the study lies to them (`prototype_similarity`), if they are averaged.
+    No prompt reads the last level's prototypes.
     """
     from matplotlib.figure import Figure
 
-    rows = min(MOST, max(taxonomy.counts))
-    figure = Figure(figsize=(4.4 * len(levels), 1.5 + 0.26 * rows), layout="constrained")
+    rows, columns = [min(MOST, count) + 2 for count in taxonomy.counts], 2 if near else 1
+    figure = Figure(figsize=(6.0 + 1.4 * columns, 1.2 + 0.26 * sum(rows)), layout="constrained")
     figure.suptitle(title + (f"\n{warning}" if warning else ""), fontsize=10)
-    for number, (axes, scores) in enumerate(zip(figure.subplots(1, len(levels), squeeze=False)[0], levels, strict=True)):
+    layout = {"height_ratios": rows, "width_ratios": [1.6, 1.0][:columns]}
+    panels = figure.subplots(len(levels), columns, squeeze=False, gridspec_kw=layout)
+    low = min([0.0, *(float(row.min()) for row in near)])
+    for number, (places, scores) in enumerate(zip(panels, levels, strict=True)):
+        middle, thick = (0.18, 0.36) if number < len(chosen) else (0.0, 0.5)
         order = scores[0].argsort(descending=True)[:MOST].cpu().numpy()[::-1]
-        axes.barh(np.arange(len(order)) + 0.18, scores[0].cpu().numpy()[order], 0.36, color="#0072B2", label=kind)
-        _beside(axes, number, order, chosen, near)
-        axes.set_yticks(np.arange(len(order)), [taxonomy.levels[number][place] for place in order], fontsize=8)
+        names = [taxonomy.levels[number][place] for place in order]
         cut = f", the highest {MOST} of {taxonomy.counts[number]}" if taxonomy.counts[number] > MOST else ""
-        axes.set_title(f"level {number + 1}: {taxonomy.level_names[number]}{cut}", fontsize=9, loc="left")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=8)
+        places[0].set_title(f"level {number + 1}: {taxonomy.level_names[number]}{cut}", fontsize=9, loc="left")
+        places[0].barh(np.arange(len(order)) + middle, scores[0].cpu().numpy()[order], thick, color="#0072B2", label=kind)
+        places[0].set_xlim(0, 1)
+        _attention(places[0], number, order, chosen)
+        if near:
+            _similarity(places[1], near[number][order], low)
+        for axes in places:
+            axes.set_yticks(np.arange(len(order)), names if axes is places[0] else [])
+            axes.set_ylim(-0.6, len(order) - 0.4)  # the same, as both columns share the names
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.tick_params(labelsize=8)
     labels = {label: bar for axes in figure.axes for bar, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
     figure.savefig(path, dpi=120)
 
 
-def _beside(
-    axes: Axes,
-    number: int,
-    order: NDArray[np.int64],
-    chosen: Sequence[NDArray[np.float64]],
-    near: Sequence[NDArray[np.float64]],
-) -> None:
-    """The second bar of each class of a level (number from 0), and the axis that holds both."""
-    places, low = np.arange(len(order)) - 0.2, 0.0
+def _attention(axes: Axes, number: int, order: NDArray[np.int64], chosen: Sequence[NDArray[np.float64]]) -> None:
+    """The second bar of each class of a level (number from 0)."""
     if number < len(chosen):
         label = "share of the prompt's attention to its prototype (mean over heads)"
-        axes.barh(places, chosen[number][order], 0.3, color="#E69F00", label=label)
+        axes.barh(np.arange(len(order)) - 0.2, chosen[number][order], 0.3, color="#E69F00", label=label)
         axes.axvline(1 / len(chosen[number]), color="0.4", linestyle=":", linewidth=1.2, label="an even look at all prototypes")
-    elif near:
-        label = "cosine of the study with its prototype (no prompt reads those of the last level)"
-        axes.barh(places, near[number][order], 0.3, color="#009E73", label=label)
-        axes.axvline(0, color="0.4", linewidth=0.8)
-        low = min(0.0, float(near[number][order].min()) * 1.05)
     elif chosen:
         axes.set_xlabel("no prompt reads prototypes at the last level", fontsize=8)
-    axes.set_xlim(low, 1)
+
+
+def _similarity(axes: Axes, near: NDArray[np.float64], low: float) -> None:
+    """Cosines of the classes of a level, on the axis that all levels share."""
+    axes.barh(np.arange(len(near)), near, 0.5, color="#009E73", label="cosine of the study with its prototype (-1 to 1)")
+    axes.axvline(0, color="0.4", linewidth=0.8)
+    axes.set_xlim(1.05 * low, 1)
 
 
 class ImageRow(NamedTuple):

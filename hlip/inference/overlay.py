@@ -6,6 +6,7 @@ of a scan however that scan was tilted or flipped. A map of few and large patche
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform, binary_fill_holes, binary_opening, gaussian_filter
 
+from hlip.prepare.montage import sides
 from hlip.volume.resample import tilted
 
 if TYPE_CHECKING:
@@ -141,6 +143,7 @@ def montage(
 ) -> None:
     """Draw a row a scan: its slice with the most evidence plain, then coloured among its neighbours; of cells slices from end to end.
 
+    The plain slice has its sides named, L and R. Scans of one name are numbered: T1 1, T1 2.
     Colours are scaled by what lies in tissue and faint in air: the model may lean on it, but nothing is to be found there. Where more
     than half of all evidence lies outside of tissue, a line below the title says so.
 
@@ -158,7 +161,7 @@ def montage(
     from matplotlib.figure import Figure
 
     colours = LinearSegmentedColormap.from_list("evidence", COLOURS)
-    drawn = [_Drawn.of(scan) for scan in scans]
+    drawn = [_Drawn.of(scan) for scan in told_apart(scans)]
     groups = [drawn] if together is None else [[_Drawn.of(together)], drawn]
     rows = [(row, _limit(group, legend)) for group in groups for row in group]
     lines = [(about, "0.8"), (_caution(drawn, legend.name), "orange"), (warning, "orange")]
@@ -180,6 +183,16 @@ def montage(
         below += len(group)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, facecolor="black")
+
+
+def told_apart(scans: Sequence[ScanEvidence]) -> list[ScanEvidence]:
+    """Scans of one name get numbers: T1 1, T1 2; a name that stands once stays."""
+    times, seen = Counter(scan.name for scan in scans), Counter[str]()
+    found = []
+    for scan in scans:
+        seen[scan.name] += 1
+        found.append(replace(scan, name=f"{scan.name} {seen[scan.name]}") if times[scan.name] > 1 else scan)
+    return found
 
 
 class _Drawn(NamedTuple):
@@ -246,6 +259,8 @@ def _row(panels: NDArray[Any], drawn: _Drawn, limit: float, colours: Colormap) -
     shown = _shown(drawn, len(panels) - 1)
     plain = shown[len(shown) // 2][0] if scan.cells else drawn.peak
     _slice(panels[0], scan, plain, f"{scan.name}, slice {plain + 1}/{len(values)}")
+    for x, side, align in zip((0.02, 0.98), sides(scan.affine), ("left", "right"), strict=True):
+        panels[0].text(x, 0.5, side, transform=panels[0].transAxes, color="#ffd166", fontsize=8, va="center", ha=align)
     smooth = "nearest" if scan.cells else None
     for panel in panels[1:]:
         panel.axis("off")

@@ -189,6 +189,9 @@ def _check_keys(content: Mapping[Any, Any], known: tuple[str, ...], trail: Trail
         if key not in known:
             near = get_close_matches(str(key), known, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+            if key in ("parent", "parents") and "children" in known:
+                above = f"of {content[key]!r:.60}" if _is_text(content[key]) else "of its parent"
+                hint = f"nesting is written the other way: this class stands in the list 'children:' {above}"
             faults.add((*trail, str(key)), f"unknown key ({hint})")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ import pytest
 from finetune.cohort import CohortConfig, Labels, classes_without, cohort, draw_weights, fold, labelled, rarest_class, share
 from finetune.comparison.cohort import Cohort, mean_auc
 from hlip.store import Store, StoreError, StudyRecord
-from hlip.taxonomy import Taxonomy
+from hlip.taxonomy import Taxonomy, TaxonomyError
+
+from .made import changed_store
 
 TREE = Taxonomy.load("brain_mri")
 
@@ -89,6 +93,36 @@ def test_a_cohort_of_a_store(tiny_store):
     assert {split: len(records) for split, records in part.items()} == {"train": 12, "val": 8}
     with pytest.raises(SystemExit, match="no labelled study in split 'other'"):
         labelled(store, "other")
+
+
+def test_faults_of_the_labels_of_all_splits_are_told_at_once(tiny_store, tmp_path):
+    wrong = {
+        "s4": ("glyoma", "infarct?"),
+        "s12": ("normal", "glioma"),
+        "s13": ("glioma", "normal"),
+        "s16": ("glyoma",),
+        "s20": ("glyoma",),
+    }
+    wrong |= {f"s{22 + n}": ("x" * 400 + str(n),) for n in range(12)}
+    store = Store(changed_store(tiny_store, tmp_path / "store", lambda r: replace(r, labels=wrong.get(r.study_id, r.labels))))
+    assert [store.record(study).split for study in ("s4", "s12", "s16")] == ["train", "val", "test"]
+    with pytest.raises(TaxonomyError) as caught:
+        cohort(store, CohortConfig(), TREE)
+    first, most, *rest, last = str(caught.value).splitlines()
+    splits = Counter(store.record(study).split for study in wrong)
+    told = ", ".join(f"{split} {splits[split]}" for split in ("train", "val", "test"))
+    assert first == f"17 studies have labels that do not fit the tree ({told})"
+    assert most.endswith("(nearest: 'glioma', 'normal', 'meningioma'), in 3: s4 (train), s20 (train), s16 (test)")
+    text = "\n".join(rest)
+    assert "'infarct?'" in text
+    assert "labelled 'normal' and also 'glioma': they contradict, in 2: s12 (val), s13 (val)" in text
+    assert len(rest) == 9
+    assert last == "  and 5 more such faults"
+    assert max(map(len, rest)) < 250
+    wrong = {"s16": ("glyoma",)}
+    tested = Store(changed_store(tiny_store, tmp_path / "tested", lambda r: replace(r, labels=wrong.get(r.study_id, r.labels))))
+    with pytest.raises(TaxonomyError, match=r"^1 study has labels that do not fit the tree\n.*, in 1: s16 \(test\)$"):
+        cohort(tested, CohortConfig(), TREE)
 
 
 @pytest.mark.parametrize(

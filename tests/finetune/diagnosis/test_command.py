@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import hlip
-from finetune.diagnosis.command import diagnose_command, path_notes
+from finetune.diagnosis.command import diagnose_command, path_notes, scaled_levels
 from finetune.diagnosis.looks import chosen_prototypes, prompt_maps, prototype_similarity
 from finetune.diagnosis.pictures import LEGENDS, ImageRow, draw_image, draw_levels
 from finetune.diagnosis.reading import read
@@ -98,29 +98,33 @@ def test_the_choice_among_prototypes_is_drawn(model, tiny_store, tmp_path):
 
 
 def test_levels_are_drawn_with_what_prototypes_had_to_do_with_them(model, tiny_store, tmp_path, monkeypatch):
-    """The last level has no choice to show: cosines with averaged prototypes there, a reason with others."""
+    """Cosines with averaged prototypes at every level, on one axis; the last level has no choice to show, and says why."""
     from matplotlib.figure import Figure
 
     drawn = []
     monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: drawn.append(self))
     tree, output = model.taxonomy, read(model, Store(tiny_store).volumes("s3"))
     near, scores = prototype_similarity(model.head, output), output.probabilities()
+    near[0][0] = -0.75  # the study may lie away from a prototype
     assert near[2].tolist() == pytest.approx(
         torch.cosine_similarity(output.cls[2], model.head.bank.prototypes(3)).tolist(), abs=1e-5
     )
     draw_levels(scores, chosen_prototypes(output), near, tree, tmp_path / "x.png", "s3")
-    last = drawn[0].axes[2]
-    names = [label.get_text() for label in last.get_yticklabels()]
-    shown = dict(zip(names, [bar.get_width() for bar in last.containers[1]], strict=True))
-    assert shown == pytest.approx({name: near[2][tree.levels[2].index(name)] for name in names})
-    assert last.get_xlim()[0] <= min(shown.values())
+    for level, (own, beside) in enumerate(zip(drawn[0].axes[::2], drawn[0].axes[1::2], strict=True)):
+        names = [label.get_text() for label in own.get_yticklabels()]
+        shown = dict(zip(names, [bar.get_width() for bar in beside.containers[0]], strict=True))
+        assert shown == pytest.approx({name: near[level][tree.levels[level].index(name)] for name in names})
+        assert own.get_ylim() == beside.get_ylim()
+        assert beside.get_xlim() == pytest.approx((-0.7875, 1))
     legend = [text.get_text() for text in drawn[0].legends[0].get_texts()]
-    assert legend[-1] == "cosine of the study with its prototype (no prompt reads those of the last level)"
+    assert legend[-1] == "cosine of the study with its prototype (-1 to 1)"
+    unread = ["", "", "no prompt reads prototypes at the last level"]
+    assert [axes.get_xlabel() for axes in drawn[0].axes[::2]] == unread
     learnt = Diagnoser(model.encoder, HeadConfig(blocks=(4, 2, 2), width=24, heads=2, prototypes="learnable"), tree).eval()
     output = read(learnt, Store(tiny_store).volumes("s3"))
     assert prototype_similarity(learnt.head, output) == []
     draw_levels(scores, chosen_prototypes(output), [], tree, tmp_path / "x.png", "s3")
-    assert [axes.get_xlabel() for axes in drawn[1].axes] == ["", "", "no prompt reads prototypes at the last level"]
+    assert [axes.get_xlabel() for axes in drawn[1].axes] == unread
 
 
 @pytest.fixture
@@ -247,12 +251,22 @@ def test_levels_that_disagree_are_named():
             scores[level][0, tree.levels[level].index(name)] = 1.0
         return scores
 
-    assert path_notes(tree, highest("vascular", "infarction", "acute infarction")) == []
-    (note,) = path_notes(tree, highest("vascular", "infarction", "glioma"))
+    every = (1, 2, 3)
+    assert path_notes(tree, highest("vascular", "infarction", "acute infarction"), every) == []
+    (note,) = path_notes(tree, highest("vascular", "infarction", "glioma"), every)
     assert note == "the levels disagree: the highest subtype, glioma, does not lie below the highest family, infarction"
-    (note,) = path_notes(tree, highest("vascular", "infarction", "normal"))
+    (note,) = path_notes(tree, highest("vascular", "infarction", "normal"), every)
     assert note == "the levels disagree: the highest subtype, normal, does not lie below the highest category, vascular"
-    assert path_notes(tree, highest("normal", "infarction", "normal")) == []  # the middle level knows no normal class
+    assert path_notes(tree, highest("normal", "infarction", "normal"), every) == []  # the middle level knows no normal class
+    for scaled in ((), (1, 2), (2,), (1, 3)):
+        assert path_notes(tree, highest("vascular", "infarction", "glioma"), scaled) == []  # raw scores cannot be compared
+
+
+def test_only_levels_with_probabilities_are_held_against_one_another(model):
+    assert scaled_levels(model) == set()
+    counts = model.taxonomy.counts
+    model.scaling = Scaling(tuple((Rule("none" if level == 2 else "platt"),) * count for level, count in enumerate(counts)), 9)
+    assert scaled_levels(model) == {1, 2}
 
 
 def test_json_goes_to_other_programs(model, tiny_store, tmp_path, capsys):

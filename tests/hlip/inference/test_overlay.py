@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -72,3 +74,20 @@ def test_cells_are_drawn_from_end_to_end_and_colours_reach_the_least(tmp_path, m
     assert more["alpha"][15, 15] == pytest.approx(0.24, abs=0.01)
     montage([cells(0.0, 2.0)], tmp_path / "x.png", "t", legend=Legend(least=0.5))
     assert seen[-1][1]["vmax"] == 2.0
+
+
+def test_sides_are_written_and_scans_of_one_name_are_numbered(tmp_path, monkeypatch):
+    """Columns go to the right in the first scan, to the left in the second, to the back in the third."""
+    from matplotlib.axes import Axes
+
+    letters, captions, plain = [], [], Axes.text
+    monkeypatch.setattr(Axes, "text", lambda self, x, y, text, **m: letters.append((x, text)) or plain(self, x, y, text, **m))
+    monkeypatch.setattr(Axes, "set_title", lambda self, text, **_: captions.append(text))
+    scans = []
+    for name, axis, way in (("T1", 0, 1), ("FLAIR", 0, -1), ("T1", 1, -1)):
+        affine = np.zeros((4, 4))
+        affine[axis, 2], affine[1 - axis, 1], affine[2, 0], affine[3, 3] = way, 1, 1, 1
+        scans.append(replace(cells(0.0, 1.0), name=name, affine=affine))
+    montage(scans, tmp_path / "x.png", "t", slices=2, legend=Legend(ends=("up", "down")))
+    assert letters[:6] == [(0.02, "L"), (0.98, "R"), (0.02, "R"), (0.98, "L"), (0.02, "A"), (0.98, "P")]
+    assert captions[::3] == ["T1 1, slice 10/12", "FLAIR, slice 10/12", "T1 2, slice 10/12"]

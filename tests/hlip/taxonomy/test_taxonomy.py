@@ -258,6 +258,12 @@ def test_fewer_levels(brain: Taxonomy) -> None:
     ("text", "line", "fragment"),
     [
         ("name: t\nclasses:\n  - name: a\n    chlidren: []\n", 4, "unknown key (did you mean 'children'?)"),
+        (
+            "name: t\nclasses:\n  - name: a\n  - name: b\n    parent: a\n",
+            5,
+            "unknown key (nesting is written the other way: this class stands in the list 'children:' of 'a')",
+        ),
+        ("name: t\nparent: a\nclasses:\n  - name: a\n", 2, "unknown key (known: name, level_names, classes)"),
         ("name: t\nclasses:\n  - name: a\n    children: []\n", 4, "non-empty list of classes, not an empty list"),
         ("name: t\nclasses:\n  - name: a\n    children: {name: b}\n", 4, "non-empty list of classes, not dict"),
         ("name: t\nclasses:\n  - name: a\n    children:\n", 4, "not nothing"),
