@@ -56,7 +56,7 @@ def add_experiments(commands: Any) -> None:
         help="CPU threads of each training; 0 shares the cores evenly (default: 0). Another number may change a result's last digits",
     )
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples over patients (default: 1000)")
-    parser.add_argument("--plan", action="store_true", help="list the runs and stop")
+    parser.add_argument("--plan", action="store_true", help="list the runs, which are there already, and stop")
     parser.set_defaults(run=_run)
 
 

@@ -192,7 +192,7 @@ def measure(runs: Sequence[dict[str, list[Floats]]], test: Test) -> Measured:
         test: truth and resamples.
     """
     notes: list[str] = []
-    likely = [likeliest(scores, test) for scores in runs]
+    likely = [likeliest(scores, test, notes) for scores in runs]
     singles = [_single(scores, highest, test, notes) for scores, highest in zip(runs, likely, strict=True)]
     rows: dict[str, Floats] = {}
     seeds: dict[str, list[float]] = {}
@@ -217,14 +217,23 @@ def measure(runs: Sequence[dict[str, list[Floats]]], test: Test) -> Measured:
     return Measured(rows, seeds, counts, classes, test.tree, excluded, list(dict.fromkeys(notes)), undone)
 
 
-def likeliest(scores: dict[str, list[Floats]], test: Test) -> list[Floats]:
+def likeliest(scores: dict[str, list[Floats]], test: Test, notes: list[str] | None = None) -> list[Floats]:
     """Test scores of every level (N, K_l) after Platt scaling on the validation split; as they are where nothing is known there, or where
-    they are no probabilities."""
+    they are no probabilities. Classes whose scaling ran into the end of its range are noted."""
     found = []
     for level, (own, val) in enumerate(zip(scores["test"], scores["val"], strict=True)):
         labels = masked(*test.rows("val", level))
         usable = (~np.isnan(labels)).any() and all(s.min() >= 0 and s.max() <= 1 for s in (own, val))
-        found.append(calibrate(labels, val, own, "platt").scores if usable else own)
+        if not usable:
+            found.append(own)
+            continue
+        scaled = calibrate(labels, val, own, "platt")
+        found.append(scaled.scores)
+        ends = [name for name, rule in zip(test.truth.class_names[level], scaled.rules, strict=True) if rule.at_limit]
+        if ends and notes is not None:
+            notes.append(
+                f"level {level_numbers(test.tree)[level]}, Platt scaling at the end of its range in a run: {', '.join(ends)}"
+            )
     return found
 
 

@@ -88,7 +88,7 @@ def definitions() -> list[tuple[str, str]]:
          "denominator as the number of trials, taken as independent. "
          "A difference to such a share is made of both shares' own intervals (Newcombe), unpaired."),
         ("Shown", "The interval of the paired difference excludes zero. Pairs and variants are many and not corrected for: a few are shown by "
-         "chance alone."),
+         "chance alone. Where seeds overlap (the worse variant's best one is better than the better's worst), another seed might turn it."),
         ("Right at a level", "The study's highest-scoring class there is one of its labels. Scores are Platt-scaled on the validation split "
          "for this, a class at a time, since heads give their classes scales of their own. Studies without a label at a level are not asked. "
          "Wrong at level 1: of the studies that are asked at both ends; wrong at level 3: of all that are asked there."),
@@ -97,8 +97,9 @@ def definitions() -> list[tuple[str, str]]:
          "are left out, there and of the share kept: such a class is not found further down, it is asked a second time among other "
          "rivals; the share wrong at level 1 is of all. A head whose coarse scores are the highest of the classes below (ViT flat, "
          "PromptViT, linear leaf probe) has by its raw scores nothing to recover with; what it shows here comes of scaling each level's "
-         "classes by themselves, and is the zero line for the others. The share is high as well where level 1 alone is told badly: read "
-         "it beside the share wrong at level 1, and beside what is kept of the right ones."),
+         "classes by themselves, and is the zero line for the others. In a hard cascade a refused class stays closed: it recovers only "
+         "where the right class was let in beside a wrong one that scored higher. The share is high as well where level 1 alone is told "
+         "badly: read it beside the share wrong at level 1, and beside what is kept of the right ones."),
         ("Called", "Score at or above the class's threshold. Such thresholds favour rare classes, so calls are many; shares of called classes "
          "without called parent, and of called parents without any called child, over all neighbouring levels."),
         ("Evenness of the prompt's attention", "Entropy of its attention over prototypes over that of an even look, mean over validation "

@@ -33,6 +33,7 @@ import yaml
 from finetune.settings import FinetuneConfig
 from hlip.config import parse_config, plain
 from hlip.files import resources
+from hlip.files.folders import write_atomically
 from hlip.taxonomy import Taxonomy
 
 PUBLISHED = ("auc_1", "bacc_1", "auc_2", "bacc_2", "auc_3", "bacc_3", "drop_auc", "drop_bacc")
@@ -41,7 +42,7 @@ OWN = {"encoder", "store", "out", "tokens", "seed", "seeds", "steps", "threads",
 """What the command sets itself, so that no variant may."""
 
 
-REVISION = 2
+REVISION = 3
 """To be raised where a default or a method changes its meaning: runs of before are then trained again."""
 
 
@@ -220,6 +221,14 @@ class Job:
         """Where a run of it is."""
         return setting.out / "runs" / self.key / f"seed_{seed}"
 
+    def write_tree(self, setting: Setting) -> None:
+        """A tree that was cut gets a file, for the command line of fine-tuning to name; before the job's first run."""
+        path = Path(self.config.taxonomy)
+        if path.parent == setting.out / "taxonomy":
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = yaml.safe_dump(self.tree.to_dict(), sort_keys=False, allow_unicode=True)
+            write_atomically(path, text.encode())
+
 
 def jobs(found: Sequence[Experiment], setting: Setting) -> tuple[dict[str, Job], dict[tuple[str, str], str]]:
     """The distinct runs of some experiments.
@@ -246,7 +255,7 @@ def make_job(variant: Variant, setting: Setting) -> Job:
     tree = _tree(config.taxonomy)
     if variant.depth is not None and variant.depth != tree.depth:
         tree = tree.to_depth(variant.depth)
-        config = replace(config, taxonomy=str(_written(tree, setting.out / "taxonomy")))
+        config = replace(config, taxonomy=str(setting.out / "taxonomy" / f"{tree.name}.yaml"))
         arguments += ["--taxonomy", config.taxonomy]
     config = replace(config, tokens=setting.out / _tokens_name(config, tree, _parse([*_shared(setting)], setting)))
     arguments += ["--tokens", str(config.tokens)]
@@ -314,11 +323,3 @@ def _tree(taxonomy: str) -> Taxonomy:
 @cache  # a parse takes a tenth of a second, and plan, training and page ask for the same ones
 def _parsed(arguments: tuple[str, ...]) -> FinetuneConfig:
     return parse_config(FinetuneConfig, command="finetune", description="A variant of an experiment.", argv=arguments)
-
-
-def _written(tree: Taxonomy, folder: Path) -> Path:
-    """The tree as a file, for a command line to name."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{tree.name}.yaml"
-    path.write_text(yaml.safe_dump(tree.to_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8")
-    return path

@@ -6,7 +6,7 @@ import argparse
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
@@ -57,8 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
     distinct, places = jobs(found, setting)
     print(f"{len(found)} experiments, {len(places)} variants, {len(distinct)} of them distinct, {arguments.seeds} seeds each")
     if arguments.plan:
-        for job in distinct.values():
-            print(f"{job.key}  {job.label}")
+        print("\n".join(plan_lines(distinct, places, setting, arguments.seeds)))
         return
     share_cores(arguments.threads)
     failed = train_all(list(distinct.values()), setting, arguments.seeds, workers)
@@ -66,6 +65,23 @@ def run(arguments: argparse.Namespace) -> None:
     report(shown, setting, arguments.seeds, arguments.resamples, failed, sentences)
     if failed:
         raise RuntimeError(f"{len(failed)} of {len(distinct)} variants failed; the page names them")
+
+
+def plan_lines(distinct: Mapping[str, Job], places: Mapping[tuple[str, str], str], setting: Setting, seeds: int) -> list[str]:
+    """A line a distinct run: its folder, label, experiments, and how many of its seeds are there; then how long the rest may take."""
+    lines, seconds, left = [], [], 0
+    width = max(len(job.label) for job in distinct.values())
+    for key, job in distinct.items():
+        there = [seed for seed in range(seeds) if is_finished(job, setting, seed)]
+        results = [json.loads((job.folder(setting, seed) / "result.json").read_text(encoding="utf-8")) for seed in there]
+        seconds += [result["seconds"] for result in results]
+        left += seeds - len(there)
+        stands = ", ".join(experiment for (experiment, _), own in places.items() if own == key)
+        lines.append(f"{key}  {job.label:{width}}  {len(there)} of {seeds} seeds there  {stands}")
+    rest = f"{left} of {len(distinct) * seeds} runs are left"
+    if left and seconds:
+        rest += f": about {left * sum(seconds) / len(seconds) / 60:.0f} minutes, one after the other, by those that are there"
+    return [*lines, rest]
 
 
 def on_page(found: Sequence[Experiment], setting: Setting, seeds: int) -> list[Experiment]:

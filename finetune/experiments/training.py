@@ -88,6 +88,7 @@ def train(job: Job, setting: Setting, seed: int) -> None:
     """
     folder = job.folder(setting, seed)
     folder.mkdir(parents=True, exist_ok=True)
+    job.write_tree(setting)
     forget_engine()
     with (folder / "log.txt").open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
         finished = finetune([*job.arguments, "--out", str(folder), "--seed", str(seed)], watched=False)

@@ -78,7 +78,7 @@ def order(variants: Sequence[Variant], measured: Mapping[str, Measured], metric:
     """The published order beside ours, pair by pair; None where fewer than two have a published number.
 
     Returns:
-        published, ours: labels, best first. pairs: {better, worse (as published), published, difference (ours), agrees, shown}.
+        published, ours: labels, best first. pairs: {better, worse (as published), published, difference (ours), agrees, shown, seeds_apart}.
     """
     given = [v for v in variants if metric in v.published and np.isfinite(_value(measured[v.name], metric))]
     if len(given) < 2:
@@ -94,12 +94,19 @@ def order(variants: Sequence[Variant], measured: Mapping[str, Measured], metric:
         shown = _apart(change)
         gap = better.published[metric] - worse.published[metric]
         entry = {"better": better.label, "worse": worse.label, "published": gap, "difference": change}
-        pairs.append(entry | {"agrees": bool(sign * change["value"] > 0), "shown": shown})
+        entry |= {"agrees": bool(sign * change["value"] > 0), "shown": shown}
+        pairs.append(entry | {"seeds_apart": _seeds_apart(measured[better.name], measured[worse.name], metric)})
     return {"published": [v.label for v in theirs], "ours": [v.label for v in ours], "pairs": pairs}
 
 
 def _value(measured: Measured, metric: str) -> float:
     return float(measured.rows[metric][0]) if metric in measured.rows else float("nan")
+
+
+def _seeds_apart(one: Measured, other: Measured, metric: str) -> bool:
+    """Whether every seed of one variant is on the same side of every seed of the other."""
+    ours, theirs = one.seeds[metric], other.seeds[metric]
+    return bool(max(ours) < min(theirs) or min(ours) > max(theirs))
 
 
 def answers(found: Mapping[str, Any]) -> list[str]:
@@ -123,7 +130,11 @@ def _order_sentences(metric: str, entry: Mapping[str, Any]) -> list[str]:
         text += f"Point estimates, shown or not, are in the published order: {ours}."
     else:
         text += f"Point estimates, shown or not: {ours}; published: {' > '.join(entry['published'])}."
-    reverse = [f"{pair['worse']} before {pair['better']} by {points(abs(pair['difference']['value']))}" for pair in against]
+    reverse = [
+        f"{pair['worse']} before {pair['better']} by {points(abs(pair['difference']['value']))}"
+        + ("" if pair["seeds_apart"] else " (their seeds overlap)")
+        for pair in against
+    ]
     return [text, *([f"Shown against the paper: {'; '.join(reverse)}."] if reverse else [])]
 
 

@@ -4,7 +4,7 @@ After *Breaking Down the Hierarchy* (arXiv 2502.10899), which has four models fo
 - the models share the encoder, and each has two blocks and a class token of its own;
 - multi-label: a model says yes or no to each of its children, and every child at or above the threshold opens the models below (the
   paper's classes exclude one another);
-- a node with a single child has no model: there is nothing to decide, the child takes its parent's score;
+- a node with a single child has no model: there is nothing to decide, the child takes its parent's score and threshold;
 - binary cross-entropy by default; the paper's focal loss is `loss.focal_gamma`.
 """
 
@@ -49,12 +49,13 @@ class Cascade(Head):
         self.decisions = decisions(nodes)
         self.models = nn.ModuleList(NodeModel(config, len(children)) for children in self.decisions.values())
         decided = [child for children in self.decisions.values() for child in children]
-        columns, above = [], torch.zeros(len(nodes.paths), len(nodes.paths), dtype=torch.bool)
+        deciders, above = [], torch.zeros(len(nodes.paths), len(nodes.paths), dtype=torch.bool)
         for node, path in enumerate(nodes.paths):
-            decider = next(step for step in reversed(path) if step in decided)
-            columns.append(decided.index(decider))
+            deciders.append(next(step for step in reversed(path) if step in decided))
             above[node, list(path[:-1])] = True
-        self.register_buffer("columns", torch.tensor(columns), persistent=False)
+        # a class itself, or the one whose score a single child takes
+        self.register_buffer("deciders", torch.tensor(deciders), persistent=False)
+        self.register_buffer("columns", torch.tensor([decided.index(node) for node in deciders]), persistent=False)
         self.register_buffer("above", above, persistent=False)
         self.register_buffer("bars", torch.full((len(nodes.paths),), log_odds(0.5 if threshold is None else threshold)))
         self._register_training(taxonomy, set(decided))
@@ -71,7 +72,7 @@ class Cascade(Head):
 
     @torch.no_grad()
     def observe(self, targets: Sequence[Tensor], masks: Sequence[Tensor], smoothing: float) -> None:
-        """Set the thresholds, if none was given, by the training labels.
+        """Set the thresholds of the classes that a model decides, if none was given, by the training labels.
 
         Args:
             targets, masks: (N, K_l) a level.
@@ -93,7 +94,8 @@ class Cascade(Head):
     def decide(self, logits: Tensor) -> Tensor:
         """Logits (B, nodes) of all models -> the same, and below a node that failed at its threshold: `CLOSED` plus by how far the highest
         failure above missed it, in (-1, 0)."""
-        short = (logits - self.get_buffer("bars")).clamp(max=0)
+        bars = self.get_buffer("bars")[self.get_buffer("deciders")]
+        short = (logits - bars).clamp(max=0)
         above = self.get_buffer("above")
         misses = short.unsqueeze(1).masked_fill(~above, 0.0).amin(dim=-1)
         return torch.where(misses < 0, CLOSED + misses.tanh(), logits.clamp(min=CLOSED + 1))

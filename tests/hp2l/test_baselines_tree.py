@@ -102,6 +102,23 @@ def test_a_cascades_doors_are_where_its_models_stand_on_average() -> None:
     assert torch.sigmoid(given.bars).tolist() == pytest.approx([0.3] * len(given.bars))
 
 
+@torch.no_grad()
+def test_a_single_child_is_open_where_its_parent_is() -> None:
+    """f's threshold is its share, 0.25, below a half: its only child g, with no model and no threshold of its own, hides h no more."""
+    targets, masks = zip(
+        *((torch.from_numpy(t), torch.from_numpy(m)) for t, m in TREE.encode_all([["c"], ["e"], ["h"], ["z"]])), strict=True
+    )
+    values = {A: 1.0, F: -0.5, Z: 0.0, NODE_B: 2.0, E: 3.0, C: 4.0, D: -4.0}
+    head = fixed(Cascade(CONFIG, TREE), values)
+    head.observe(targets, masks, smoothing=0.0)
+    found = head.eval()(tokens(1)).logits
+    assert [found[0][0, 1].item(), found[1][0, 2].item(), found[2][0, 3].item()] == [-0.5, -0.5, -0.5]
+    values[F] = -2.0  # a score of 0.12
+    found = fixed(head, values).eval()(tokens(1)).logits
+    missed = CLOSED + math.tanh(-2.0 - math.log(0.25 / 0.75))
+    assert [found[0][0, 1].item(), found[1][0, 2].item(), found[2][0, 3].item()] == pytest.approx([-2.0, missed, missed])
+
+
 def test_each_model_counts_only_studies_that_have_its_node_and_each_decision_once() -> None:
     labels = [["c"], ["e"], ["h"], ["z"], ["b"], None]
     targets, masks = zip(*((torch.from_numpy(t), torch.from_numpy(m)) for t, m in TREE.encode_all(labels)), strict=True)

@@ -19,6 +19,9 @@ def test_the_command_trains_each_run_once_and_writes_its_page(tiny_store, encode
     two = write_experiment(tmp_path / "two.yaml", " - {name: hp2l, label: Again}\n")
     out = tmp_path / "out"
     words = [encoder, tiny_store, out, "--config", TINY, "--seeds", 2, *QUICK, "--only", one, two]
+    command(*words, "--plan")
+    assert not out.exists()
+    assert capsys.readouterr().out.splitlines()[-1] == "4 of 4 runs are left"
     command(*words)
     said = capsys.readouterr().out
     assert "2 of them distinct" in said
@@ -32,6 +35,11 @@ def test_the_command_trains_each_run_once_and_writes_its_page(tiny_store, encode
     assert "88.43" in page
     assert "http" not in page.replace("http://www.w3.org", "")
 
+    command(*words, "--plan")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-3].endswith("HP2L  2 of 2 seeds there  one, two")
+    assert lines[-2].endswith("Flat  2 of 2 seeds there  one")
+    assert lines[-1] == "0 of 4 runs are left"
     monkeypatch.setattr(training, "finetune", lambda argv, watched: pytest.fail("trained again"))
     monkeypatch.setattr(measures, "MINIMUM", 1)  # two studies a class
     command(*words)

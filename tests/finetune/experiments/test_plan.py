@@ -76,6 +76,7 @@ def test_a_run_is_known_by_what_decides_it_and_by_nothing_else(tmp_path):
     ]
     assert len({plain.key, *(job.key for job in others)}) == 6
     assert others[3].config.steps == 7
+    others[2].write_tree(setting(tmp_path))
     assert Taxonomy.load(others[2].config.taxonomy) == Taxonomy.load("brain_mri").to_depth(2)
 
 

@@ -38,6 +38,11 @@ def test_the_published_order_is_compared_pair_by_pair():
         "Point estimates, shown or not: B > C > A; published: A > B > C."
     )
     assert "Shown against the paper: B before A by 10.0 points; C before A by 9.5 points." in text
+    across = {"a": made(0.70), "b": made(0.80)}
+    across["a"].seeds["bacc_3"], across["b"].seeds["bacc_3"] = [0.60, 0.80], [0.79, 0.81]
+    crossed = order(variants[:2], across, "bacc_3")
+    text = answers({"order": {"bacc_3": crossed}, "missing": [], "variants": [], "reference": "a"})[1]
+    assert text == "Shown against the paper: B before A by 10.0 points (their seeds overlap)."
     same = order(variants, {"a": made(0.9), "b": made(0.8), "c": made(0.7)}, "bacc_3")
     assert answers({"order": {"x": None, "bacc_3": same}, "missing": [], "variants": [], "reference": "a"}) == [
         "Balanced accuracy at level 3: of 3 published pairs, 3 shown in the published direction, 0 shown against it, 0 undecided. "
@@ -53,6 +58,7 @@ def test_the_least_drop_comes_first():
     variants = [Variant("a", "A", published={"drop_bacc": 2.0}), Variant("b", "B", published={"drop_bacc": 14.0})]
     low, high = made(0.8), made(0.7)
     low.rows["drop_bacc"], high.rows["drop_bacc"] = np.full(9, 0.02), np.full(9, 0.09)
+    low.seeds["drop_bacc"], high.seeds["drop_bacc"] = [0.02], [0.09]
     found = order(variants, {"a": low, "b": high}, "drop_bacc")
     assert found is not None
     assert found["ours"] == found["published"] == ["A", "B"]
