@@ -119,6 +119,9 @@ def summarise(config: FinetuneConfig, runs: Sequence[FinetuneConfig]) -> str:
         "",
         *as_lines(table, content["summary"]),
     ]
+    if folded and over == "seeds":
+        content["by_seed"] = parts
+        lines += ["", "Each seed, a mean over its folds:", "", *as_lines(parts, content["summary"])]
     if folded and (pooled := out_of_fold(config, seeds)):
         content["out_of_fold"] = {"runs": pooled, "summary": spreads(pooled)}
         lines += [

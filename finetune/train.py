@@ -4,7 +4,7 @@
 
 A frozen encoder (the default) encodes the cohort once and the head trains on cached tokens, so that 2,000 studies take minutes on a
 CPU; `tuning.encoder` trains its last blocks, all of it, or low-rank additions. The checkpoint kept is the one with the best macro
-AUC on the validation split, or the last where that has none. The test split is not opened here.
+AUC on the validation split, or the last where that has none. No scan of the test split is opened here.
 
 RUN2 gets `config.yaml`, `metrics.jsonl`, `training.png`, `model/` (the best, which `hp2l.load` opens) and its scores of the validation
 studies, `validation.npz`; `checkpoints/`, and where prototypes move `prototypes.png` and `prototypes.csv`. Started again with the same
@@ -44,6 +44,7 @@ from finetune.tuning import merged
 from finetune.validations import Validations, told
 from hlip.config import parse_config, plain, plain_errors
 from hlip.files.jsonable import jsonable
+from hlip.files.lock import FolderLock
 from hlip.metrics import macro
 from hlip.store import Store
 from hlip.taxonomy import Taxonomy
@@ -68,7 +69,10 @@ def main(argv: list[str] | None = None, *, watched: bool = True) -> bool:
         for number, one in enumerate(runs, start=1):
             if len(runs) > 1 and os.environ.get("RANK", "0") == "0":
                 print(f"run {number} of {len(runs)}: {one.out}")
-            if not Run(one, watched).train():
+            run = Run(one, watched)
+            finished = run.train()
+            run.leave()
+            if not finished:
                 return False  # the runs that follow stop, too
         if len(runs) > 1 and PartialState().is_main_process:
             print(summarise(config, runs))
@@ -99,6 +103,7 @@ class Run:
         check_same_settings(config)
         if self.main:
             config.out.mkdir(parents=True, exist_ok=True)
+            self.lock = FolderLock(config.out).hold(self.say)
         torch.manual_seed(config.seed)
         with whole_weights(self.accelerator):
             encoder = self.make_encoder()
@@ -231,6 +236,11 @@ class Run:
         for tracker in self.accelerator.trackers:  # not end_training: it parts the processes, and other runs may follow
             tracker.finish()
         return not told_late
+
+    def leave(self) -> None:
+        """Let other processes into the run folder."""
+        if self.main:
+            self.lock.release()
 
     def bad_step(self, step: int, rows: Tensor, parts: dict[str, Tensor]) -> str:
         """Write `bad_step.json`, and say what to do."""

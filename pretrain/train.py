@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from hlip.config import parse_config, plain, plain_errors
 from hlip.data import Batch, Chunks, StudyDataset, deaf_to_signals
 from hlip.files.folders import recover
+from hlip.files.lock import FolderLock
 from hlip.model import HLIP
 from hlip.store import Store
 from hlip.training.batches import GlobalBatches
@@ -63,6 +64,7 @@ class Run:
         self.accelerator.wait_for_everyone()
         if self.main:
             config.out.mkdir(parents=True, exist_ok=True)
+            self.lock = FolderLock(config.out).hold()
             (config.out / "config.yaml").write_text(yaml.safe_dump(plain(config), sort_keys=False), encoding="utf-8")
         torch.manual_seed(config.seed)
         model = self.build()

@@ -60,6 +60,8 @@ def test_several_seeds_and_folds_come_to_a_table(tiny_store, tiny_pretrained, tm
     ):
         assert words in (out / "summary.md").read_text()
         assert words in printed
+    assert summary["by_seed"]["val_auc"] == {"seed_0": pytest.approx(means[0]), "seed_1": pytest.approx(means[1])}
+    assert f"| val_auc | {means[0]:.3f} | {means[1]:.3f} | {np.mean(means):.3f} |" in (out / "summary.md").read_text()
     check_out_of_fold(tiny_store, out, summary)
     before = (out / "seed_1_fold_1" / "metrics.jsonl").read_bytes()
     finetune(tiny_store, tiny_pretrained, out, *more)
