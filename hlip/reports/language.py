@@ -23,6 +23,7 @@ CUES = (
     "uncertain_before", "uncertain_after", "uncertain_around",
     "probable_before", "probable_after", "history_before", "history_after", "family_before", "open_before", "open_after",
 )  # fmt: skip
+REACH = ("joins", "prepositions", "counts", "times", "presuming")
 _TEXT = (
     "headers", "labels", "abbreviations", "months", "after_ordinals", "openers", "unfinished", "capital_nouns", "single_letters_after",
     "tokens", "token_leads", "boilerplate", "boilerplate_lines",
@@ -30,7 +31,7 @@ _TEXT = (
 _WORDS = (
     "spellings", "same", "same_names", "articles", "gap", "neutral", "breaks", "qualifiers", "negating_prefixes",
     "too_general", "normal", "not_normal", "normal_but", "regions", "cues", "list_leads", "terminators", "clause_openers", "changes",
-    "history_ends", "verbs",
+    "history_ends", "verbs", "reach",
 )  # fmt: skip
 
 
@@ -97,6 +98,9 @@ class Language:
     """Words of a question that asks for more than whether something is there: "grown"."""
     history_ends: tuple[str, ...] = ()
     verbs: tuple[str, ...] = ()
+    reach: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Words that say how far a negation reaches: `joins` of a list, `prepositions`, words that count (`counts`) or tell a time (`times`), and
+    what takes the next name as there (`presuming`)."""
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Language:
@@ -123,8 +127,9 @@ class Language:
             found = {key: _plain(key, value) for key, value in content.items()}
         except LanguageError as error:
             raise LanguageError(f"{source}: {error}") from error
-        if unknown := sorted(set(found.get("cues", ())) - set(CUES)):
-            raise LanguageError(f"{source}: cues: unknown kind {', '.join(unknown)} (known: {', '.join(CUES)})")
+        for entry, kinds in (("cues", CUES), ("reach", REACH)):
+            if unknown := sorted(set(found.get(entry, ())) - set(kinds)):
+                raise LanguageError(f"{source}: {entry}: unknown kind {', '.join(unknown)} (known: {', '.join(kinds)})")
         return cls(**found)
 
     def digest(self, *, words: bool = False) -> str:
@@ -171,7 +176,7 @@ def _plain(key: str, value: Any) -> Any:
         if not isinstance(value, Mapping):
             raise LanguageError(f"{key}: expected word: word")
         return {str(old).lower(): str(new).lower() for old, new in value.items()}
-    if key in ("headers", "labels", "abbreviations", "boilerplate", "boilerplate_lines", "regions", "cues"):
+    if key in ("headers", "labels", "abbreviations", "boilerplate", "boilerplate_lines", "regions", "cues", "reach"):
         if not isinstance(value, Mapping):
             raise LanguageError(f"{key}: expected a mapping of lists")
         return {str(kind): _list(f"{key}.{kind}", items, _is_regex(key), kind == "as_written") for kind, items in value.items()}

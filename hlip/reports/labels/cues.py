@@ -7,24 +7,26 @@ Cues and terminators are data (configs/language). What was added:
 - A cue behind a name goes before one in front of it ("possible meningioma is ruled out"), unless a comma parts them
   ("no infarct, meningioma cannot be excluded"). It does not reach back over a verb ("meningioma is stable and glioma is ruled out").
 - A cue of one word behind a name counts right behind it or at the end of the sentence, before any comma ("glioma of the pons possible", not
-  "meningioma, possible glioma"); one that makes no finding of it right behind it alone ("glioma protocol").
+  "meningioma, possible glioma"), or with its mark as an answer ("glioma no, infarct yes"); one that makes no finding of it right behind it
+  alone ("glioma protocol").
 - A colon ends no scope of a cue that it stands right behind ("differential diagnosis: glioma"), or behind "the following" and the like
   (list_leads). There a cue that reaches back and has no name before it reaches forward: "Not seen: glioma", "The following are absent: glioma".
   Several semicolons behind such a colon part the items of a list and end no scope.
 - An answer is a cue with its mark ("? no", ": yes"); one to a question reaches back over the question's verb.
   One to a question about change ("has the meningioma grown? no") leaves what it is about there.
-- A number behind a comma ends a negation: it measures something that is there ("no infarct, 2 cm meningioma"), if it numbers no item.
+- A number behind a comma ends a negation: it measures or counts what is there ("no infarct, 2 cm meningioma", "no infarct, three meningiomas"),
+  if it numbers no item and the list does not go on ("no infarct, 5 mm midline shift or hemorrhage"; hlip.reports.labels.reach).
+- A negation does not reach a name that a phrase takes as there: "no mass effect from the meningioma".
 - A cue of contrast ("over") negates only behind one of probability ("favored to be meningioma over metastasis").
 - Two negations side by side are uncertain, not positive: a person should look.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from hlip.reports.labels.reach import Reach
 from hlip.reports.labels.words import Phrases, Word
 from hlip.reports.language import Language
 
@@ -61,7 +63,7 @@ class Reading:
     words: tuple[Word, ...]
     cues: tuple[Cue, ...]
     stops: tuple[tuple[int, str], ...]
-    """(word, kind): terminators, verbs, words of change, ends of history, commas, commas before a number."""
+    """(word, kind): terminators, verbs, words of change, ends of history, and those of `reach`."""
 
     def judge(self, start: int, end: int) -> tuple[str, str]:
         """(state, cue) of a name at words [start, end). The cue is "" where nothing but the name was said."""
@@ -94,9 +96,16 @@ class Reading:
             ends = {"negated_until_comma": ("comma",), "history_before": ("history",), "family_before": ("history",)}
             opened = ("comma",) if self._stopped(0, cue.start, "opener") else ()
             numbered = ("number",) if cue.state == NEGATED else ()
+            if cue.state == NEGATED and self._presumed(cue.end, start):
+                return None
             if not self._stopped(cue.end, start, "terminator", *numbered, *ends.get(cue.kind, ()), *opened):
                 return cue
         return None
+
+    def _presumed(self, first: int, name: int) -> bool:
+        """Whether words from `first` on take a name at a word as there: "no [mass effect from the left] meningioma"."""
+        found = [stop for stop in self.stops if first <= stop[0] < name and stop[1] in ("presuming", "phrase", "comma")]
+        return max(found, default=(0, ""))[1] == "presuming"
 
     def _nearest_probable(self, start: int) -> Cue | None:
         fitting = [
@@ -134,8 +143,10 @@ class Reading:
         """Whether a cue that stands not right behind a name at words [.., end) can mean it."""
         if cue.kind == "open_after" or (cue.kind == "history_after" and cue.end - cue.start == 1):
             return False
-        ends = cue.end == len(self.words) or (cue.end == len(self.words) - 1 and self.words[cue.end].is_mark)
-        return cue.end - cue.start > 1 or (ends and not self._stopped(end, cue.start, "comma"))
+        # "no," as of "glioma no, infarct yes"
+        answers = cue.text[0].isalnum() and len(cue.text.split()) == 2 and cue.text[-1] in ".,;"
+        ends = answers or cue.end == len(self.words) or (cue.end == len(self.words) - 1 and self.words[cue.end].is_mark)
+        return cue.end - cue.start > 1 + answers or (ends and not self._stopped(end, cue.start, "comma"))
 
     def _looks_ahead(self, cue: Cue) -> bool:
         """Whether the same words are a cue for what follows as well: "metastasis, less likely glioma"."""
@@ -151,10 +162,6 @@ class Reading:
         return next((other.text for other in self._of("negated_before") if other.end == cue.start), "")
 
 
-_GOES_ON = {"or", "nor", "oder", "noch"}
-"""Words of a list under one negation."""
-
-
 class CueReader:
     """Reads sentences by a language's cues."""
 
@@ -163,11 +170,12 @@ class CueReader:
         others = {"verb": language.verbs, "history": language.history_ends, "opener": language.clause_openers}
         self._stops = Phrases(others | {"change": language.changes}, language)
         self._leads = Phrases({"lead": language.list_leads}, language)
+        self._reach = Reach(language)
 
     def read(self, among: list[Word]) -> Reading:
         """The cues of a sentence's words."""
         cues: list[Cue] = []
-        stops = list(_commas(among))
+        stops: list[tuple[int, str]] = []
         used: set[int] = set()
         ended = among if not among or among[-1].is_mark else [*among, Word(".", ".", among[-1].end, among[-1].end)]
         colon = len(ended)  # before a list
@@ -175,6 +183,8 @@ class CueReader:
         leads = {(start, end) for start, end, _ in self._leads.find(ended)}
         for start, end, kinds in self._phrases.find(ended):
             text = " ".join(word.written for word in ended[start:end])
+            if text.endswith(" .") and end < len(ended) and not ended[start].is_mark and ended[end].written.isdigit():
+                continue  # an abbreviation: "series no. 5"
             for kind in kinds:
                 if kind == "terminator":
                     if text == ":" and _lists(cues, start, leads):
@@ -186,9 +196,12 @@ class CueReader:
                         cues.append(Cue(start, end, "negated_until_comma", text))
                 elif kind != "none":
                     cues.append(Cue(start, end, kind, text))
+                    if text.endswith(" :") and kind.endswith("_before"):  # "less likely:" leads a list
+                        colon = end - 1
             if kinds != ("terminator",):
                 used |= set(range(start, end))
         stops += [(start, kind) for start, _, kinds in self._stops.find(among) for kind in kinds if start not in used]
+        stops += self._reach.stops(among, used)
         return Reading(tuple(among), tuple(cues), tuple(stops))
 
 
@@ -206,18 +219,6 @@ def _lists(cues: list[Cue], colon: int, leads: set[tuple[int, int]]) -> bool:
             cues[place] = replace(cue, kind=_TURNED[cue.kind])
             return True
     return False
-
-
-def _commas(among: list[Word]) -> Iterator[tuple[int, str]]:
-    """Stops of a sentence's commas, and of those before a number that measures or counts: not one of a list, "2)" or "2.", an ordinal, 0, or
-    one behind which the list goes on ("no hemorrhage, 3 mm or larger")."""
-    for place, word in enumerate(among):
-        if word.written == ",":
-            yield place, "comma"
-            behind = [other.written for other in among[place + 1 :]]
-            counts = behind and re.fullmatch(r"\d+(?:[.,]\d+)?", behind[0]) and float(behind[0].replace(",", ".")) > 0
-            if counts and behind[1:2] not in ([")"], ["."]) and not _GOES_ON & set(behind):
-                yield place, "number"
 
 
 @lru_cache(maxsize=8)

@@ -8,7 +8,8 @@ Notable choices:
 - A full stop ends a sentence only where the next word begins anew and the word before is no abbreviation, initial or number; which line
   breaks end one `hlip.reports.text.wrapping` says, which numbers are those of a list `hlip.reports.text.lists`.
 - A paragraph written without capitals ends its sentences at every other full stop.
-- An item of a list knows the sentence that leads the list ("No evidence of:"); of several sentences in an item the first alone does.
+- An item of a list knows the sentence that leads the list ("No evidence of:"); of several sentences in an item the first alone does. So does
+  a line without a mark under such a sentence, while lines are bare names, each with a capital.
 """
 
 from __future__ import annotations
@@ -60,17 +61,35 @@ def led_sentences(text: str, language: Language) -> list[Sentence]:
     found: list[Sentence] = []
     lead = leads_mark = list_mark = ""
     for place, block in enumerate(re.split(r"\n[ \t]*\n", text)):
-        for number, (mark, item) in enumerate(items(unwrapped(block, language, opens=not place), language)):
-            for below, line in enumerate(filter(str.strip, item.split("\n"))):
+        parts = items(unwrapped(block, language, opens=not place), language)
+        for number, (mark, item) in enumerate(parts):
+            lines = [line for line in item.split("\n") if line.strip()]
+            leads = _unmarked(block, lines, language) if len(parts) == 1 and not mark else [""] * len(lines)
+            for below, line in enumerate(lines):
                 own = [
                     part for part in _sentences(re.sub(r"\s+", " ", line).strip(), language) if re.search(r"[^\W\d_]{2}", part)
                 ]
                 list_mark = list_mark or mark
                 goes_on = mark.strip() == list_mark.strip() and (mark == list_mark or mark != leads_mark)
                 lead = lead if number and not below and goes_on else ""
-                found += [Sentence(part, "" if behind else lead) for behind, part in enumerate(own)]
+                found += [Sentence(part, "" if behind else lead or leads[below]) for behind, part in enumerate(own)]
                 if own and (own[-1][-1] == ":" or (own[-1][-1] not in ".!?" and leads_on(own[-1], language))):
                     lead, leads_mark, list_mark = own[-1], mark, ""
+    return found
+
+
+def _unmarked(block: str, lines: list[str], language: Language) -> list[str]:
+    """What leads each line of a paragraph without marks: "No evidence of:" those below that are no more than a name, "Infarct"."""
+    written = [line.strip() for line in block.split("\n")]
+    leads = (line for line in written if line[-1:] == ":" or (line and not language.capital_nouns and leads_on(line, language)))
+    said = {*language.verbs, *language.reach.get("prepositions", ())}
+    lead, wanted, found = "", next(leads, ""), []
+    for line in lines:
+        named = line[0].isupper() and ":" not in line and said.isdisjoint(re.findall(r"\w+", line.lower()))
+        lead = lead if named and line.split(None, 1)[0].lower() not in language.openers else ""
+        found.append(lead)
+        if wanted and wanted in line:
+            lead, wanted = wanted, next(leads, "")
     return found
 
 

@@ -4,7 +4,8 @@ Notable choices:
 - A break ends a sentence before a list item, before a label where several lines have one, and before a word that begins sentences (No, The).
 - Before another capital it does so unless the paragraph looks wrapped: long lines that the next line's first word would not have fitted on,
   and lines that go on in lower case, or a full stop at the end. English writes few words within a sentence with a capital and wants both
-  signs; German writes its nouns so and is content with one. Without a sign it is a list of findings, one a line.
+  signs, and a full stop within the text or more lines that go on than lines that begin so; German writes its nouns so and is content with
+  one. Without a sign it is a list of findings, one a line.
 - A line does not end its sentence where it stops within a bracket or at a word that leads on (configs/language: unfinished), nor at a comma,
   but for a comma before a capital that English would not write within a sentence.
 """
@@ -23,6 +24,7 @@ _NARROW = 50  # characters; text is hardly ever wrapped to less
 _HEADER = 20  # characters that may have stood before the first line of a section
 # of tables and questions as well: "Infarct | none", "Infarct? No"
 _LABEL = re.compile(r"[^\W\d_][^\n:.,;?]{0,40}(?::| \||\?)(?: |$)")
+_CAPITAL = re.compile(r"[A-Z\u00c0-\u00d6\u00d8-\u00de][a-z\u00df-\u00ff]")
 _STOPPED = re.compile(r"[.!?][\"')\]]*$")
 _ANSWER = re.compile(r"(?:[:=|?\u2013-] ?|^)\w+\.?$")  # "Infarct: no", "Infarct? No"; one word alone is no line of wrapped text
 
@@ -84,6 +86,9 @@ def _layout(lines: Sequence[str], opens: bool, language: Language) -> Layout:
         stops=stopped or any(re.search(r"[.!?] ", f"{line} ") for line in lines),
         numbered=all(any(re.match(rf"\(?{number}[.)-]", line) for line in lines) for number in (1, 2)),
     )
+    anew = [below for above, below in pairs if _CAPITAL.match(below) and not _STOPPED.search(above)]
+    if len(anew) >= len(going_on) and not language.capital_nouns and not re.search(r"[.!?] ", " ".join(lines)):
+        plain = replace(plain, signs=min(plain.signs, 1))
     if widest >= _NARROW or (plain.signs == 2 and not any(plain.fits(*pair) for pair in pairs[opens:])):
         return plain
     return replace(plain, signs=0)

@@ -61,6 +61,7 @@ def test_another_language(german: Path) -> None:
         ({"tokens": ["("]}, "regular expression"),
         ({"breaks": ["and", False]}, "quote"),
         ({"cues": {"negated": ["no"]}}, "negated_before"),
+        ({"reach": {"join": ["or"]}}, "reach: unknown kind join"),
         ({"gap": -1}, "gap"),
         ({"same": ["a"]}, "same"),
     ],

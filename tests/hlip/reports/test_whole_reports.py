@@ -59,6 +59,12 @@ def miners() -> dict[str, Miner]:
         ),
         ("IMPRESSION: Enhancing lesion of the left lobe. DDx: glioma, metastasis, abscess.", {"glioma": U, "metastasis": U}),
         (
+            "FINDINGS:\nNo hemorrhage or infarct\nMeningioma of the left convexity\nGlioma of the pons with edema that\nextends to the "
+            "midbrain.",
+            {"hemorrhage": N, "infarct": N, "meningioma": P, "glioma": P},
+        ),
+        ("FINDINGS: No infarct\nMeningioma along the falx\nvery small.", {"infarct": N, "meningioma": P}),
+        (
             "HISTORY: Melanoma.\nIMPRESSION: Previously noted metastases are no longer identified. Recommend follow-up to exclude infarct.",
             {"metastasis": N, "infarct": OPEN},
         ),

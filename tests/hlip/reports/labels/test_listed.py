@@ -54,6 +54,11 @@ NOTHING = [
         "FINDINGS: No evidence of:\n- hemorrhage\n- mass",
     ),
 ]
+NOTHING += [
+    "No evidence of:\nHemorrhage\nMass",
+    "FINDINGS:\nThe following are absent:\nHemorrhage.\nMass.",
+    "There is no\nHemorrhage\nMass",
+]
 NOTHING += ["The following were not seen: hemorrhage; mass; midline shift."]
 NICHTS = [
     *(
@@ -64,6 +69,7 @@ NICHTS = [
     *(
         "Nicht nachweisbar: Blutung, Infarkt.",
         "Folgende Befunde fehlen:\n- Blutung\n- Infarkt",
+        "Kein Nachweis von:\nBlutung\nInfarkt",
         "Nicht nachweisbar sind:\n1. Blutung\n2. Infarkt",
     ),
 ]
@@ -104,6 +110,7 @@ def test_other_leads(miners: dict[str, Miner], language: str, report: str, expec
             "\nIMPRESSION:\n- Meningioma of the falx.",
             ". Meningioma of the falx.",
         ),
+        *("\n\nMeningioma.", "\nIMPRESSION: Meningioma."),
         *("\n- There is a meningioma.", "\nFindings consistent with:\n- meningioma", "\nIncidental finding:\n- meningioma"),
     ],
 )
@@ -141,6 +148,13 @@ def test_items_that_stand_unevenly_are_of_one_list(miners: dict[str, Miner]) -> 
     }
 
 
+def test_bare_lines_end_where_a_line_says_more(miners: dict[str, Miner]) -> None:
+    report = "Ventricles are normal.\nNo evidence of:\nHemorrhage\nInfarct\nMeningioma of the left convexity\nGlioma"
+    assert states(miners["english"].mentions(report)) == {"hemorrhage": N, "infarct": N, "meningioma": P, "glioma": P}
+    assert states(miners["english"].mentions("Differential diagnosis:\nGlioma\nInfarct")) == {"glioma": U, "infarct": U}
+    assert states(miners["english"].mentions("No acute infarct:\nMeningioma\nGlioma"))["glioma"] == P
+
+
 @pytest.mark.parametrize(
     "report",
     [
@@ -171,7 +185,16 @@ def test_a_number_that_measures_ends_a_negation(miners: dict[str, Miner]) -> Non
 
 
 @pytest.mark.parametrize(
-    "piece", ["hemorrhage? no ", "Hemorrhage?\nNo\n", "No evidence of:\n- hemorrhage\n", "not seen: ", "- mass; ", "no: "]
+    "piece",
+    [
+        "hemorrhage? no ",
+        "Hemorrhage?\nNo\n",
+        "No evidence of:\n- hemorrhage\n",
+        "not seen: ",
+        "- mass; ",
+        "no: ",
+        "no mass from the mass ",
+    ],
 )
 def test_no_report_takes_long(miners: dict[str, Miner], piece: str) -> None:
     """What is looked up in a sentence's words, and each item with its lead, stays in proportion to the report."""
