@@ -8,12 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from matplotlib.figure import Figure
 
 from hlip.store import Store, StudyRecord, write_index, write_spec, write_study
 from hlip.volume import VolumeSpec
@@ -40,6 +42,20 @@ def fresh_engine() -> Iterator[Callable[[], None]]:
 def accelerator(fresh_engine: Callable[[], None]) -> Accelerator:
     """Of one CPU process."""
     return Accelerator(cpu=True)
+
+
+@pytest.fixture
+def unsaved_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made but not rendered, and their files are empty: of a tiny run rendering is most of the time."""
+    real = Figure.savefig
+
+    def save(self: Figure, target: Any, **more: Any) -> None:
+        if isinstance(target, str | Path):
+            Path(target).touch()
+        else:  # into a page
+            real(self, target, **more)
+
+    monkeypatch.setattr(Figure, "savefig", save)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from hlip.files.resources import configs_folder, names
 from hp2l.diagnoser import load
 from hp2l.heads import KINDS
 
-pytestmark = pytest.mark.usefixtures("fresh_engine")
+pytestmark = pytest.mark.usefixtures("fresh_engine", "unsaved_figures")
 
 RECIPES = ["demo", "mri", "mr_rate", "cnn", "cnn_demo", "leukemia"]
 FORMS = {"vit": "prompt_vit"}

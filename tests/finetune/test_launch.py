@@ -52,7 +52,6 @@ def alone(
 
 SLOW = pytest.mark.slow
 PAIRS = [
-    ("frozen", "zero2"),
     pytest.param("all", "ddp", marks=SLOW),
     pytest.param("cnn", "zero2", marks=SLOW),
     pytest.param("lora", "ddp", marks=SLOW),
@@ -65,6 +64,11 @@ def test_two_processes_equal_one(case, engine, launch, alone, tiny_store, tiny_p
     one, two = alone(case), tmp_path / "two"
     environment = CPU if engine == "ddp" else {}
     launch([*ENGINES[engine], *arguments(case, tiny_store, tiny_pretrained, two)], **environment)
+    same_run(two, one)
+
+
+def same_run(two: Path, one: Path) -> None:
+    """Losses and validation to 1e-5, and the weights."""
     for ours, theirs in zip(log(two), log(one), strict=True):
         for name in theirs.keys() - {"seconds"}:
             assert ours[name] == pytest.approx(theirs[name], abs=1e-5), (ours["step"], name)
@@ -73,10 +77,11 @@ def test_two_processes_equal_one(case, engine, launch, alone, tiny_store, tiny_p
         torch.testing.assert_close(value, expected[name], atol=1e-4, rtol=1e-3, msg=lambda text, name=name: f"{name}: {text}")
 
 
-@pytest.mark.parametrize("engine", ["ddp", pytest.param("zero2", marks=SLOW)])
-def test_several_runs_on_two_processes(engine, launch, tiny_store, tiny_pretrained, tmp_path):
-    """The second run meets the processes of the first, and its words are printed once."""
+@pytest.mark.parametrize("engine", [pytest.param("ddp", marks=SLOW), "zero2"])
+def test_several_runs_on_two_processes(engine, launch, alone, tiny_store, tiny_pretrained, tmp_path):
+    """The first is the run of one process; the second meets the processes of the first, and its words are printed once."""
     words = arguments("frozen", tiny_store, tiny_pretrained, tmp_path / "runs")
-    printed = launch([*ENGINES[engine], *words, "--seeds", "2", "--steps", "2"], **CPU)
+    printed = launch([*ENGINES[engine], *words, "--seeds", "2"], **(CPU if engine == "ddp" else {}))
     assert printed.count("run 2 of 2") == 1
     assert json.loads((tmp_path / "runs" / "summary.json").read_text())["over"] == "seeds"
+    same_run(tmp_path / "runs" / "seed_0", alone("frozen"))

@@ -17,7 +17,7 @@ from hlip.model import load as load_pretrained
 
 from .made import CNN, arguments, changed_store, metrics
 
-pytestmark = pytest.mark.usefixtures("fresh_engine")
+pytestmark = pytest.mark.usefixtures("fresh_engine", "unsaved_figures")
 
 
 SETTINGS = [

@@ -21,7 +21,7 @@ from hlip.store import Store
 from hlip.taxonomy import Taxonomy
 from hp2l.diagnoser import load
 
-pytestmark = pytest.mark.usefixtures("fresh_engine")
+pytestmark = pytest.mark.usefixtures("fresh_engine", "unsaved_figures")
 
 TINY = Path(__file__).with_name("tiny.yaml")
 TREE = Taxonomy.load("brain_mri")

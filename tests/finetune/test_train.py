@@ -24,7 +24,7 @@ from hp2l.scaling import Scaling
 
 from .made import CNN, arguments, changed_store, metrics
 
-pytestmark = pytest.mark.usefixtures("fresh_engine")
+pytestmark = pytest.mark.usefixtures("fresh_engine", "unsaved_figures")
 
 
 def test_the_head_learns_and_leaves_its_best_checkpoint(tiny_store, pretrained, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -108,9 +109,15 @@ def test_weights_are_checked():
 TEXTS = (["a", "b", "a", "c", "b", "a"], ["r"] * 6)
 
 
-def _half(rank: int, port: int, folder: str, siglip: bool) -> None:
-    """One of two processes, holding three of six studies; the mean gradient is what DDP makes of both."""
-    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def _process(rank: int, folder: str) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    for siglip in (False, True):
+        torch.save(_half(rank, siglip), Path(folder) / f"{rank}_{siglip}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def _half(rank: int, siglip: bool) -> dict[str, Any]:
+    """Of one of two processes, holding three of six studies; the mean gradient is what DDP makes of both."""
     parts = features(siglip=siglip)
     own = slice(3 * rank, 3 * rank + 3)
     local = {key: value[own].clone() if "_" not in key else value.clone() for key, value in parts.items()}
@@ -120,14 +127,20 @@ def _half(rank: int, port: int, folder: str, siglip: bool) -> None:
     losses = dual_contrastive_loss(local, config, (TEXTS[0][own], TEXTS[1][own]))
     losses.total.backward()
     grads = {key: value.grad for key, value in local.items()}
-    torch.save({"total": losses.total.detach(), "grads": grads}, Path(folder) / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
+    return {"total": losses.total.detach(), "grads": grads}
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what each of two processes made of its half, both losses."""
+    folder = tmp_path_factory.mktemp("halves")
+    mp.spawn(_process, args=(str(folder),), nprocs=2)
+    return folder
 
 
 @pytest.mark.parametrize("siglip", [False, True], ids=["clip", "siglip"])
-def test_two_processes_equal_one(tmp_path, free_port, siglip):
-    mp.spawn(_half, args=(free_port, str(tmp_path), siglip), nprocs=2)
-    halves = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+def test_two_processes_equal_one(two_processes, siglip):
+    halves = [torch.load(two_processes / f"{rank}_{siglip}.pt", weights_only=True) for rank in range(2)]
     parts = {key: value.requires_grad_() for key, value in features(siglip=siglip).items()}
     losses = dual_contrastive_loss(parts, LossConfig(identical_texts_match=True), TEXTS)
     losses.total.backward()

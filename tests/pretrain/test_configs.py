@@ -26,7 +26,7 @@ from hlip.variants import Variant
 from pretrain.settings import PretrainConfig
 from pretrain.train import Run
 
-pytestmark = pytest.mark.usefixtures("fresh_engine")
+pytestmark = pytest.mark.usefixtures("fresh_engine", "unsaved_figures")
 
 CONFIGS = configs_folder()
 TINY = Path(__file__).with_name("tiny.yaml")

@@ -15,7 +15,7 @@ from hlip.config import parse_config
 from pretrain.settings import PretrainConfig
 from pretrain.train import Run, main
 
-pytestmark = pytest.mark.usefixtures("fresh_engine")
+pytestmark = pytest.mark.usefixtures("fresh_engine", "unsaved_figures")
 SLOW = pytest.mark.slow
 
 TINY = Path(__file__).with_name("tiny.yaml")
@@ -29,9 +29,10 @@ def metrics(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_run_learns_and_leaves_a_checkpoint_that_loads(tiny_store, tmp_path):
+def test_a_run_learns_and_leaves_a_checkpoint_that_loads(tiny_store, tmp_path, monkeypatch):
+    monkeypatch.undo()  # its picture is looked at
     out = tmp_path / "run"
-    more = ("--steps", "120", "--batch_size", "16", "--model.vision.patch_norm", "true")
+    more = ("--steps", "120", "--batch_size", "16", "--model.vision.patch_norm", "true", "--save_every", "60")
     main(arguments(tiny_store, out, *more, "--log_every", "10", "--validation.every", "60", "--validation.split", "train"))
     rows = metrics(out)
     losses = [row["loss"] for row in rows if "loss" in row]

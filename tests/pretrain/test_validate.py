@@ -12,7 +12,7 @@ import hlip
 from pretrain.train import main
 from pretrain.validate import ValidationConfig, both_ways, report_of, validate
 
-pytestmark = pytest.mark.usefixtures("fresh_engine")
+pytestmark = pytest.mark.usefixtures("fresh_engine", "unsaved_figures")
 
 
 def test_both_directions_count_alike():

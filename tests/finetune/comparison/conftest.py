@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +55,19 @@ def compared() -> Callable[..., Made]:
 @pytest.fixture
 def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports with an empty drawing in place of each: most of their time is figures, which few tests look at."""
+    leave_blank(monkeypatch)
+
+
+def leave_blank(patch: pytest.MonkeyPatch, but: Container[str] = ()) -> None:
+    """Drawings of a report are empty from now on, but for these."""
     real = report.drawings
 
     def blank(narrow: bool) -> Figure:
         return Figure(figsize=(1, 1))
 
-    monkeypatch.setattr(report, "drawings", lambda *given: dict.fromkeys(real(*given), blank))
+    patch.setattr(
+        report, "drawings", lambda *given: {name: draw if name in but else blank for name, draw in real(*given).items()}
+    )
 
 
 def settings() -> list[dict[str, Any]]:
@@ -121,23 +128,30 @@ def full(compared: Callable[..., Made]) -> Callable[[int], Made]:
 def written(
     full: Callable[[int], Made], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[int], tuple[Path, dict[str, Any]]]:
-    """Function of the number of methods: the folder of a report with everything in it, and its comparison."""
-    made: dict[int, tuple[Path, dict[str, Any]]] = {}
+    """Function of the number of methods: the folder of a report with everything in it, and its comparison.
 
-    def make(methods: int = 2) -> tuple[Path, dict[str, Any]]:
-        if methods not in made:
+    Its figures are drawn for two methods; for other numbers they are empty, unless `drawn` asks for them.
+    """
+    made: dict[tuple[int, bool], tuple[Path, dict[str, Any]]] = {}
+
+    def make(methods: int = 2, drawn: bool = False) -> tuple[Path, dict[str, Any]]:
+        place = methods, drawn or methods == 2
+        if place not in made:
             comparison, tables, arguments = full(methods)
             out = tmp_path_factory.mktemp("report") / "new" / "folder"
             truth = arguments["targets"], arguments["mask"]
             examples = report.choose_examples(tables, *truth, NAMES)
-            for place, example in enumerate(examples):
-                example.update(image=PNG, sequence="FLAIR" if place == 0 else "FLAIR, T2", scans=1 if place == 0 else 2)
+            for number, example in enumerate(examples):
+                example.update(image=PNG, sequence="FLAIR" if number == 0 else "FLAIR, T2", scans=1 if number == 0 else 2)
             axes = {"x": [0, 10, 20], "xlabel": "step", "ylabel": "loss"}
             curves = [{"title": "Loss", **axes, "series": {"train": [3.0, None, 1.0]}}]
             whole = {name: table.with_truth(NAMES, *truth) for name, table in tables.items()}
-            page = report.write_report(comparison, whole, out, title="A & B <title>", examples=examples, curves=curves)
+            with pytest.MonkeyPatch.context() as patch:
+                if not place[1]:
+                    leave_blank(patch)
+                page = report.write_report(comparison, whole, out, title="A & B <title>", examples=examples, curves=curves)
             assert page == out / "index.html"
-            made[methods] = out, comparison
-        return made[methods]
+            made[place] = out, comparison
+        return made[place]
 
     return make

@@ -10,7 +10,7 @@ from finetune.experiments import measures, training
 
 from .small import QUICK, TINY, command, write_experiment
 
-pytestmark = pytest.mark.usefixtures("fresh_engine")
+pytestmark = pytest.mark.usefixtures("fresh_engine", "unsaved_figures")
 
 
 def test_the_command_trains_each_run_once_and_writes_its_page(tiny_store, encoder, tmp_path, monkeypatch, capsys):

@@ -21,7 +21,7 @@ from finetune.experiments.plan import Variant, make_job
 
 from .small import QUICK, TINY, command, setting, write_experiment
 
-pytestmark = pytest.mark.usefixtures("fresh_engine")
+pytestmark = pytest.mark.usefixtures("fresh_engine", "unsaved_figures")
 VARIANTS = """\
  - {name: hp2l, label: HP2L}
  - {name: bad, label: Bad, overrides: {head.level_start: encoder}}

@@ -20,7 +20,7 @@ from hp2l.tokens import Tokens
 
 from .small import QUICK, TINY, command, setting, write_experiment
 
-pytestmark = pytest.mark.usefixtures("fresh_engine")
+pytestmark = pytest.mark.usefixtures("fresh_engine", "unsaved_figures")
 
 
 def test_scores_are_those_of_the_saved_model(tiny_store, encoder, tmp_path):
