@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import io
 import struct
+import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 _HEADER = struct.Struct("<4s5H3I2H")
 _MARK = b"PK\3\4"
@@ -78,6 +79,8 @@ def open_member(path: str | Path, header_at: int, largest: int) -> BinaryIO:
         stream.seek(header_at)
         head = stream.read(_HEADER.size)
         _, _, flags, method, _, _, check, packed, size, name_length, more = _HEADER.unpack(head)
+        if method not in (_STORED, _DEFLATED):
+            return _open_listed(path, header_at, largest)
         stream.seek(name_length, io.SEEK_CUR)
         packed, _ = _long(stream.read(more), packed, size)
         if method == _STORED:
@@ -97,6 +100,17 @@ def open_member(path: str | Path, header_at: int, largest: int) -> BinaryIO:
     if zlib.crc32(content) != check:
         raise ValueError("a member of a damaged archive is damaged itself")
     return io.BytesIO(content)
+
+
+def _open_listed(path: str | Path, header_at: int, largest: int) -> BinaryIO:
+    """Of an archive that opens: its members may be packed by other methods, too."""
+    with zipfile.ZipFile(path) as archive:  # the member's stream keeps the file open
+        member = next((member for member in archive.infolist() if member.header_offset == header_at), None)
+        if member is None:
+            raise ValueError("no member of this archive")
+        if member.file_size > largest:  # no more than it says is unpacked
+            raise ValueError("a member of an archive is too large")
+        return cast(BinaryIO, archive.open(member))
 
 
 def _inflated(stream: BinaryIO, unpack: zlib._Decompress) -> Iterator[bytes]:

@@ -15,6 +15,7 @@ import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any, BinaryIO, cast
 
@@ -28,7 +29,9 @@ from hlip.dicom.frames import frames_of
 from hlip.dicom.kinds import IMAGES
 from hlip.dicom.people import age_of, model_of, sex_of, vendor_of
 from hlip.dicom.tags import Slice, Stack, Unread
+from hlip.dicom.tars import counted_gzip
 from hlip.dicom.values import first_of, number_of, numbers_of, one_of, rounded, tesla_of, text_of, texts_of, whole_of
+from hlip.scans.archive import TARS
 
 _TAGS: list[Any] = [
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "PatientID"),
@@ -53,27 +56,14 @@ _SUFFIXES = frozenset(
 )  # fmt: skip
 """Endings that are told; any other may be part of a name."""
 _START = 512  # bytes that are looked at
-_ARCHIVES = (
-    ".7z",
-    ".rar",
-    ".iso",
-    ".tar",
-    ".tgz",
-    ".tbz",
-    ".tbz2",
-    ".txz",
-    ".bz2",
-    ".xz",
-    ".zst",
-    ".lz4",
-    ".z",
-    ".z01",
-    ".zip.001",
-)
+_ARCHIVES = (*TARS, ".7z", ".rar", ".iso", ".bz2", ".xz", ".zst", ".lz4", ".z", ".z01", ".zip.001")
 """Endings of archives that are looked into nowhere, or not inside of another one."""
 _ARCHIVE_MARKS = (b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
 """How 7z, RAR, xz and zstd begin, whatever they are called."""
 _ZIP, _GZIP = b"PK\3\4", b"\x1f\x8b\x08"
+_ZIPPED = (".docx", ".xlsx", ".xlsm", ".pptx", ".odt", ".ods", ".odp", ".jar", ".epub", ".npz", ".pt", ".pth")
+_GZIPPED = (".nii.gz", ".mgz", ".svgz", ".emz", ".rds", ".rdata")
+"""Endings of what is a zip or a gzip by itself, and no archive of images."""
 
 
 @contextmanager
@@ -100,7 +90,7 @@ def read_chunk(files: Iterable[Found], nameless: bool = False) -> list[Slice | U
     with ExitStack() as stack:
         stack.enter_context(quiet_pydicom())
         archives: dict[str, zipfile.ZipFile] = {}
-        for file in files:
+        for file in map(_sized, files):
             try:
                 if file.zipped and file.path not in archives:
                     archives[file.path] = stack.enter_context(zipfile.ZipFile(file.path))
@@ -112,6 +102,14 @@ def read_chunk(files: Iterable[Found], nameless: bool = False) -> list[Slice | U
                 found = [Unread(file, "damaged", _kind(file))]
             read += found
     return read
+
+
+def _sized(file: Found) -> Found:
+    """What is packed alone with all of its bytes: the walk asks only what it says."""
+    try:
+        return replace(file, size=counted_gzip(file.path, file.size)) if file.gzipped else file
+    except OSError:  # reading it says so
+        return file
 
 
 def read_one(file: Found, stream: BinaryIO, nameless: bool = False) -> Sequence[Slice | Unread]:
@@ -134,13 +132,14 @@ def read_one(file: Found, stream: BinaryIO, nameless: bool = False) -> Sequence[
 def _no_dicom(file: Found, start: bytes) -> str:
     """What a file is that is none: an archive, or nothing that matters. Of an archive that opens only its members are listed."""
     name = (file.member or file.path).lower()
-    if file.unopened and not (name.endswith(".zip") and not start.startswith(_ZIP)):
+    if file.unopened:
         return file.unopened
-    nameless = not PurePath(name).suffix and start.startswith(_ZIP)
-    packed = PurePath(name).suffix in ("", ".gz") and start.startswith(_GZIP) and not name.endswith(".nii.gz")
+    within = bool(file.member) and name.endswith(".zip")  # the import says so
+    zipped = start.startswith(_ZIP) and not within and not name.endswith(_ZIPPED)
+    packed = start.startswith(_GZIP) and not name.endswith(_GZIPPED)
     tar = start[257:262] == b"ustar"
     marked = name.endswith(_ARCHIVES) or start.startswith(_ARCHIVE_MARKS)
-    return "archive_not_read" if marked or nameless or packed or tar else "not_dicom"
+    return "archive_not_read" if marked or zipped or packed or tar else "not_dicom"
 
 
 def _slices(file: Found, data: Dataset, pixels_at: int) -> list[Slice]:

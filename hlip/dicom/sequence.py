@@ -37,7 +37,7 @@ from dataclasses import dataclass, replace
 from hlip.dicom.kinds import is_adc
 from hlip.dicom.tags import Stack
 from hlip.scans.diffusion import LOW_B
-from hlip.scans.sequence import BOTH, DENIED, GIVEN, NONE
+from hlip.scans.sequence import BOTH, DENIED, GIVEN, LONGEST, NONE
 
 WORDS = 0.8
 """Confidence of a description."""
@@ -176,7 +176,7 @@ def _of_spin_echo(echo: float, repetition: float) -> Guess:
 def _by_words(stack: Stack) -> Guess:
     """By the description, else by the protocol's name."""
     for text, rule in ((stack.description, "description"), (stack.protocol, "protocol name")):
-        words = re.sub(r"[_\-,;:()\[\]]+", " ", text.lower())
+        words = re.sub(r"[_\-,;:()\[\]]+", " ", text[:LONGEST].lower())
         for name, modality, pattern in _DESCRIPTIONS:
             if modality == stack.modality and re.search(rf"(?<![a-z0-9])(?:{pattern})(?![a-z0-9])", words):
                 return Guess(name, WORDS, rule)
@@ -184,12 +184,12 @@ def _by_words(stack: Stack) -> Guess:
 
 
 def _with_contrast(found: Guess, stack: Stack) -> Guess:
-    text = f"{stack.description} {'' if stack.description else stack.protocol}".lower().replace("_", " ")
+    text = f"{stack.description} {'' if stack.description else stack.protocol}"[:LONGEST].lower().replace("_", " ")
     if re.search(_DENIED, text) and not re.search(BOTH, text):
         return Guess("T1", min(found.confidence, WORDS), f"{found.rule}; no contrast by description")
     if re.search(GIVEN, text):
         return Guess("T1 contrast", min(found.confidence, WORDS), f"{found.rule}; contrast by description")
-    agent = stack.contrast.lower()
+    agent = stack.contrast[:LONGEST].lower()
     if agent and not re.fullmatch(r"(no|none|n/?a|0|without.*|nil|no contrast)", agent):
         return Guess("T1 contrast", min(found.confidence, _AGENT), f"{found.rule}; contrast agent")
     return found

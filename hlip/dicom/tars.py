@@ -12,6 +12,7 @@ import bz2
 import gzip
 import io
 import lzma
+import mmap
 import shutil
 import struct
 import tarfile
@@ -25,6 +26,7 @@ _STEP = 1 << 20  # bytes
 _LONGEST = 1 << 20  # bytes of a member's header
 _RATIO, _SMALL = 250, 64 << 20  # an archive unpacks to at most so many times its size, and bytes more
 _DICTIONARY = 256 << 20  # bytes; xz -9 takes 65 MB
+_COUNTED = 256 << 20  # bytes; what is packed alone and larger is believed what it says
 
 
 class TarMember(NamedTuple):
@@ -95,6 +97,29 @@ def size_of_gzipped(path: str) -> int:
         return int(struct.unpack("<I", stream.read(4))[0])
 
 
+def counted_gzip(path: str, stated: int) -> int:
+    """Bytes of a packed file: what it says (`size_of_gzipped`), but counted where it says so of its last stream alone, or where padding
+    follows it. What cannot be counted has what it says.
+    """
+    with Path(path).open("rb") as stream:
+        packed = stream.seek(0, io.SEEK_END)
+        if not 0 < packed <= _COUNTED:
+            return stated
+        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            if stated > packed // 2 and content.find(_GZIP + b"\x08", 1) < 0:  # no second stream
+                return stated
+    count = 0
+    try:
+        with gzip.open(path) as unpacked:
+            while piece := unpacked.read(_STEP):
+                count += len(piece)
+                if count > _RATIO * packed + _SMALL:
+                    return stated
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        return stated
+    return count
+
+
 class _Headers(io.FileIO):
     """A file of which only short pieces are read, and from where to it is told: no header may ask for more."""
 
@@ -105,24 +130,49 @@ class _Headers(io.FileIO):
 
 
 def members_of(path: str | Path) -> tuple[list[TarMember], bool]:
-    """The files of a plain tar, and whether it is whole to its end; members that are cut off are none. Links and devices are passed over."""
+    """The files of a plain tar, and of those that are joined to it, and whether it is whole to its end; members that are cut off are none.
+
+    Links and devices are passed over. Of a file with holes, whose bytes lie apart, its header is found: `hlip.dicom.headers` knows it as a
+    part of an archive, and names it.
+    """
     found: list[TarMember] = []
     with _Headers(path) as stream:
-        total, last = stream.seek(0, io.SEEK_END), -1
-        stream.seek(0)
+        total, start = stream.seek(0, io.SEEK_END), 0
         try:
-            archive = tarfile.TarFile(fileobj=stream)
-            while (member := archive.next()) is not None:
-                archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
-                if member.offset <= last or member.size < 0 or member.offset_data + member.size > total:
-                    return found, False
-                last = member.offset
-                if member.isreg() and not member.issparse():
-                    found.append(TarMember(member.name, member.offset_data, member.size))
-            stream.seek(archive.offset)
-            return found, not any(stream.read(tarfile.BLOCKSIZE) or b"cut")  # zeros end a tar
+            while (end := _add_members(stream, start, total, found)) is not None:
+                start = _after_zeros(stream, end)
+                if start in (end, total):
+                    return found, start > end
         except Exception:  # a hostile header: any error
-            return found, False
+            pass
+    return found, False
+
+
+def _add_members(stream: _Headers, start: int, total: int, found: list[TarMember]) -> int | None:
+    """Add those of the tar that begins at `start`; returns where their list ends, `None` where it is damaged."""
+    stream.seek(start)
+    archive, last = tarfile.TarFile(fileobj=stream), -1
+    while (member := archive.next()) is not None:
+        archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
+        end = archive.offset if member.issparse() else member.offset_data + member.size
+        if member.offset <= last or member.size < 0 or end > total:
+            return None
+        last = member.offset
+        if member.issparse():
+            found.append(TarMember(member.name, member.offset, tarfile.BLOCKSIZE))
+        elif member.isreg():
+            found.append(TarMember(member.name, member.offset_data, member.size))
+    return int(archive.offset)
+
+
+def _after_zeros(stream: _Headers, at: int) -> int:
+    """The block that follows the zeros which end a tar: `at` where none do, the end of the file where nothing follows."""
+    stream.seek(at)
+    while content := stream.read(_STEP):
+        if rest := content.lstrip(b"\0"):
+            return at + (len(content) - len(rest)) // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
+        at += len(content)
+    return at
 
 
 def unpacked_tar(path: str, room: Path) -> tuple[Path, bool]:
@@ -134,21 +184,29 @@ def unpacked_tar(path: str, room: Path) -> tuple[Path, bool]:
     """
     left = min(shutil.disk_usage(room).free // 2, _RATIO * Path(path).stat().st_size + _SMALL)
     copy = room / f"{len(list(room.iterdir())):06d}.tar"
-    with copy.open("wb") as out:
-        try:
-            for content in _unpacked(path):
-                left -= len(content)
-                if left < 0:
-                    out.truncate(0)
-                    raise TooLargeError("unpacks to too much")
-                out.write(content)
-        except (EOFError, zlib.error, lzma.LZMAError):
-            return copy, False
-        except OSError as error:
-            if error.errno is not None:  # gzip and bz2 have none of their own
-                raise
-            return copy, False
-    return copy, True
+    try:
+        with copy.open("wb") as out:
+            return copy, _write_unpacked(path, out, left)
+    except (TooLargeError, OSError):  # a part of it would take the room of others
+        copy.unlink(missing_ok=True)
+        raise
+
+
+def _write_unpacked(path: str, out: BinaryIO, left: int) -> bool:
+    """Whether it was whole. `left`: bytes that it may have."""
+    try:
+        for content in _unpacked(path):
+            left -= len(content)
+            if left < 0:
+                raise TooLargeError("unpacks to too much")
+            out.write(content)
+    except (EOFError, zlib.error, lzma.LZMAError):
+        return False
+    except OSError as error:
+        if error.errno is not None:  # gzip and bz2 have none of their own
+            raise
+        return False
+    return True
 
 
 def is_compressed(path: str) -> bool:

@@ -4,7 +4,8 @@ filled(scan) -> the scan with its lowest value there, and a note
 
 Notable choices:
 - NaN around the scan is background without a word of its owner: every such voxel is joined to a face of the volume by others, corner to corner.
-  What lies within may be a fault of a computation, and is filled only where told (`within`).
+  A slice of nothing but NaN between others that hold values lies within, though its rim is at a face: it was lost, not left out. What lies
+  within may be a fault of a computation, and is filled only where told (`within`).
 - Of more than 99 % NaN too little is left: a small child's head in a wide field of view has 98 %.
 - No second copy of the scan is made: of a large CT a worker has no room for it.
 """
@@ -57,7 +58,8 @@ def filled(scan: LoadedScan, value: float | None = None, within: bool = False) -
 
 
 def _enclosed(empty: NDArray[np.bool_]) -> int:
-    """How many NaN voxels no others join to a face of the volume."""
+    """How many NaN voxels no others join to a face of the volume, and those of whole slices within it."""
+    lost = _in_lost_slices(empty)
     joined = np.zeros_like(empty)  # first by straight lines, which is nearly all of them
     for axis in range(3):
         joined |= np.logical_and.accumulate(empty, axis)
@@ -65,9 +67,18 @@ def _enclosed(empty: NDArray[np.bool_]) -> int:
     rest = empty > joined
     boxes = ndimage.find_objects(rest.view(np.int8))
     if not boxes:
-        return 0
+        return lost
     box = tuple(slice(max(0, part.start - 1), part.stop + 1) for part in boxes[0])  # what joins the rest lies beside it
     regions, count = ndimage.label(empty[box], structure=np.ones((3, 3, 3)))
     reached = np.zeros(count + 1, bool)
     reached[regions[joined[box]]] = True
-    return int(np.count_nonzero(~reached[regions[rest[box]]]))
+    return lost + int(np.count_nonzero(~reached[regions[rest[box]]]))
+
+
+def _in_lost_slices(empty: NDArray[np.bool_]) -> int:
+    """How many voxels lie in slices, along any axis, that are NaN as a whole and have values on both sides."""
+    kept = []
+    for axis in range(3):
+        held = np.flatnonzero(~empty.all(axis=tuple({0, 1, 2} - {axis})))
+        kept.append(empty.shape[axis] - (held[-1] - held[0] + 1 - len(held)))
+    return empty.size - int(np.prod(kept))

@@ -29,7 +29,7 @@ _AGENT_PHASES = (
     r"(?:[^\W\d_]{0,12}(?:arter|ven[oöe]|portal)[^\W\d_]{0,12}|art|ven|late|delay[a-z]*|early|equilibrium|hepatobiliary|nephro[a-z]*|"
     r"excret[a-z]*|multi|\d)"
 )
-_LONGEST = 200
+LONGEST = 200
 """Letters of a name or description that are looked at: a hostile header's may be endless."""
 _PART = r"(phase|pha)(?![a-z])"
 _HAS_PARTS = r"(swi|swan|susc[a-z]*|gre|star)(?![a-z])"
@@ -55,7 +55,7 @@ _SEQUENCES = (  # first match wins; the order matters (a FLAIR is also a T2 but 
 def without_other_phases(text: str) -> str:
     """A name or description in lower case without the phases of an agent or of an echo, whose images are plain ones: "arterial phase", "in
     phase". Where a scan has phase images of its own (SWI), only an echo's are meant otherwise."""
-    text = text.lower()[:_LONGEST]
+    text = text.lower()[:LONGEST]
     kinds = _ECHO_PHASES if re.search(rf"(?<![a-z]){_HAS_PARTS}", text) else f"(?:{_ECHO_PHASES}|{_AGENT_PHASES})"
     return re.sub(rf"(?<![a-z0-9]){kinds}[ _-]?phase", " ", text)
 

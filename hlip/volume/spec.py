@@ -58,8 +58,8 @@ class VolumeSpec:
     """A brain extraction program, run on each scan first: a name in `hlip.volume.skull_strip.TOOLS`."""
     nan: str | None = None
     """Voxels that are NaN. null: around the scan (joined to a face of the volume) they become background, with -1024 HU under CT windows, else
-    with the scan's lowest value, and the quality table says so; within they refuse the scan. `background`: both become background.
-    `refuse`: any refuses the scan. More than 99 % NaN, and infinite voxels, always do."""
+    with the scan's lowest value, and the quality table says so; within, as of whole slices between others, they refuse the scan. `background`:
+    both become background. `refuse`: any refuses the scan. More than 99 % NaN, and infinite voxels, always do."""
     kind: str = "scan"
     """`scan`: a 3-D scan of grey values. `image`: a 2-D colour image, of which red, green and blue become three volumes of one plane; its
     8-bit values stay as they are, so `percentiles` is null and there are no windows."""

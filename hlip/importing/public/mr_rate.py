@@ -10,7 +10,8 @@ Notable choices:
 - Zips stay zips: a scan's path is `<study>.zip/<study>/img/...`, which every command reads. Masks lie in `seg` and are no scans.
 - Labels become the classes of the taxonomy mr_rate, by name or code. A study with no label at all has none of the 37, which is not "normal".
 - A batch that was not downloaded is one line of left_out.csv, and so is one whose metadata was not; of one that was, every study and
-  series without a file is named. Reports, labels and label columns that are not there are notes.
+  series without a file is named, and one line counts the studies that its metadata lacks. Images that it lacks of a study that it has are
+  taken, and told. Reports, labels and label columns that are not there are notes.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ def import_mr_rate(folder: str | Path, out: str | Path, *, brain: bool = False, 
     known = _read_known(folder)
     studies: list[Study] = []
     left_out: list[LeftOut] = []
+    bare: list[str] = []
     for table in tables:
         batch = table.name.removesuffix("_metadata.csv")
         rows = read_table(table, ["study_uid", "series_id"])
@@ -81,14 +83,19 @@ def import_mr_rate(folder: str | Path, out: str | Path, *, brain: bool = False, 
             left_out.append(LeftOut(f"mri/{batch}", "batch_absent", f"{len(series)} studies were not downloaded"))
             continue
         for uid in bar(list(series), "study", progress):
-            study = _study(folder, batch, uid, series[uid], known, left_out)
+            study = _study(folder, batch, uid, series[uid], known, left_out, bare)
             if study is not None:
                 studies.append(study)
+        left_out += _without_row(folder, batch, series)
     left_out += _without_metadata(folder, {table.name.removesuffix("_metadata.csv") for table in tables})
     check_patients([study for study in studies if study.split], "use the splits.csv of the set as it comes")
     regions = Counter(study.extra["region"] for study in studies)
     counts = ", ".join(f"{name} {count}" for name, count in sorted(regions.items()))
     notes = [f"region, by series, labels and words (the set does not state it): {counts}"]
+    if bare:
+        notes.append(
+            f"{len(bare)} images have no row in the metadata, which tells localizers; they are taken: {_first(bare)}; download it again"
+        )
     if brain:
         names = frozenset(Taxonomy.load("mr_rate_brain").levels[-1])
         studies = [_brain_only(study, names) for study in _in_brain(studies, left_out)]
@@ -131,9 +138,8 @@ def _read_known(folder: Path) -> _Known:
         classes = [name for name in read_columns(file) if name not in ("study_uid", *_NO_LABELS)]
         names = label_names(classes, tree)
         if absent := sorted(set(tree.levels[-1]) - set(names.values())):
-            some = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
             notes.append(
-                f"{file.name} has no column for {len(absent)} of the set's {tree.counts[-1]} labels, which no study has then: {some}"
+                f"{file.name} has no column for {len(absent)} of the set's {tree.counts[-1]} labels, which no study has then: {_first(absent)}"
             )
         labels = {uid: None if given is None else tuple(names[name] for name in given) for uid, given in found.items()}
     file = folder / "splits.csv"
@@ -163,7 +169,26 @@ def _without_metadata(folder: Path, known: Collection[str]) -> Iterator[LeftOut]
             )
 
 
-def _study(folder: Path, batch: str, uid: str, rows: list[Row], known: _Known, left_out: list[LeftOut]) -> Study | None:
+def _without_row(folder: Path, batch: str, known: Collection[str]) -> Iterator[LeftOut]:
+    """Studies whose images lie there, but of which the table of their batch has no row."""
+    there = (file for file in (folder / "mri" / batch).iterdir() if not file.name.startswith("."))
+    studies = {file.name.removesuffix(".zip") for file in there if file.suffix == ".zip" or (file / "img").is_dir()}
+    if bare := sorted(studies.difference(known)):
+        table = f"metadata/{batch}_metadata.csv"
+        message = (
+            f"{len(bare)} studies have images, but no row in {table}: {_first(bare)}; download it again, then import again"
+        )
+        yield LeftOut(f"mri/{batch}", "no_metadata", message)
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def _study(
+    folder: Path, batch: str, uid: str, rows: list[Row], known: _Known, left_out: list[LeftOut], bare: list[str]
+) -> Study | None:
+    """None where nothing of it can be used. `bare` takes its images without a row."""
     here = f"mri/{batch}/{uid}"
     try:
         files = dict(_files(folder / "mri" / batch, uid))
@@ -182,6 +207,8 @@ def _study(folder: Path, batch: str, uid: str, rows: list[Row], known: _Known, l
         elif series not in files:
             left_out.append(LeftOut(f"{here}/{series}", "missing", "in the metadata, but there is no such image"))
         else:
+            if series not in by_series:
+                bare.append(f"{here}/{series}")
             scans.append(Scan(files[series], SEQUENCES[match[1].lower()] if match else ""))
     if not scans:
         left_out.append(LeftOut(here, "no_scan", "localizers only"))

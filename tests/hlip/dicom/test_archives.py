@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import tracemalloc
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -70,6 +71,16 @@ def test_a_changed_byte_is_noticed(tmp_path: Path, piped: bool) -> None:
                 open_member(file, member.header_at, LARGEST)
         else:
             assert open_member(file, member.header_at, LARGEST).read() == CONTENT[member.name]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_members_of_one_name_are_told_apart_whatever_packed_them(tmp_path: Path, method: int) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", method) as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for content in CONTENT.values():
+            archive.writestr("IM1", content)
+        starts = [info.header_offset for info in archive.infolist()]
+    assert [open_member(tmp_path / "x.zip", start, LARGEST).read() for start in starts] == list(CONTENT.values())
 
 
 def test_what_is_too_large_is_passed_over(tmp_path: Path) -> None:

@@ -68,6 +68,19 @@ def test_nan_is_background_where_it_reaches_a_face(tmp_path: Path, holes: list[t
         assert np.isfinite(read_scan(path, filled).data).all()
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_slice_of_nan_within_the_scan_is_not_around_it(axis: int) -> None:
+    """Two lost ones: their rims are at faces. Slices up to a face may be left out."""
+    data = np.moveaxis(np.random.default_rng(0).random((12, 10, 10), np.float32), 0, axis)
+    planes = np.moveaxis(data, axis, 0)
+    planes[:3] = planes[-2:] = np.nan
+    filled(LoadedScan(data.copy(), np.eye(4), Path("ct.nii.gz")))
+    planes[5:7] = np.nan
+    with pytest.raises(VolumeError, match=r"ct.nii.gz: 200 of the NaN voxels lie within it"):
+        filled(LoadedScan(data.copy(), np.eye(4), Path("ct.nii.gz")))
+    assert np.isfinite(filled(LoadedScan(data, np.eye(4), Path("ct.nii.gz")), within=True).data).all()
+
+
 @pytest.mark.parametrize("dents", [False, True])
 def test_filling_takes_no_more_memory_than_the_scan_itself(dents: bool) -> None:
     """A CT's round field of view, whole and with dents that no straight line from a face reaches."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from hlip.dicom.sequence import guess
@@ -68,3 +70,12 @@ def test_of_a_hostile_description_the_start_alone_is_read(start: str) -> None:
     assert len(without_other_phases(endless)) <= 200
     assert guess_sequence(f"{endless} flair") == guess_sequence(endless[:200])
     assert guess_sequence(f"flair {endless}") == "FLAIR"
+
+
+@pytest.mark.parametrize("text", ["t1" + " a" * 20_000, "ohne" + " " * 60_000, "w" + "t1 " * 20_000])
+def test_an_endless_description_costs_no_time(text: str) -> None:
+    """Of which the beginning is looked at, as of a file name."""
+    began = time.process_time()
+    guess(stack(text, contrast=text))
+    assert time.process_time() - began < 0.2
+    assert guess(stack(" " * 300 + "flair")).sequence == guess_sequence(" " * 300 + "flair") == ""

@@ -116,6 +116,21 @@ def test_tables_that_are_not_there_are_told(tree: Path, tmp_path: Path, capsys: 
     assert "no pathology_labels/mrrate_labels.csv: no study has labels" in capsys.readouterr().out
 
 
+def test_images_without_a_row_of_the_metadata_are_told(tree: Path, tmp_path: Path) -> None:
+    file = tree / "metadata/batch00_metadata.csv"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if ",b2," not in line and ",b3," not in line and "b0,flair" not in line))
+    done = import_mr_rate(tree, tmp_path / "out", progress=False)
+    (row,) = (row for row in done.left_out if row.path == "mri/batch00")
+    assert (row.reason, row.message.split(";")[0]) == (
+        "no_metadata", "2 studies have images, but no row in metadata/batch00_metadata.csv: b2, b3",
+    )  # fmt: skip
+    assert {"b2", "b3"}.isdisjoint(study.study_id for study in done.studies)
+    (note,) = (note for note in done.notes if "no row" in note)
+    assert note.startswith("1 images have no row in the metadata")
+    assert "mri/batch00/b0/flair-raw-axi" in note
+
+
 def test_other_layouts_and_labels_are_refused(tree: Path, tmp_path: Path) -> None:
     with pytest.raises(ImportingError, match=r"no metadata/batchNN_metadata\.csv"):
         import_mr_rate(tmp_path, tmp_path / "out")
