@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from hlip.importing.files import files_below, on_closed
 from hlip.importing.options import add_preparing, prepared
 from hlip.importing.outcome import ImportingError, check_place, some
-from hlip.importing.splits import REMEDY, SHARES, SPLIT_NAMES, check_patients, draw_splits
+from hlip.importing.splits import REMEDY, SHARES, SPLIT_NAMES, check_patients, draw_beside
 from hlip.importing.table_files import Row, read_table
 from hlip.scans.filekind import is_image
 from hlip.study import SPLITS, Scan, Study, write_manifest
@@ -56,6 +56,7 @@ class ImportedImages:
     """Files that are no images we read, by suffix."""
     meant: dict[str, str] = field(default_factory=dict)
     """Labels as they were found -> the classes they were taken for, where they differ."""
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         patients = len({study.patient_id for study in self.studies}) - self.unknown_patients
@@ -78,7 +79,7 @@ class ImportedImages:
         if self.left_out:
             files = ", ".join(f"{suffix} {count}" for suffix, count in self.left_out.items())
             lines.append(f"left out, no image file that is read here: {files}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
 def add_images(sources: Any) -> None:
@@ -104,7 +105,8 @@ def add_images(sources: Any) -> None:
         type=float,
         nargs=3,
         metavar=("TRAIN", "VAL", "TEST"),
-        help="shares of the splits, where neither FOLDER nor CSV states them (default: 0.7 0.1 0.2)",
+        help="shares of the splits, where neither FOLDER nor CSV states them (default: 0.7 0.1 0.2); patients of an earlier MANIFEST stay "
+        "in theirs",
     )
     source.add_argument("--seed", type=int, default=0, metavar="S", help="of the draw of splits (default: 0)")
     source.add_argument(
@@ -162,6 +164,7 @@ def import_images(
             f"{labels or folder}: no image (PNG, JPEG, TIFF, BMP, WebP)" + (f"; files: {found}" if found else "")
         )
     meant: dict[str, str] = {}
+    notes: list[str] = []
     if taxonomy is not None:
         meant = {label: taxonomy.meant_by(label) for study in studies for label in study.labels or ()}
         studies = [replace(study, labels=study.labels and tuple(meant[label] for label in study.labels)) for study in studies]
@@ -178,8 +181,7 @@ def import_images(
             Path(labels) if labels else None,
         )
     else:
-        drawn = draw_splits(studies, SHARES if splits is None else splits, seed)
-        studies = [replace(study, split=drawn[study.patient_id]) for study in studies]
+        studies, notes = draw_beside(studies, SHARES if splits is None else splits, seed, manifest)
     if unknown:
         which = (
             "no patient is known"
@@ -188,9 +190,8 @@ def import_images(
         )
         warnings.warn(f"{which}, each such image counts as its own: {LEAK}", stacklevel=2)
     write_manifest(studies, manifest)
-    return ImportedImages(
-        manifest, tuple(studies), unknown, left_out, {word: name for word, name in meant.items() if word != name}
-    )
+    renamed = {word: name for word, name in meant.items() if word != name}
+    return ImportedImages(manifest, tuple(studies), unknown, left_out, renamed, tuple(notes))
 
 
 def _sorted_by_folder(folder: Path, manifest: Path) -> tuple[list[Study], dict[str, int]]:

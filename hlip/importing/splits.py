@@ -53,6 +53,20 @@ def split_studies(
     return list(studies), [*notes, *earlier.moved(studies)]
 
 
+def draw_beside(studies: Sequence[Study], shares: Sequence[float], seed: int, manifest: Path) -> tuple[list[Study], list[str]]:
+    """Studies with drawn splits, and notes: patients of an earlier manifest at this place stay where they were.
+
+    Raises:
+        ImportingError: shares that are not three parts of 1.
+        ManifestError: what stands there has faults.
+    """
+    before = Earlier.at(manifest).homes(studies)
+    drawn = draw_splits(studies, shares, seed, before)
+    kept = len({study.patient_id for study in studies} & before.keys())
+    notes = [f"{kept} patients stay in the split that they had; delete {manifest} to draw all of them anew"] if kept else []
+    return [replace(study, split=drawn[study.patient_id]) for study in studies], notes
+
+
 def draw_splits(
     studies: Sequence[Study], shares: Sequence[float], seed: int, before: Mapping[str, str] | None = None
 ) -> dict[str, str]:

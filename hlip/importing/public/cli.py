@@ -103,7 +103,7 @@ def _hlip(sources: Any) -> None:
     )
     source.add_argument("--reports", type=Path, metavar="JSON", help="{uid: [sentences]}")
     source.add_argument("--labels", type=Path, metavar="CSV", help=f"column uid, then 0 or 1 a class; {_OPEN}")
-    _add_splits(source, "0.7 0.1 0.2")
+    _add_splits(source, "0.7 0.1 0.2; patients of an earlier import at the same place stay in theirs")
 
 
 def _pub_brain_5(sources: Any) -> None:
@@ -186,7 +186,7 @@ def _ct_rate(sources: Any) -> None:
         type=float,
         default=0.05,
         metavar="SHARE",
-        help="of the training patients becomes val (default: 0.05); valid is test",
+        help="of the training patients becomes val (default: 0.05), but patients of an earlier import stay in theirs; valid is test",
     )
     source.add_argument("--seed", type=int, default=0, metavar="S", help="of that draw (default: 0)")
 

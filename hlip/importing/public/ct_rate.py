@@ -27,7 +27,7 @@ from pathlib import Path
 from hlip.importing.outcome import Imported, ImportingError, LeftOut, check_place, manifest_file, write_import
 from hlip.importing.public.hounsfield import Stated, in_hounsfield
 from hlip.importing.public.listing import Labels, bar, existing, read_list, tables_below
-from hlip.importing.splits import draw_splits
+from hlip.importing.splits import draw_beside
 from hlip.importing.table_files import read_table
 from hlip.importing.tables import put_together
 from hlip.scans.scan import VolumeError
@@ -91,7 +91,8 @@ def import_ct_rate(folder: str | Path, out: str | Path, *, val: float = VAL, see
     ]
     if absent := sum(name not in metadata for name in scans):
         notes.append(f"{absent} volumes have no metadata: they are taken as HU, which their air agrees with")
-    return write_import(SOURCE, _with_val(studies, val, seed), manifest, left_out, notes)
+    studies, said = _with_val(studies, val, seed, manifest)
+    return write_import(SOURCE, studies, manifest, left_out, [*notes, *said])
 
 
 def _volumes(folder: Path) -> tuple[dict[str, Path], list[LeftOut]]:
@@ -171,12 +172,13 @@ def _study(
     )
 
 
-def _with_val(studies: Sequence[Study], val: float, seed: int) -> list[Study]:
+def _with_val(studies: Sequence[Study], val: float, seed: int, manifest: Path) -> tuple[list[Study], list[str]]:
     train = [study for study in studies if study.split == "train"]
     if not train or not val:
-        return list(studies)
-    drawn = draw_splits(train, (1 - val, val, 0), seed)
-    return [replace(study, split=drawn[study.patient_id]) if study.split == "train" else study for study in studies]
+        return list(studies), []
+    drawn, notes = draw_beside(train, (1 - val, val, 0), seed, manifest)
+    split = {study.study_id: study.split for study in drawn}
+    return [replace(study, split=split.get(study.study_id, study.split)) for study in studies], notes
 
 
 def _order(name: str) -> tuple[str, int, str, int]:

@@ -19,14 +19,14 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hlip.importing.outcome import Imported, ImportingError, LeftOut, check_place, manifest_file, write_import
 from hlip.importing.public.listing import Labels, bar, existing, folder_name, read_list
 from hlip.importing.public.volumes import is_made, write_volume
-from hlip.importing.splits import SHARES, draw_splits
+from hlip.importing.splits import SHARES, draw_beside
 from hlip.scans.scan import VolumeError
 from hlip.scans.sequence import guess_sequence
 from hlip.study import Scan, Study
@@ -77,8 +77,8 @@ def import_hlip(
             words = sentences.get(uid) or listed[uid].sentences
             done.append(Study(folder_name(uid), uid, scans, sentences=words, labels=known.get(uid)))
     if done:
-        drawn = draw_splits(done, SHARES if splits is None else splits, seed)
-        done = [replace(study, split=drawn[study.patient_id]) for study in done]
+        done, said = draw_beside(done, SHARES if splits is None else splits, seed, manifest)
+        notes += said
     notes += [
         "tensors have no millimetres: prepare with a spec of fit square, such as mri",
         "each uid counts as a patient of its own: where it is one of several studies of a patient, splits leak",

@@ -14,7 +14,8 @@ from PIL import Image
 
 from hlip.files.resources import ResourceError
 from hlip.importing.cli import add_import
-from hlip.importing.images import LEAK, ImportingError, draw_splits, import_images
+from hlip.importing.images import LEAK, ImportingError, import_images
+from hlip.importing.splits import draw_splits
 from hlip.prepare import prepare
 from hlip.store import Store
 from hlip.study import Scan, Study, read_manifest
@@ -181,6 +182,16 @@ def test_patients_are_never_parted_and_classes_have_their_shares(seed: int) -> N
     assert draw_splits(studies, (0.7, 0.1, 0.2), seed + 100) != home
 
 
+def test_images_that_come_later_move_no_patient(tmp_path: Path) -> None:
+    touch(tmp_path / "i", *[f"{name}/p{n}/a.png" for n in range(20) for name in ("AML", "normal")])
+    first = import_images(tmp_path / "i", tmp_path / "m.jsonl")
+    before = {study.patient_id: study.split for study in first.studies}
+    touch(tmp_path / "i", *[f"AML/o{n}/a.png" for n in range(20)])
+    again = import_images(tmp_path / "i", tmp_path / "m.jsonl", seed=5)
+    assert before.items() <= {study.patient_id: study.split for study in again.studies}.items()
+    assert "note: 20 patients stay in the split that they had; delete" in str(again)
+
+
 def test_no_split_with_a_share_stays_empty_and_none_without_gets_one() -> None:
     few = [Study(str(n), f"p{n}", (Scan(Path("a.png")),), labels=("a",)) for n in range(3)]
     assert sorted(draw_splits(few, (0.98, 0.01, 0.01), 0).values()) == ["test", "train", "val"]
@@ -270,6 +281,7 @@ def test_only_its_own_manifest_is_written_over(smears: Path, tmp_path: Path, mon
     manifest = smears / "manifest.jsonl"  # among the images: no image, and no file left out
     assert import_images(smears, manifest, seed=1).left_out == {}
     before = manifest.read_bytes()
+    next(smears.rglob("*.png")).unlink()
     summary = import_images(smears, manifest, seed=2)
     assert summary.left_out == {}
     assert manifest.read_bytes() != before

@@ -160,6 +160,8 @@ def test_ct_rate_studies(ct_rate: Path, tmp_path: Path) -> None:
     assert (splits.count("train"), splits.count("val"), splits.count("test")) == (16, 4, 2)
     summary = prepare(tmp_path / "out/manifest.jsonl", tmp_path / "store", CHEST, workers=1, progress=False)
     assert (summary.studies_ready, summary.scans_skipped) == (22, 0)
+    import_ct_rate(ct_rate, tmp_path / "out", seed=7, progress=False)
+    assert [study.split for study in manifest(tmp_path / "out").values()] == splits  # patients stay, whatever is drawn later
 
 
 def test_ct_rate_takes_the_fixed_release_and_leaves_out_what_is_no_chest(ct_rate: Path, tmp_path: Path) -> None:

@@ -99,6 +99,8 @@ def test_the_official_layout(official: Path) -> None:
     assert [scan.sequence for scan in studies["u0"].scans] == ["T1", "FLAIR"]
     splits = [study.split for study in studies.values()]
     assert [splits.count(name) for name in ("train", "val", "test")] == [6, 2, 2]
+    main(["import", "hlip", str(official / "root"), str(out), *words, "--splits", "0.6", "0.2", "0.2", "--seed", "1"])
+    assert [study.split for study in manifest(out).values()] == splits  # whatever is drawn later
     prepare(out / "manifest.jsonl", official / "store", SPEC, workers=1, progress=False)
     volumes = Store(official / "store").volumes("u3")
     np.testing.assert_array_equal(volumes[0, 0, :, 2:-2].numpy(), tensor(6).numpy())
