@@ -62,6 +62,7 @@ def _prepare_study(
     sequences: list[str] = []
     pictures: dict[int, bytes] = {}
     rows = []
+    report = "yes" if study.sentences or split_sentences(study.report) else "none"
     for number, scan in enumerate(study.scans):
         tell(number)
         grid = volumes[0].affine if spec.grid == "study" and volumes else None
@@ -75,7 +76,7 @@ def _prepare_study(
             "study_id": study.study_id,
             "scan": number,
             "path": source_path(scan.path, base),
-            "report": "yes" if study.sentences or split_sentences(study.report) else "none",
+            "report": report,
             "volumes": list(range(first, len(volumes))),
         }
         rows.append(row)
