@@ -52,7 +52,7 @@ class FinetuneConfig:
     precision: Precision = "no"
     """Mixed precision: no | fp16 | bf16."""
     seed: int = 0
-    """Of weights, order and dropout. Prototypes that begin at random begin alike with every seed."""
+    """Of weights, prototypes, order and dropout."""
     seeds: int = 1
     """Runs with seeds from `seed` on, into OUT/seed_0, OUT/seed_1, ...; OUT/summary.md has mean and spread. 1: a single run, OUT itself."""
     tokens: Path | None = None

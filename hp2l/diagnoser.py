@@ -97,6 +97,8 @@ class Diagnoser(nn.Module, HubCheckpoint):
         head = self.head.head if isinstance(self.head, DependentHead) else self.head
         if isinstance(head, Cascade):
             head.observe(targets, masks, smoothing)
+        if isinstance(head, HP2L):
+            head.draw_prototypes(seed)
         if self.config.prototype_start == "text":
             assert isinstance(head, HP2L)
             if not isinstance(self.encoder, HLIPEncoder):

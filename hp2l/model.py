@@ -206,6 +206,11 @@ class HP2L(Head, TokenEntry):
                         + str(error).splitlines()[1].strip()
                     ) from error
 
+    def draw_prototypes(self, seed: int) -> None:
+        """Prototypes that begin at random begin at another place; others stay."""
+        if isinstance(self.bank, PrototypeBank | LearnedPrototypes):
+            self.bank.draw(seed)
+
     def similarity(self, output: HP2LOutput) -> list[Tensor]:
         """Cosine of each study's class token with each class prototype, (B, K_l) float32 in [-1, 1], a level each.
 

@@ -45,9 +45,8 @@ class PrototypeBank(nn.Module):
         if averaging not in get_args(Averaging):
             raise ValueError(f"averaging '{averaging}' is none of {', '.join(get_args(Averaging))}")
         self.counts, self.width, self.momentum, self.averaging = tuple(counts), width, momentum, averaging
-        generator = torch.Generator().manual_seed(seed)
-        for level, count in enumerate(self.counts, start=1):
-            self.register_buffer(f"level_{level}", torch.randn(count, width, generator=generator, device="cpu"))
+        for level, (count, values) in enumerate(zip(self.counts, _normal(self.counts, width, seed), strict=True), start=1):
+            self.register_buffer(f"level_{level}", values)
             # How often a class was updated: 0 means that its prototype is still the start.
             self.register_buffer(f"updates_{level}", torch.zeros(count, dtype=torch.int64))
 
@@ -63,6 +62,10 @@ class PrototypeBank(nn.Module):
     def updates(self, level: int) -> Tensor:
         """(K_l,) int64: number of updates each class of a level (from 1) has had."""
         return self.get_buffer(f"updates_{level}")
+
+    def draw(self, seed: int) -> None:
+        """Start from N(0, 1) drawn anew."""
+        self.initialise(_normal(self.counts, self.width, seed))
 
     @torch.no_grad()
     def initialise(self, start: Sequence[Tensor]) -> None:
@@ -147,15 +150,25 @@ class LearnedPrototypes(nn.Module):
 
     def __init__(self, counts: Sequence[int], width: int, *, seed: int = 0) -> None:
         super().__init__()
-        generator = torch.Generator().manual_seed(seed)
+        self.counts, self.width = tuple(counts), width
         # (1, K, C): the optimizer lets what has a leading 1 undecayed, as it does class tokens and prompts.
-        self.values = nn.ParameterList(
-            nn.Parameter(torch.randn(1, count, width, generator=generator, device="cpu")) for count in counts
-        )
+        self.values = nn.ParameterList(nn.Parameter(values[None]) for values in _normal(counts, width, seed))
+
+    @torch.no_grad()
+    def draw(self, seed: int) -> None:
+        """Start from N(0, 1) drawn anew."""
+        for own, values in zip(self.values, _normal(self.counts, self.width, seed), strict=True):
+            own.copy_(values)
 
     def prototypes(self, level: int) -> Tensor:
         """P_l (K_l, C) of a level (from 1)."""
         return self.values[level - 1][0]
+
+
+def _normal(counts: Sequence[int], width: int, seed: int) -> list[Tensor]:
+    """(K_l, C) a level, from a generator of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(count, width, generator=generator, device="cpu") for count in counts]
 
 
 class FixedPrototypes(nn.Module):

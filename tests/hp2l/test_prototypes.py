@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hp2l.prototypes import PrototypeBank
+from hp2l.prototypes import LearnedPrototypes, PrototypeBank
 
 from .two_processes import run_two
 
@@ -160,7 +160,7 @@ def test_shapes_are_checked() -> None:
 
 
 WORKER = """
-from hp2l.prototypes import PrototypeBank
+from hp2l.prototypes import LearnedPrototypes, PrototypeBank
 
 torch.manual_seed(rank)
 bank = PrototypeBank((3, 5), 7)
@@ -189,3 +189,14 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
         state = torch.load(tmp_path / f"bank{rank}.pt", weights_only=True)
         for name, values in whole.state_dict().items():
             assert torch.equal(state[name], values), f"process {rank}: {name}"
+
+
+@pytest.mark.parametrize("kind", [PrototypeBank, LearnedPrototypes])
+def test_a_start_is_drawn_anew_by_its_seed(kind: type[PrototypeBank | LearnedPrototypes]) -> None:
+    bank, other = kind(COUNTS, WIDTH), kind(COUNTS, WIDTH, seed=1)
+    first = bank.prototypes(2).clone()
+    bank.draw(1)
+    assert torch.equal(bank.prototypes(2), other.prototypes(2))
+    bank.draw(0)
+    assert torch.equal(bank.prototypes(2), first)
+    assert not torch.equal(first, other.prototypes(2))

@@ -51,6 +51,17 @@ def test_a_head_begins_there_and_a_loaded_one_does_not(model, tmp_path):
     assert torch.equal(load(tmp_path / "model").head.bank.prototypes(3), 2 * begun)
 
 
+def test_random_prototypes_follow_the_seed(model):
+    diagnoser = Diagnoser(model, HeadConfig(blocks=(2, 2, 2), width=24, heads=2), TREE)
+    targets, masks = zip(*TREE.encode_all([("glioma",), ("normal",)]), strict=True)
+    found = []
+    for seed in (0, 1, 0):
+        diagnoser.start([torch.from_numpy(t) for t in targets], [torch.from_numpy(m) for m in masks], seed)
+        found.append(diagnoser.head.bank.prototypes(3).clone())
+    assert torch.equal(found[0], found[2])
+    assert not torch.equal(found[0], found[1])
+
+
 def test_only_averaged_prototypes_can_begin_at_texts():
     with pytest.raises(ValueError, match="prototypes must be ema"):
         HeadConfig(prototypes="learnable", prototype_start="text")
