@@ -10,7 +10,8 @@ import json
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from textwrap import shorten
 
 import numpy as np
 import torch
@@ -42,12 +43,18 @@ class CohortConfig:
     """How often a study is drawn: (share of studies with its rarest class) ** -balance. 0: every study once an epoch."""
     seed: int = 0
     """Of shares and folds; kept apart from the run's seed, so that several seeds learn from the same studies."""
+    labelled_in: str = ""
+    """The tree, name or file, that the labels were written for, where the run's own was cut from it: a label that was cut away counts as
+    the nearest class above it that was not; a study with one that has none is left out, unless another of its labels lies below that
+    one. Empty: the run's own tree."""
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction <= 1:
             raise ValueError(f"cohort.fraction {self.fraction} is not in (0, 1]")
         if self.folds == 1 or self.folds < 0 or not (-1 if self.folds else 0) <= self.fold < max(1, self.folds):
-            raise ValueError(f"cohort: fold {self.fold} of {self.folds} is impossible (0 folds for none, else at least 2)")
+            raise ValueError(
+                f"cohort.fold {self.fold} of cohort.folds {self.folds}: folds are 0 (none) or at least 2, fold from 0 to folds - 1 (-1: each)"
+            )
         if self.balance < 0:
             raise ValueError(f"cohort.balance {self.balance} is negative")
 
@@ -77,8 +84,9 @@ def cohort(store: Store, config: CohortConfig, taxonomy: Taxonomy) -> dict[str, 
         SystemExit: a split has none.
         TaxonomyError: labels of any split that do not fit the tree, those of the test split, too.
     """
-    found = {split: labelled(store, split) for split in ("train", "val")}
+    found = {split: fitted(labelled(store, split), config, taxonomy) for split in ("train", "val")}
     tested = [record for record in store.split("test") if record.labels is not None]  # told now, not after the training
+    tested = fitted(tested, config, taxonomy)
     check_labels([*found["train"], *found["val"], *tested], taxonomy)
     if config.folds:
         found = fold(found["train"] + found["val"], config, taxonomy)
@@ -126,6 +134,54 @@ def labelled(store: Store, split: str) -> list[StudyRecord]:
     return records
 
 
+def fitted(records: Sequence[StudyRecord], config: CohortConfig, taxonomy: Taxonomy) -> list[StudyRecord]:
+    """Studies with labels of a tree that was cut, see `CohortConfig.labelled_in`; as they are where no other tree is named.
+
+    Raises:
+        SystemExit: none is left.
+        TaxonomyError: labels that do not fit the whole tree.
+    """
+    if not config.labelled_in:
+        return list(records)
+    whole = Taxonomy.load(config.labelled_in)
+    check_labels(records, whole)
+    names = {name for level in taxonomy.levels for name in level}
+    kept = []
+    for record in records:
+        above = {label: _upward(label, whole) for label in record.labels or ()}
+        homes = {label: next((name for name in chain if name in names), None) for label, chain in above.items()}
+        homeless = [label for label, home in homes.items() if home is None]
+        if all(any(label in chain for other, chain in above.items() if other != label) for label in homeless):
+            labels = dict.fromkeys(home for home in homes.values() if home is not None)
+            kept.append(replace(record, labels=tuple(labels)))
+    if records and not kept:
+        raise SystemExit(f"no {records[0].split} study has labels of the tree {taxonomy.name}, cut from {whole.name}")
+    return kept
+
+
+def unfitted(store: Store, config: CohortConfig, taxonomy: Taxonomy) -> str:
+    """How many labelled studies of each split `fitted` leaves out, with the first names; empty if none."""
+    counts, names, total = [], [], 0
+    for split in ("train", "val", "test"):
+        records = [record for record in store.split(split) if record.labels is not None]
+        kept = {record.study_id for record in fitted(records, config, taxonomy)}
+        out = [record.study_id for record in records if record.study_id not in kept]
+        counts, names, total = [*counts, f"{split} {len(out)}"], names + out, total + len(records)
+    if not names:
+        return ""
+    named = ", ".join([*names[:5], *(["..."] if len(names) > 5 else [])])
+    return f"left out, labelled only above the levels of this tree: {len(names)} of {total} studies ({', '.join(counts)}; {named})"
+
+
+def _upward(label: str, taxonomy: Taxonomy) -> list[str]:
+    """A class and those above it."""
+    item, found = taxonomy.find(label), [label]
+    while item.parent_level is not None and item.parent_index is not None:
+        item = taxonomy.classes(item.parent_level)[item.parent_index]
+        found.append(item.name)
+    return found
+
+
 def share(records: Sequence[StudyRecord], fraction: float, seed: int) -> list[StudyRecord]:
     """The studies of a share of the patients, at least one, in their order."""
     patients = sorted({record.patient_id for record in records})
@@ -167,11 +223,16 @@ def rarest_class(labels: Labels) -> NDArray[np.int64]:
 
 
 def draw_weights(labels: Labels, balance: float) -> list[float] | None:
-    """Relative chance of each study to be drawn; None where all are alike."""
+    """Relative chance of each study to be drawn, by how many have its rarest class; None where all are alike.
+
+    A study that is known at coarse levels alone counts by its rarest class there.
+    """
     if not balance:
         return None
-    classes = rarest_class(labels)
-    shares = np.append(labels.targets[-1].numpy().mean(axis=0), 1.0)[classes]
+    shares = np.ones(len(labels.targets[0]))
+    for targets in (level.numpy() for level in labels.targets):  # the finest level that knows a study has the last word
+        rarest = np.where(targets > 0, targets.mean(axis=0), np.inf).min(axis=1)
+        shares = np.where(np.isfinite(rarest), rarest, shares)
     return (shares**-balance).tolist()
 
 
@@ -229,7 +290,7 @@ def check_labels(records: Sequence[StudyRecord], taxonomy: Taxonomy) -> None:
             splits[record.study_id] = record.split
     if faults:
         lines = [
-            f"{fault if len(fault) <= LONGEST else fault[:LONGEST] + ' ...'}, in {len(found)}: {', '.join(found[:3])}"
+            f"{shorten(fault, LONGEST, placeholder=' ...')}, in {len(found)}: {', '.join(found[:3])}"
             + (", ..." if len(found) > 3 else "")
             for fault, found in sorted(faults.items(), key=lambda pair: -len(pair[1]))
         ]

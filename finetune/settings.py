@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from pathlib import Path
@@ -107,12 +107,19 @@ def left_out_of_the_loss(config: FinetuneConfig, used: LossConfig) -> str:
     return f"head {config.head.kind} leaves out of the loss: {'; '.join(parts)}" if parts else ""
 
 
-def without_effect(config: FinetuneConfig, loss: HP2LLoss, rates: Collection[float], weights: Sequence[float] | None) -> str:
+def untrained_levels(config: FinetuneConfig) -> str:
+    """Levels that the given weights leave out, in one line; empty if there are none."""
+    levels = [str(level) for level, weight in enumerate(config.loss.level_weights or (), start=1) if not weight]
+    if not levels:
+        return ""
+    return f"loss.level_weights: level {' and '.join(levels)} is not trained and has no part in the mean AUC that chooses the checkpoint"
+
+
+def without_effect(config: FinetuneConfig, loss: HP2LLoss, weights: Sequence[float] | None) -> str:
     """Settings that were given and decide nothing in this run, in one line with the reasons; empty if there are none.
 
     Args:
         loss: as the head takes it.
-        rates: the optimizer's learning-rate scales.
         weights: how often each training study is drawn, where `cohort.balance` is given.
     """
     frozen = "the encoder is frozen"
@@ -124,7 +131,7 @@ def without_effect(config: FinetuneConfig, loss: HP2LLoss, rates: Collection[flo
         "loss.direction": (len(loss.counts) == 1 or not loss.config.consistency, "no consistency in the loss"),
         "loss.beta": (tail != "class_balanced", "of loss.long_tail class_balanced"),
         "loss.tau": (tail != "logit_adjusted", "of loss.long_tail logit_adjusted"),
-        "optimizer.layer_decay": (tuned == "frozen" and set(rates) == {1.0}, f"{frozen}, and the head has one rate"),
+        "optimizer.layer_decay": (tuned == "frozen", f"{frozen}, and the head has one rate"),
         "optimizer.vision_lr_scale": (True, "of pretraining; the encoder's rate is tuning.lr_scale"),
         "optimizer.text_lr_scale": (True, "of pretraining"),
         "tuning.blocks": (tuned != "last", "of tuning.encoder last"),
@@ -133,7 +140,7 @@ def without_effect(config: FinetuneConfig, loss: HP2LLoss, rates: Collection[flo
         **({f"tuning.{name}": (True, frozen) for name in ("lr_scale", "max_scans", "checkpoint_blocks")} if tuned == "frozen" else {}),
         "tokens": (tuned != "frozen", "the encoder is trained"),
         "image.pretrained": (config.encoder == "image" and bool(config.image.weights), "image.weights are given"),
-        "cohort.balance": (alike, "the last level's classes are labelled nowhere, or all alike often"),
+        "cohort.balance": (alike, "all classes are alike often"),
         "cohort.seed": (config.cohort.fraction == 1 and not folds, "no share or folds are drawn"),
         **{f"cnn.{option.name}": (config.encoder != "cnn", "of encoder cnn") for option in fields(CNNConfig)},
         **({f"image.{option.name}": (True, "of encoder image") for option in fields(ImageConfig)} if config.encoder != "image" else {}),

@@ -24,7 +24,7 @@ from accelerate import PartialState
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from finetune.cohort import Labels, cohort, cohort_digest, draw_weights, label_notes, macro_auc, only_read
+from finetune.cohort import Labels, cohort, cohort_digest, draw_weights, label_notes, macro_auc, only_read, unfitted
 from finetune.feed import CachedTokens, Feed, LiveScans, Steps
 from finetune.figures.movement import draw_movement, keep_snapshot
 from finetune.figures.training import draw_run, draw_safely
@@ -36,6 +36,7 @@ from finetune.settings import (
     check_same_tree,
     left_out_of_the_loss,
     record_identity,
+    untrained_levels,
     without_effect,
 )
 from finetune.several import check_folder, expand, keep_scores, summarise
@@ -100,6 +101,7 @@ class Run:
         check_same_tree(config.out, self.taxonomy)
         self.store = Store(config.store)
         self.records = cohort(self.store, config.cohort, self.taxonomy)
+        self.say(unfitted(self.store, config.cohort, self.taxonomy))
         check_same_settings(config)
         if self.main:
             config.out.mkdir(parents=True, exist_ok=True)
@@ -119,8 +121,9 @@ class Run:
         check_same_cohort(config.out, studies)
         check_same_encoder(config.out, weights)
         self.feed: Feed = self.make_feed()
-        optimizer = make_optimizer({self.feed.module: config.tuning.lr_scale, self.model.head: 1.0}, config.optimizer)
-        self.rates = {group["lr_scale"] for group in optimizer.param_groups}
+        followed = {} if config.tuning.encoder == "frozen" else {self.model.encoder.visual: config.tuning.lr_scale}
+        head: nn.Module = self.model.head
+        optimizer = make_optimizer({**followed, head: 1.0}, config.optimizer, fresh=[head])
         self.trained: nn.Module
         self.trained, self.optimizer = self.accelerator.prepare(self.feed.module, optimizer)
         self.head = self.own_head()
@@ -275,7 +278,8 @@ class Run:
         scores = self.feed.scores(self.trained, "val")
         areas = [macro_auc(level, table, self.labels["val"], self.taxonomy) for level, table in enumerate(scores, start=1)]
         values = {f"val_auc_level_{level}": area for level, area in enumerate(areas, start=1)}
-        values["val_auc"] = float(macro(areas))
+        trained = self.config.loss.level_weights or [1.0] * len(areas)
+        values["val_auc"] = float(macro([area for area, weight in zip(areas, trained, strict=True) if weight]))
         self.write(step, values)
         for line in self.validations.notes(step, values):
             self.say(line)
@@ -364,7 +368,11 @@ class Run:
         """What the head leaves out of the loss, and which settings decide nothing in this run."""
         config = self.config
         weights = draw_weights(self.labels["train"], config.cohort.balance)
-        lines = [left_out_of_the_loss(config, self.loss.config), without_effect(config, self.loss, self.rates, weights)]
+        lines = [
+            left_out_of_the_loss(config, self.loss.config),
+            without_effect(config, self.loss, weights),
+            untrained_levels(config),
+        ]
         return [line for line in lines if line]
 
     def say(self, text: str) -> None:

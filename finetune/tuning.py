@@ -56,6 +56,8 @@ class Tuned(nn.Module):
         self.visual = trainable(model.encoder, config)
         self.head = model.head
         self.blocks, self.start = model.config.blocks, model.config.cls == "encoder"
+        for module in model.encoder.pooling() if not self.start else ():
+            module.requires_grad_(False)  # nothing reads it
         self.read = model.encoder.read  # a method, so that the encoder is no part of this module
 
     def forward(self, volumes: Tensor, scans_per_study: Sequence[int]) -> HP2LOutput:

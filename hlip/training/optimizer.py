@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,18 +45,22 @@ class OptimizerConfig:
             raise ValueError("optimizer: layer_decay must be in (0, 1], clip_norm above 0")
 
 
-def parameter_groups(modules: Mapping[nn.Module, float], weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
+def parameter_groups(
+    modules: Mapping[nn.Module, float], weight_decay: float, layer_decay: float = 1.0, fresh: Collection[nn.Module] = ()
+) -> list[dict[str, Any]]:
     """Parameters by learning-rate scale and by decay: matrices decay; vectors (norms, biases, temperatures) and class tokens do not.
 
     Args:
         modules: the learning-rate scale of each; a module inside another takes its own.
         weight_decay: of the matrices.
         layer_decay: the scale falls by this factor from layer to layer towards a module's input.
+        fresh: those of the modules that begin at random: all of their layers have one rate.
     """
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     taken: set[int] = set()
     for module, scale in reversed(list(modules.items())):
-        heights = layer_heights([name for name, _ in module.named_parameters()])
+        names = [name for name, _ in module.named_parameters()]
+        heights = dict.fromkeys(names, 0) if module in fresh else layer_heights(names)
         for name, parameter in module.named_parameters():
             if parameter.requires_grad and id(parameter) not in taken:
                 taken.add(id(parameter))
@@ -83,9 +87,11 @@ def layer_heights(names: Sequence[str]) -> dict[str, int]:
     return heights
 
 
-def make_optimizer(modules: Mapping[nn.Module, float], config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters of these modules; their values are learning-rate scales."""
-    groups = parameter_groups(modules, config.weight_decay, config.layer_decay)
+def make_optimizer(
+    modules: Mapping[nn.Module, float], config: OptimizerConfig, fresh: Collection[nn.Module] = ()
+) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters of these modules; their values are learning-rate scales. `fresh` as in `parameter_groups`."""
+    groups = parameter_groups(modules, config.weight_decay, config.layer_decay, fresh)
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps)
 
 

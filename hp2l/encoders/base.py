@@ -93,6 +93,10 @@ class Encoder(nn.Module, ABC):
     def norm(self) -> nn.Module | None:
         """What normalises the last block's output, if anything does."""
 
+    def pooling(self) -> list[nn.Module]:
+        """What makes the class token and nothing else."""
+        return []
+
     @abstractmethod
     def save(self, folder: str | Path) -> None:
         """Write what `load_encoder` reads."""

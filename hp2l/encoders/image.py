@@ -99,9 +99,15 @@ class ImageEncoder(ChannelEncoder):
         return [net.get_submodule(stage["module"]) for stage in net.feature_info]
 
     def norm(self) -> nn.Module | None:
-        """After the last block."""
-        found = getattr(self.trunk.net, "norm", None) or getattr(self.trunk.net, "norm_pre", None)
-        return found if isinstance(found, nn.Module) else None
+        """After the last block, or in a CNN's pooling."""
+        net: Any = self.trunk.net
+        places = [getattr(net, "norm", None), getattr(net, "norm_pre", None), getattr(getattr(net, "head", None), "norm", None)]
+        return next((part for part in places if isinstance(part, nn.Module) and any(True for _ in part.parameters())), None)
+
+    def pooling(self) -> list[nn.Module]:
+        """What timm's `forward_head` alone reads."""
+        parts = (getattr(self.trunk.net, name, None) for name in ("attn_pool", "fc_norm", "head"))
+        return [part for part in parts if isinstance(part, nn.Module)]
 
     def save(self, folder: str | Path) -> None:
         """As every channel encoder; where the weights once came from is left out."""

@@ -67,7 +67,7 @@ def test_the_rarest_class_decides_how_often_a_study_is_drawn():
     assert draw_weights(labels, 0.5) == pytest.approx([(4 / 3) ** 0.5, (4 / 3) ** 0.5, 2, 2])
     assert draw_weights(labels, 0.0) is None
     coarse = Labels(studies([("vascular",), ("normal",)]), TREE)
-    assert draw_weights(coarse, 1.0) == pytest.approx([1.0, 2.0])  # no class of the last level: as if everyone had it
+    assert draw_weights(coarse, 1.0) == pytest.approx([2.0, 2.0])  # known at the first level alone: by its class there
 
 
 def test_a_mean_auc_that_is_not_defined_is_no_zero():

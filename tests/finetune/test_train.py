@@ -295,33 +295,34 @@ def test_without_an_auc_the_last_model_is_kept_and_nothing_is_claimed(tiny_store
 
 
 def test_settings_that_decide_nothing_are_named_with_the_reason(tiny_store, pretrained, tmp_path, capsys):
-    """Labels of the first level alone; a head without consistency; a frozen encoder."""
+    """Two classes of the first level alone, alike often; a head without consistency; a frozen encoder."""
     store = changed_store(
         tiny_store,
         tmp_path / "store",
-        lambda record: replace(record, labels=("occupying" if record.labels[0] == "glioma" else "vascular",)),
+        lambda record: replace(record, labels=("vascular" if record.labels[0] in ("glioma", "normal") else "occupying",)),
     )
     idle = ("--loss.consistency", "7", "--optimizer.layer_decay", "0.5", "--cohort.balance", "1", "--tuning.rank", "4")
     main(arguments(store, pretrained, tmp_path / "isolated", "--config", "isolated", *idle, "--steps", "1"))
     said = "head isolated leaves out of the loss: consistency, so that loss.consistency 7 has no effect\n"
     assert said in (printed := capsys.readouterr().out)
-    alike = "cohort.balance 1.0 (the last level's classes are labelled nowhere, or all alike often)"
-    assert f"no effect here: tuning.rank 4 (of tuning.encoder lora); {alike}\n" in printed  # its blocks have rates of their own
+    alike = "cohort.balance 1.0 (all classes are alike often)"
+    rate = "optimizer.layer_decay 0.5 (the encoder is frozen, and the head has one rate)"
+    assert f"no effect here: {rate}; tuning.rank 4 (of tuning.encoder lora); {alike}\n" in printed
     main(arguments(store, pretrained, tmp_path / "linear", "--config", "linear", "--head.momentum", "0.9", "--steps", "1"))
     assert "head.momentum 0.9 (not read by head linear)" in capsys.readouterr().out
     main(arguments(store, pretrained, tmp_path / "hp2l", *idle, "--steps", "1"))
-    rate = "optimizer.layer_decay 0.5 (the encoder is frozen, and the head has one rate)"
     assert f"no effect here: {rate}; tuning.rank 4 (of tuning.encoder lora); {alike}\n" in capsys.readouterr().out
 
 
 def test_settings_that_decide_something_are_not_named(tiny_store, pretrained, tmp_path, capsys):
-    """The same ones, where they are read: three blocks of a trunk have rates of their own, one class in four is drawn more often."""
+    """The same ones, where they are read: the encoder's blocks have rates of their own, one class in four is drawn more often."""
 
     def rarer(record):
         return replace(record, labels=("normal",) if record.labels[0] == "acute infarction" else record.labels)
 
     store = changed_store(tiny_store, tmp_path / "store", rarer)
     read = ("--optimizer.layer_decay", "0.5", "--cohort.balance", "1", "--cohort.seed", "1", "--cohort.fraction", "0.9")
+    read += ("--tuning.encoder", "all", "--workers", "0")
     main(arguments(store, pretrained, tmp_path / "run", "--config", "prompt_vit", *read, "--steps", "1"))
     printed = capsys.readouterr().out
     assert "no effect here" not in printed
@@ -333,6 +334,26 @@ def test_settings_that_decide_something_are_not_named(tiny_store, pretrained, tm
     printed = capsys.readouterr().out
     assert "no effect here" not in printed
     assert "leaves out" not in printed
+
+
+@pytest.mark.parametrize("kind", ["hp2l", "prompt_vit", "cascade"])
+def test_the_encoders_layers_alone_have_rates_of_their_own_whatever_the_head(kind, tiny_store, pretrained, tmp_path):
+    """Three blocks: 0.1 x 0.5 ** (1, 2, 3), embeddings 0.5 ** 4, the final norm 1; every head at 1."""
+    more = ("--tuning.encoder", "all", "--workers", "0", "--optimizer.layer_decay", "0.5", "--head.kind", kind)
+    given = arguments(tiny_store, pretrained, tmp_path / "run", *more)
+    run = Run(parse_config(FinetuneConfig, command="finetune", description="", argv=given))
+    rates = {id(parameter): group["lr_scale"] for group in run.optimizer.param_groups for parameter in group["params"]}
+    visual = run.model.encoder.visual
+    assert [rates[id(block.attn.qkv.weight)] for block in visual.blocks] == pytest.approx([0.0125, 0.025, 0.05])
+    assert rates[id(visual.norm.weight)] == pytest.approx(0.1)
+    assert {rates[id(parameter)] for parameter in run.model.head.parameters() if parameter.requires_grad} == {1.0}
+
+
+def test_a_level_without_weight_has_no_part_in_the_choice(tiny_store, pretrained, tmp_path, capsys):
+    main(arguments(tiny_store, pretrained, tmp_path / "run", "--loss.level_weights", "[0, 1, 1]", "--steps", "1"))
+    assert "level 1 is not trained and has no part in the mean AUC that chooses the checkpoint" in capsys.readouterr().out
+    row = next(row for row in metrics(tmp_path / "run") if "val_auc" in row)
+    assert row["val_auc"] == pytest.approx((row["val_auc_level_2"] + row["val_auc_level_3"]) / 2)
 
 
 def test_level_weights_that_do_not_fit_are_refused_before_the_cohort_is_encoded(tiny_store, pretrained, tmp_path, monkeypatch):

@@ -9,9 +9,12 @@ import torch
 from torch import nn
 
 import hlip
-from finetune.tuning import TuningConfig, merged, trainable
+from finetune.tuning import Tuned, TuningConfig, merged, trainable
+from hlip.taxonomy import Taxonomy
 from hlip.volume import VolumeSpec
+from hp2l.diagnoser import Diagnoser
 from hp2l.encoders import CNNConfig, CNNEncoder, Encoder, HLIPEncoder, ImageConfig, ImageEncoder
+from hp2l.heads import HeadConfig
 
 PIXELS = VolumeSpec(size=(1, 64, 64), fit="square", resize=(64, 64), percentiles=(0, 100))
 
@@ -48,12 +51,26 @@ def test_what_learns_of_other_encoders():
     assert {".".join(name.split(".")[3:5]) for name in low_rank} == {"attn.qkv", "attn.proj"}
     convnext = ImageEncoder(ImageConfig("convnext_atto", pretrained=False), PIXELS)
     last = learning(convnext, TuningConfig("last", blocks=1))
-    assert last
-    assert all(name.startswith("net.stages.3.") for name in last)
+    assert {".".join(name.split(".")[1:3]) for name in last} == {"stages.3", "head.norm"}
     cnn = CNNEncoder(CNNConfig(width=64))
     assert {name.split(".")[1] for name in learning(cnn, TuningConfig("last", blocks=3))} == {"1", "2", "3"}
     with pytest.raises(ValueError, match="lora is for transformers"):
         learning(cnn, TuningConfig("lora"))
+
+
+@pytest.mark.parametrize("name", ["convnext_atto", "vit_tiny_patch16_224"])
+def test_all_that_learns_is_read_whether_the_class_token_is_or_not(name):
+    """A parameter that gets no gradient stops several processes."""
+    for cls in ("encoder", "learned"):
+        encoder = ImageEncoder(ImageConfig(name, pretrained=False), PIXELS)
+        head = HeadConfig(kind="linear" if cls == "encoder" else "hp2l", blocks=(1, 1, 1), width=16, heads=2, cls=cls)
+        module = Tuned(Diagnoser(encoder, head, Taxonomy.load("brain_mri_flat")), TuningConfig("all")).train()
+        output = module(torch.randint(0, 256, (3, 1, 1, 64, 64), dtype=torch.uint8), [3])
+        (sum(level.sum() for level in output.logits) + sum(token.sum() for token in output.cls)).backward()
+        without = [
+            name for name, parameter in module.visual.named_parameters() if parameter.requires_grad and parameter.grad is None
+        ]
+        assert without == [], cls
 
 
 def test_low_rank_additions_are_merged_into_the_weights(study):

@@ -88,6 +88,15 @@ def test_rates_fall_from_layer_to_layer_towards_the_input():
     assert scales[id(encoder.norm.weight)] == pytest.approx(0.5)
 
 
+def test_layers_that_begin_at_random_have_one_rate_and_count_in_no_other_modules_depth():
+    visual, head = (nn.Module() for _ in range(2))
+    visual.blocks, head.blocks = nn.ModuleList([nn.Linear(2, 2)]), nn.ModuleList([nn.Linear(2, 2) for _ in range(5)])
+    groups = parameter_groups({visual: 0.1, head: 1.0}, 0.0, layer_decay=0.5, fresh=[head])
+    scales = {id(parameter): group["lr_scale"] for group in groups for parameter in group["params"]}
+    assert scales[id(visual.blocks[0].weight)] == pytest.approx(0.05)
+    assert {scales[id(parameter)] for parameter in head.parameters()} == {1.0}
+
+
 def test_averaged_weights_follow_by_hand():
     """Decay min(0.9, (1 + t) / (10 + t)): 2/11, 3/12, ...; from 0 towards 1."""
     model = nn.Linear(1, 1, bias=False)
