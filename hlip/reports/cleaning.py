@@ -103,7 +103,7 @@ def _blocks(report: str, spec: ReportSpec) -> Iterator[tuple[str, tuple[str, ...
 
 
 def unescaped(text: str) -> str:
-    """A text without tags and marks of HTML for characters, and without U+FFFD: what stood there is lost."""
+    """A text without tags and marks of HTML for characters, with line breaks for those of HL7, and without U+FFFD: what stood there is lost."""
     text = without_tags(_ESCAPED.sub(lambda match: html.unescape(match[0]), text) if "&" in text else text)
     if "\ufffd" not in text:
         return text

@@ -69,7 +69,8 @@ def add_label(commands: Any) -> None:
         "--uncertain",
         choices=("negative", "positive", "unlabelled"),
         default="negative",
-        help="what is only possible counts as absent (default), as there, or leaves its study without labels",
+        help="what is only possible counts as absent (default), as there, or leaves its study without labels. A suspicion (suspicion of, "
+        "concern for, Verdacht auf, V.a.) is only possible; a high one, and what is called suspected or suspicious (suspekt auf), is there",
     )
     command.add_argument(
         "--reports",

@@ -19,11 +19,11 @@ import yaml
 from hlip.files import resources
 
 CUES = (
-    "none", "present_after", "negated_before", "negated_until_comma", "negated_by_contrast", "negated_after",
+    "none", "present_after", "negated_before", "negated_until_comma", "negated_by_contrast", "negated_by_exception", "negated_after",
     "uncertain_before", "uncertain_after", "uncertain_around",
     "probable_before", "probable_after", "history_before", "history_after", "family_before", "open_before", "open_after",
 )  # fmt: skip
-REACH = ("joins", "prepositions", "counts", "times", "presuming")
+REACH = ("joins", "adds", "prepositions", "counts", "times", "presuming")
 _TEXT = (
     "headers", "labels", "abbreviations", "months", "after_ordinals", "openers", "unfinished", "capital_nouns", "single_letters_after",
     "tokens", "token_leads", "boilerplate", "boilerplate_lines",
@@ -99,8 +99,8 @@ class Language:
     history_ends: tuple[str, ...] = ()
     verbs: tuple[str, ...] = ()
     reach: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Words that say how far a negation reaches: `joins` of a list, `prepositions`, words that count (`counts`) or tell a time (`times`), and
-    what takes the next name as there (`presuming`)."""
+    """Words that say how far a negation reaches: `joins` of a list (`adds`: more of them, for cues behind it), `prepositions`, words that count
+    (`counts`) or tell a time (`times`), and what takes the next name as there (`presuming`)."""
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Language:

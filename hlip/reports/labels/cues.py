@@ -18,6 +18,9 @@ Cues and terminators are data (configs/language). What was added:
   if it numbers no item and the list does not go on ("no infarct, 5 mm midline shift or hemorrhage"; hlip.reports.labels.reach).
 - A negation does not reach a name that a phrase takes as there: "no mass effect from the meningioma".
 - A cue of contrast ("over") negates only behind one of probability ("favored to be meningioma over metastasis").
+- An exception ("other than") ends a negation before it ("no abnormality other than a cyst") and is one itself elsewhere.
+- A cue of doubt or history behind a name does not reach back over a comma, but in a list ("glioma, abscess or cyst cannot be excluded") or
+  right behind that comma ("glioma, 3 mm, cannot be excluded"); so not in "microhemorrhages, angiopathy not excluded".
 - Two negations side by side are uncertain, not positive: a person should look.
 """
 
@@ -129,9 +132,18 @@ class Reading:
                 return None
             if self._looks_ahead(cue) and self._stopped(end, cue.start, "comma"):
                 continue
+            if self._parted(cue, end):
+                return None
             if not (before is not None and self._stopped(end, cue.start, "comma")):
                 return cue
         return None
+
+    def _parted(self, cue: Cue, end: int) -> bool:
+        """Whether a cue of doubt or history is of what stands behind the last comma, in no list with the name before."""
+        commas = [place for place, kind in self.stops if kind == "comma" and end <= place < cue.start]
+        if not commas or cue.kind not in ("uncertain_after", "history_after") or not cue.text[0].isalnum():
+            return False
+        return commas[-1] + 1 < cue.start and not self._stopped(commas[-1], cue.start, "join")
 
     def _asked_from(self, name: int) -> int:
         """The first word of the question in which a name stands at a word."""
@@ -194,6 +206,11 @@ class CueReader:
                 elif kind == "negated_by_contrast":
                     if any(cue.kind.startswith("probable") for cue in cues):
                         cues.append(Cue(start, end, "negated_until_comma", text))
+                elif kind == "negated_by_exception":
+                    if _denied(cues, stops):
+                        stops.append((start, "terminator"))
+                    else:
+                        cues.append(Cue(start, end, "negated_until_comma", text))
                 elif kind != "none":
                     cues.append(Cue(start, end, kind, text))
                     if text.endswith(" :") and kind.endswith("_before"):  # "less likely:" leads a list
@@ -203,6 +220,12 @@ class CueReader:
         stops += [(start, kind) for start, _, kinds in self._stops.find(among) for kind in kinds if start not in used]
         stops += self._reach.stops(among, used)
         return Reading(tuple(among), tuple(cues), tuple(stops))
+
+
+def _denied(cues: list[Cue], stops: list[tuple[int, str]]) -> bool:
+    """Whether a negation reaches the word that is read."""
+    last = max((cue.end for cue in cues if cue.kind in ("negated_before", "open_before")), default=None)
+    return last is not None and all(place < last for place, _ in stops)
 
 
 def _lists(cues: list[Cue], colon: int, leads: set[tuple[int, int]]) -> bool:

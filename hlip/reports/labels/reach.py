@@ -21,7 +21,8 @@ class Reach:
         self._articles = set(language.articles)
 
     def stops(self, among: list[Word], cued: set[int]) -> Iterator[tuple[int, str]]:
-        """(word, kind) of commas, of those before a number ("number"), of "presuming" words and of what ends their "phrase".
+        """(word, kind) of commas, of those before a number ("number"), of what joins a list ("join"), of "presuming" words and of what
+        ends their "phrase".
 
         Args:
             cued: places of words that belong to cues.
@@ -33,6 +34,8 @@ class Reach:
                 kinds[start] = found[0]
                 inner |= set(range(start, end)) if found[0] == "presuming" else set()
         for place, word in enumerate(among):
+            if kinds.get(place) in ("joins", "adds"):
+                yield place, "join"
             if word.written == ",":
                 yield place, "comma"
                 if self._counts(among, place + 1, kinds) and not self._goes_on(among, place + 1, kinds, cued):

@@ -20,7 +20,7 @@ _TAG = re.compile(
     re.IGNORECASE,
 )
 _BREAK = re.compile(
-    r"</?(?:br|p|div|h[1-6]|li|ul|ol|dl|dt|dd|tr|table|html|head|body|title|pre|hr|blockquote)(?:\s[^<>]*)?/?>|<!doctype[^<>]*>",
+    r"</?(?:br|p|div|h[1-6]|li|ul|ol|dl|dt|dd|tr|table|html|head|body|title|pre|hr|blockquote)(?:\s[^<>]*)?/?>|<!doctype[^<>]*>|\\\.br\\",
     re.IGNORECASE,
 )
 _COMMON = frozenset({"examination", "technique"})  # kinds whose headers are words of findings too: "post CONTRAST Axial images"
@@ -120,11 +120,11 @@ def _title(name: str) -> str:
 
 
 def without_tags(text: str, line_break: str = "\n") -> str:
-    """A text without the tags of HTML; other words in angle brackets stay."""
-    return _TAG.sub("", _BREAK.sub(line_break, text)) if "<" in text else text
+    """A text without the tags of HTML and with the line breaks of HL7, `\\.br\\`, as such; other words in angle brackets stay."""
+    return _TAG.sub("", _BREAK.sub(line_break, text)) if "<" in text or "\\." in text else text
 
 
 def _normal(report: str) -> str:
-    """Line ends of one kind, single spaces (patterns that meet long runs of them would take long), no marks of HTML."""
+    """Line ends of one kind, single spaces (patterns that meet long runs of them would take long), no marks of HTML or HL7."""
     text = re.sub(r"[ \t\u00a0]+", " ", report).replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff")
     return without_tags(text)

@@ -67,6 +67,8 @@ def test_sections() -> None:
         ("The mass ([DATE_12]) is larger.", "The mass is larger."),
         ("Prior MRI from <DATE> shows a mass.", "Prior MRI shows a mass."),
         ("Read by [**First Name 12**] of ___.", ""),  # two words must be left
+        ("No change since **DATE[Jan 1 2019].", "No change."),
+        ("**Findings** [as before] of a mass.", "**Findings** [as before] of a mass."),  # no token
         ("Lesion at L4_L5 is larger.", "Lesion at L4_L5 is larger."),  # no token
         ("Dr. [NAME]", ""),
     ],
@@ -162,6 +164,12 @@ def test_tags_of_html() -> None:
     ]
     assert clean("", ("<body>A <b>large</b> mass.</body>",), ReportSpec.load("clean"))[1] == ("A large mass.",)
     assert clean("", ("<body>A mass.</body>",), ReportSpec())[1] == ("<body>A mass.</body>",)
+
+
+def test_line_breaks_of_hl7() -> None:
+    report = r"EXAM: MRI.\.br\FINDINGS: A mass.\.br\\.br\IMPRESSION: Glioma\.BR\No infarct, ~3 mm shift."
+    assert kept(ReportSpec.load("clean"), report) == ["A mass.", "Glioma", "No infarct, ~3 mm shift."]
+    assert kept(ReportSpec.load("impression"), report) == ["Glioma", "No infarct, ~3 mm shift."]
 
 
 @pytest.mark.parametrize(
