@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +17,47 @@ if TYPE_CHECKING:
 
 SECTIONS = ("clinical_information", "indication", "history", "technique", "comparison", "findings", "impression", "conclusion")
 """Columns that hold parts of a report, in the order of one."""
+NAMES = {
+    "study_id": ("studyinstanceuid", "studyuid", "studyid"),  # StudyID beside StudyInstanceUID is another number
+    "patient_id": ("patientid", "participantid", "subjectid", "patientenid"),
+    "accession_number": ("accessionnumber", "accessionno", "accession"),
+    "report": ("report", "reporttext", "befundtext", "befundbericht"),
+    "clinical_information": ("clinicalinformation", "klinischeangaben"),
+    "indication": ("indication", "indikation", "fragestellung"),
+    "history": ("history", "anamnese"),
+    "technique": ("technique", "technik"),
+    "comparison": ("comparison", "vergleich", "voraufnahmen", "voruntersuchungen"),
+    "findings": ("findings", "befund", "befunde"),
+    "impression": ("impression", "beurteilung"),
+    "conclusion": ("conclusion", "zusammenfassung"),
+}
+"""Column -> what others call it, in small letters without spaces and marks; of several in one table the first counts."""
 RESERVED = ("scans", "sentences", "labels", "imported", "report")
 """Fields of a manifest that a column of metadata would overwrite."""
 YES, NO, UNKNOWN = {"1", "1.0", "true", "yes"}, {"0", "0.0", "false", "no"}, {"", "-1", "-1.0", "nan"}
 """What a cell under a class may say, in lower case."""
+
+
+def plain(column: str) -> str:
+    """A column's name as `NAMES` writes it."""
+    return re.sub(r"[\W_]+", "", column.casefold())
+
+
+@lru_cache(maxsize=64)
+def names_of(columns: tuple[str, ...], wanted: tuple[str, ...]) -> Mapping[str, str]:
+    """Column -> our name of it, for those that are called otherwise; one that is there under our name is not looked for."""
+    found = {}
+    for ours in wanted:
+        theirs = [column for name in NAMES[ours] for column in columns if plain(column) == name]
+        if theirs and ours not in columns:
+            found[theirs[0]] = ours
+    return found
+
+
+def renamed(row: Mapping[str, str], wanted: Sequence[str]) -> dict[str, str]:
+    """A row under our names of columns."""
+    names = names_of(tuple(row), tuple(wanted))
+    return {names.get(name, name): text for name, text in row.items()}
 
 
 def put_together(sections: Mapping[str, str]) -> str:
@@ -28,7 +67,7 @@ def put_together(sections: Mapping[str, str]) -> str:
 
 def report_of(row: Mapping[str, str]) -> str:
     """The report of a row: its column report, else its sections put together."""
-    cells = {name.lower().replace(" ", "_"): text for name, text in row.items()}
+    cells = renamed(row, ("report", *SECTIONS))
     return cells.get("report") or put_together(cells)
 
 

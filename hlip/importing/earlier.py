@@ -6,23 +6,27 @@ stays in it: drawn anew, a patient that a model was trained on could stand in it
     earlier = Earlier.at(manifest, how)          how: "" refuses where studies are gone, "add" keeps them, "replace" drops all that was
     earlier.splits                               patient -> split
     earlier.homes(studies)                       the same, with patients whose id was not known then
+    studies, notes = earlier.fields(studies, given)  with what tables said of them, where no table is given now
     studies, notes = earlier.beside(studies)     with those that are kept
 """
 
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from hlip.importing.outcome import ImportingError, LeftOut, left_out_file
 from hlip.study import SPLITS, Study, read_manifest
 
 How = Literal["", "add", "replace"]
 _NAMED = 3
+_OF_STUDY = ("patient_id", "report", "sentences", "labels")  # fields that are no `extra`
+_WITH = {"sentences": "report", "labels_from": "labels"}  # field -> the one it goes with
 
 
 @dataclass(frozen=True)
@@ -88,9 +92,50 @@ class Earlier:
         scans = ((study, scan.path) for study in self.studies for scan in study.scans)
         return {study.study_id for study, path in scans if any(str(place) in paths for place in (path, *path.parents))}
 
+    def fields(
+        self, studies: Sequence[Study], given: Collection[str], unchanged: Collection[str] = ()
+    ) -> tuple[list[Study], list[str]]:
+        """Studies with the fields that they had and that nobody states now, and notes with the counts.
+
+        Args:
+            studies: of the new run, joined.
+            given: fields of which a table is given now: they are as it says, though it says nothing of a study.
+            unchanged: ids of studies whose files are as they were: what else they had, a table said, and it stays.
+        """
+        before = {study.study_id: _stated(study) for study in self.studies}
+        kept, other, lost = Counter[str](), Counter[str](), Counter[str]()
+        done = []
+        for study in studies:
+            now, put = _stated(study), {}
+            for name, value in before.get(study.study_id, {}).items():
+                if _WITH.get(name, name) in given:
+                    lost[name] += name not in now
+                elif name not in now or (study.study_id in unchanged and now[name] != value):
+                    put[name], kept[name] = value, kept[name] + 1
+                else:
+                    other[name] += now[name] != value
+            own = {name: value for name, value in put.items() if name in _OF_STUDY}
+            extra = {name: value for name, value in put.items() if name not in own}
+            done.append(replace(study, **own, extra=study.extra | extra) if put else study)
+        notes = [
+            f"{words}: {', '.join(f'{name} of {count} studies' for name, count in sorted(counts.items()) if count)}"
+            for words, counts in (
+                ("kept from earlier imports, as no table is given for it now (--replace starts from nothing)", kept),
+                ("no longer there, as the tables given now do not state it", lost),
+                ("not what earlier imports had", other),
+            )
+            if counts.total()
+        ]
+        return done, notes
+
     def gone(self, found: Collection[str]) -> list[Study]:
         """Those that are not among the ids which a new run found."""
         return [study for study in self.studies if study.study_id not in found]
+
+    def others(self, studies: Sequence[Study]) -> set[str]:
+        """Patients of studies that stay beside those of a new run."""
+        kept = self.gone({study.study_id for study in studies}) if self.how == "add" else []
+        return {study.patient_id for study in kept}
 
     def check(self, found: Collection[str]) -> None:
         """
@@ -145,6 +190,16 @@ class Earlier:
         places = {str(place) for place in files | {above for file in files for above in file.parents}}
         rows = [row for row in rows if row not in found and row.path.split("/")[0] not in ids and row.path not in places]
         return [*rows, *found]
+
+
+def _stated(study: Study) -> dict[str, Any]:
+    """The fields of a study that a table can state, as far as they are known; a patient of the study's own name is not."""
+    own: dict[str, Any] = {"patient_id": study.patient_id} if study.patient_id != study.study_id else {}
+    own |= {"report": study.report} if study.report else {}
+    own |= {"sentences": study.sentences} if study.sentences else {}
+    own |= {"labels": study.labels} if study.labels is not None else {}
+    plain = {name: value for name, value in study.extra.items() if not isinstance(value, list | dict) and name != "imported"}
+    return own | plain
 
 
 def _named(names: Sequence[str]) -> str:

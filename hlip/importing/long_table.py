@@ -71,7 +71,7 @@ def import_table(
             f"{table}: the column {taken[0]} would overwrite the manifest's own; rename it (label: its classes)"
         )
     faults = Faults(table)
-    by_study, left_out = _by_study(rows, root, faults)
+    by_study, left_out, twice = _by_study(rows, root, faults)
     known = {study_id: _of_study(group, options.tables.taxonomy, faults) for study_id, group in by_study.items()}
     faults.stop()
     extra = [name for name in columns if name not in ("study_id", *_OF_SCAN, *_OF_STUDY)]
@@ -93,8 +93,9 @@ def import_table(
             elif text := next((row[name] for _, row in group if row[name]), ""):
                 further.setdefault(*fields.told(name, text))
         studies.append(Study(study_id, scans=tuple(scans), extra=further, **known[study_id]))
+    notes = [f"{twice} rows of {table.name} are the same as an earlier one in every cell, and not counted"] if twice else []
     alone = sum(study.patient_id == study.study_id for study in studies)
-    notes = [f"the patient of {alone} of {len(studies)} studies is not said: each {LEAK}"] if alone else []
+    notes += [f"the patient of {alone} of {len(studies)} studies is not said: each {LEAK}"] if alone else []
     check_patients([study for study in studies if study.split], REMEDY, table, _first_lines(by_study))
     missing = [item.path for item in left_out if item.reason == "missing"]
     windows = [path for path in missing if "\\" in path]
@@ -102,7 +103,14 @@ def import_table(
         remedy = _BACKSLASHES if windows else "name the folder from which paths count: --root"
         raise ImportingError(f"{table}: no file is there, e.g. {(windows or missing)[0]}; {remedy}")
     notes += [f"{len(windows)} files are not there: {_BACKSLASHES}"] if windows else []
-    return finish("table", studies, out, options, left_out, notes)
+    return finish("table", studies, out, options, left_out, notes, given=_given(columns, extra))
+
+
+def _given(columns: Sequence[str], extra: Sequence[str]) -> set[str]:
+    """Fields of the manifest that a table with these columns states."""
+    given = {fields.field_of(name) for name in extra} | ({"patient_id"} & set(columns))
+    given |= {"labels"} if "label" in columns else set()
+    return given | ({"report"} if {"report", *SECTIONS} & set(columns) else set())
 
 
 def _first_lines(by_study: Mapping[str, Sequence[Row]]) -> dict[str, int]:
@@ -110,11 +118,12 @@ def _first_lines(by_study: Mapping[str, Sequence[Row]]) -> dict[str, int]:
     return {name: next((line for line, row in group if row.get("split")), group[0][0]) for name, group in by_study.items()}
 
 
-def _by_study(rows: Sequence[Row], root: Path, faults: Faults) -> tuple[dict[str, list[Row]], list[LeftOut]]:
-    """Rows of each study, in the table's order; rows that belong to no study or name no file; rows that cannot be are faults."""
+def _by_study(rows: Sequence[Row], root: Path, faults: Faults) -> tuple[dict[str, list[Row]], list[LeftOut], int]:
+    """Rows of each study, in the table's order; rows that belong to no study or name no file; how many were there before, cell by cell.
+    Rows that cannot be are faults."""
     found: defaultdict[str, list[Row]] = defaultdict(list)
-    line_of: dict[str, int] = {}
-    left_out = []
+    row_of: dict[str, Row] = {}
+    left_out, twice = [], 0
     for line, row in rows:
         path = str(_file(root, row["path"]))
         if not row["study_id"]:
@@ -124,12 +133,14 @@ def _by_study(rows: Sequence[Row], root: Path, faults: Faults) -> tuple[dict[str
             faults.add(line, fault)
         elif not row["path"]:
             left_out.append(LeftOut(str(faults.file), "no_path", f"{faults.file}, line {line}: no path"))
-        elif path in line_of:
-            faults.add(line, f"{row['path']} stands already on line {line_of[path]}")
+        elif path in row_of and row_of[path][1] == row:
+            twice += 1
+        elif path in row_of:
+            faults.add(line, f"{row['path']} stands already on line {row_of[path][0]}")
         else:
-            line_of[path] = line
+            row_of[path] = (line, row)
             found[row["study_id"]].append((line, row))
-    return dict(found), left_out
+    return dict(found), left_out, twice
 
 
 def _of_study(group: Sequence[Row], tree: Taxonomy | None, faults: Faults) -> dict[str, Any]:

@@ -9,7 +9,7 @@ show(imported, options)                                                 printed,
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -18,7 +18,7 @@ from hlip.arguments import positive
 from hlip.importing.earlier import Earlier, How
 from hlip.importing.outcome import Imported, LeftOut, manifest_file, write_import
 from hlip.importing.splits import split_studies
-from hlip.importing.tables import KeyOf, Tables, add_tables, join, tables_of
+from hlip.importing.tables import KeyOf, Tables, add_tables, given_fields, join, tables_of
 from hlip.prepare_command import Limits, add_limits, limits_of
 from hlip.study import Study
 
@@ -129,6 +129,7 @@ def finish(
     left_out: Sequence[LeftOut] = (),
     notes: Sequence[str] = (),
     key_of: KeyOf | None = None,
+    given: Collection[str] = (),
 ) -> Imported:
     """Join the tables to the studies, give them splits, and write manifest and list of what was left out.
 
@@ -136,6 +137,7 @@ def finish(
         source: name of the import.
         out: see `hlip.importing.outcome`.
         key_of: see `hlip.importing.tables.join`.
+        given: fields that the source's own table states, see `Earlier.fields`.
 
     Raises:
         ImportingError: no study, faults of the tables, studies of an earlier run that are gone, or a manifest of another source at the place.
@@ -143,10 +145,11 @@ def finish(
     manifest = manifest_file(out)
     if studies:
         earlier = Earlier.at(manifest, options.how)
-        joined, said = join(studies, options.tables, key_of)
+        joined, said = join(studies, options.tables, key_of, others=earlier.others(studies))
+        joined, fields = earlier.fields(joined, {*given, *given_fields(options.tables)})
         studies, more = split_studies(joined, options.shares, options.seed, earlier)
         studies, kept = earlier.beside(studies, earlier.unusable(left_out))
-        notes, left_out = [*notes, *said, *more, *kept], earlier.left_out(left_out, studies)
+        notes, left_out = [*notes, *said, *fields, *more, *kept], earlier.left_out(left_out, studies)
     manifest.parent.mkdir(parents=True, exist_ok=True)
     return write_import(source, studies, manifest, left_out, notes)
 

@@ -1,4 +1,4 @@
-"""Splits by patient: drawn where nobody states them, checked where somebody does.
+"""Splits by patient: checked where somebody states them, drawn for the patients of whom nobody does.
 
 Drawn patient by patient, largest first: each goes where its classes, and studies altogether, are most wanting. Classes then have about the
 wanted shares in each split, whatever the shares are (equal folds, as libraries make them, give only some). A patient that an earlier run of
@@ -27,30 +27,36 @@ REMEDY = "give all studies of a patient the same one"
 def split_studies(
     studies: Sequence[Study], shares: Sequence[float] | None, seed: int, earlier: Earlier | None = None
 ) -> tuple[list[Study], list[str]]:
-    """Studies with their splits, and notes: drawn by patient where no study has one, else those that are stated.
+    """Studies with their splits, and notes: a patient's is the one that any of its studies states, else drawn, beside the stated ones.
 
     Args:
         earlier: an earlier run, whose patients stay where they are.
 
     Raises:
-        ImportingError: `shares` although splits are stated, a patient in several splits, or impossible shares.
+        ImportingError: `shares` although all splits are stated, a patient in several splits, or impossible shares.
     """
     stated = [study for study in studies if study.split is not None]
     earlier = earlier or Earlier(Path())
     gone = earlier.gone({study.study_id for study in studies}) if earlier.how == "add" else []
-    if not stated:
-        before = earlier.homes(studies)
-        drawn = draw_splits([*gone, *studies], SHARES if shares is None else shares, seed, before)
-        kept = len({study.patient_id for study in studies} & before.keys())
-        notes = [f"{kept} patients stay in the split that they had; --replace draws all of them anew"] if kept else []
-        done = [replace(study, split=drawn[study.patient_id]) for study in studies]
-        return done, [*notes, *earlier.moved(done)]
-    if shares is not None:
-        raise ImportingError(f"{len(stated)} of {len(studies)} studies state their split themselves; leave --splits out")
-    check_patients([*(study for study in gone if study.split is not None), *stated], REMEDY)
-    bare = len(studies) - len(stated)
-    notes = [f"{bare} of {len(studies)} studies have no split: nothing uses them"] if bare else []
-    return list(studies), [*notes, *earlier.moved(studies)]
+    if shares is not None and len(stated) == len(studies):
+        raise ImportingError(f"all {len(stated)} studies state their split themselves; leave --splits out")
+    if stated:
+        check_patients([*(study for study in gone if study.split is not None), *stated], REMEDY)
+    said = {study.patient_id: str(study.split) for study in stated}
+    before = earlier.homes(studies)
+    drawn = draw_splits([*gone, *studies], SHARES if shares is None else shares, seed, before | said)
+    done = [replace(study, split=drawn[study.patient_id]) for study in studies]
+    bare = [study.patient_id for study in studies if study.split is None]
+    notes = []
+    if stated and bare:
+        same = sum(patient in said for patient in bare)
+        notes.append(
+            f"{len(bare)} of {len(studies)} studies state no split: {same} take the one that their patient has elsewhere, {len(bare) - same} "
+            "are drawn by patient, beside the stated ones"
+        )
+    if kept := len(set(bare) & before.keys() - said.keys()):
+        notes.append(f"{kept} patients stay in the split that they had; --replace draws all of them anew")
+    return done, [*notes, *earlier.moved(done)]
 
 
 def draw_beside(studies: Sequence[Study], shares: Sequence[float], seed: int, manifest: Path) -> tuple[list[Study], list[str]]:

@@ -5,12 +5,15 @@
     --metadata CSV   KEY and any columns (sex, age, vendor, field_strength, split, ...), which go into the manifest; sex and age in one
                      spelling (`hlip.importing.fields`)
 
-KEY is a column study_id (or patient_id, which then holds for all studies of the patient). `hlip.importing.table_files` reads them.
+KEY is a column study_id (or patient_id, which then holds for all studies of the patient), or what others call it (`cells.NAMES`).
+`hlip.importing.table_files` reads them.
 
 Notable choices:
 - The faults of all tables are told at once, each with its line; the same fault on many lines is told once, with their number.
 - An empty cell, -1 or nan says nothing of its class. A row of nothing else leaves its study without labels; in any other row the class
   counts as absent, since a manifest knows all classes of a study or none. How often is said.
+- A report that is keyed by patient is taken where the patient has one study: of several it does not say which it describes.
+- Rows that are the same in all cells count as one.
 - Metadata is joined first, so that patients it states are those by which the other tables are joined.
 """
 
@@ -18,23 +21,23 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hlip.importing import fields
+from hlip.importing.cells import NAMES, labels_of, names_of, plain, renamed, report_of, split_of
 from hlip.importing.cells import NO as NO
 from hlip.importing.cells import RESERVED as RESERVED
 from hlip.importing.cells import SECTIONS as SECTIONS
 from hlip.importing.cells import UNKNOWN as UNKNOWN
 from hlip.importing.cells import YES as YES
-from hlip.importing.cells import labels_of, report_of, split_of
 from hlip.importing.cells import put_together as put_together
 from hlip.importing.cells import unknown_note as unknown_note
 from hlip.importing.outcome import ImportingError
 from hlip.importing.splits import REMEDY, check_patients
-from hlip.importing.table_files import Faults, Row, read_table, require_columns
+from hlip.importing.table_files import Faults, Row, read_columns, read_table, require_columns
 from hlip.study import Study
 
 if TYPE_CHECKING:
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 
 KEYS = ("study_id", "patient_id")
 _IDENTIFIERS = (*KEYS, "accession_number")  # columns that are never a class, nor told
+_CALLED = {name for key in _IDENTIFIERS for name in NAMES[key]}
 KeyOf = Callable[[Study, str], "str | Sequence[str]"]
 """What a study is called under a key column; of several names the first that a row has counts."""
 
@@ -59,8 +63,15 @@ class Tables:
 
 def add_tables(source: argparse.ArgumentParser) -> None:
     """Add the options of `Tables` to an import's command line."""
-    group = source.add_argument_group("tables beside the scans, joined by a column study_id or patient_id")
-    group.add_argument("--reports", type=Path, metavar="CSV", help="report, or its sections (findings, impression, ...)")
+    group = source.add_argument_group(
+        "tables beside the scans, joined by a column study_id (StudyInstanceUID) or patient_id (PatientID, participant_id)"
+    )
+    group.add_argument(
+        "--reports",
+        type=Path,
+        metavar="CSV",
+        help="report, or its sections (findings, impression, ...; Befund, Beurteilung); of a patient_id: where the patient has one study",
+    )
     group.add_argument(
         "--labels",
         type=Path,
@@ -79,8 +90,22 @@ def tables_of(arguments: argparse.Namespace) -> Tables:
     return Tables(arguments.reports, arguments.labels, arguments.metadata, tree)
 
 
+def given_fields(tables: Tables) -> set[str]:
+    """Fields of a manifest of which there is a table."""
+    given = {name for name, file in (("report", tables.reports), ("labels", tables.labels)) if file is not None}
+    if tables.metadata is None:
+        return given
+    columns = read_columns(tables.metadata)
+    names = names_of(tuple(columns), KEYS)
+    return given | {names.get(name, fields.field_of(name)) for name in columns} | {name.lower() for name in columns}
+
+
 def join(
-    studies: Sequence[Study], tables: Tables, key_of: KeyOf | None = None, keys: Sequence[str] = KEYS
+    studies: Sequence[Study],
+    tables: Tables,
+    key_of: KeyOf | None = None,
+    keys: Sequence[str] = KEYS,
+    others: Collection[str] = (),
 ) -> tuple[list[Study], list[str]]:
     """Studies with what the tables say, and notes on rows that met no study.
 
@@ -88,9 +113,11 @@ def join(
         key_of: the value of a study under a key column, or several, of which the first that a row has counts; default its own `study_id`
             or `patient_id`. An importer that renames studies gives the names they came with.
         keys: columns to join by, the first that a table has; `key_of` must know each.
+        others: patients of further studies, which are not joined.
 
     Raises:
-        ImportingError: no key column, a key twice, an unknown split or label, or no row that meets a study; all of them at once.
+        ImportingError: no key column, a key on two rows that differ, an unknown split or label, or no row that meets a study; all at
+            once.
     """
     key_of = key_of or (lambda study, key: study.study_id if key == "study_id" else study.patient_id)
     notes: list[str] = []
@@ -100,7 +127,7 @@ def join(
         if file is None:
             continue
         try:
-            done, said = _joined(done, file, add, tables.taxonomy, key_of, keys)
+            done, said = _joined(done, file, add, tables.taxonomy, key_of, keys, others)
             notes += said
         except ImportingError as error:
             problems.append(str(error))
@@ -120,8 +147,8 @@ def check_tables(tables: Tables, keys: Sequence[str] = KEYS) -> None:
     for file, add in ((tables.metadata, _metadata), (tables.reports, _report), (tables.labels, _labels)):
         try:
             if file is not None:
-                rows, faults = read_table(file), Faults(file)
-                _unique(_key(file, list(rows[0][1]), add, keys), rows, faults)
+                rows, faults = _rows(file, keys), Faults(file)
+                _unique(_key(file, rows, add, keys), rows, faults)
                 faults.stop()
         except ImportingError as error:
             problems.append(str(error))
@@ -132,25 +159,36 @@ def check_tables(tables: Tables, keys: Sequence[str] = KEYS) -> None:
 _Add = Callable[[Study, dict[str, str], str, "Taxonomy | None"], Study]
 
 
+def _rows(file: Path, keys: Sequence[str]) -> list[Row]:
+    """Those of `read_table`, the key columns under our names. What others call a key does not go before one that is called as here."""
+    rows = read_table(file)
+    first = next((place for place, name in enumerate(keys) if name in rows[0][1]), 0)
+    return [(line, renamed(row, keys[first:])) for line, row in rows]
+
+
 def _joined(
-    studies: Sequence[Study], file: Path, add: _Add, tree: Taxonomy | None, key_of: KeyOf, keys: Sequence[str]
+    studies: Sequence[Study],
+    file: Path,
+    add: _Add,
+    tree: Taxonomy | None,
+    key_of: KeyOf,
+    keys: Sequence[str],
+    others: Collection[str],
 ) -> tuple[list[Study], list[str]]:
     """One table's part of `join`."""
-    rows = read_table(file)
+    rows = _rows(file, keys)
     columns = list(rows[0][1])
-    key = _key(file, columns, add, keys)
+    key = _key(file, rows, add, keys)
     faults = Faults(file)
     by_key = _unique(key, rows, faults)
+    called, example = _called(studies, by_key, lambda study: key_of(study, key))
+    met, bare = set(called) - {None}, called.count(None)
+    if add is _labels:
+        _check_cells(columns, [by_key[name] for name in by_key if name in met], faults)
+    shared = _shared(studies, called, others) if add is _report and key == "patient_id" else set()
     done: list[Study] = []
-    called: list[str | None] = []  # in the table, in the order of `done`
-    example = ""
-    for study in studies:
-        names = key_of(study, key)
-        names = (names,) if isinstance(names, str) else names
-        example = example or next(iter(names), "")
-        name = next((name for name in names if name in by_key), None)
-        called.append(name)
-        if name is None:
+    for study, name in zip(studies, called, strict=True):
+        if name is None or name in shared:
             done.append(study)
             continue
         number, row = by_key[name]
@@ -159,7 +197,6 @@ def _joined(
         except ValueError as error:  # TaxonomyError is one
             done.append(study)
             faults.add(number, str(error))
-    met, bare = set(called) - {None}, called.count(None)
     if not met and not faults:
         there = f"{key} '{next(iter(by_key))}' there, '{example}' here" if studies else "there are no studies"
         raise ImportingError(f"{file}: no row meets a study ({there})")
@@ -168,6 +205,10 @@ def _joined(
         lines = {study.study_id: by_key[name][0] for study, name in zip(done, called, strict=True) if name is not None}
         check_patients([study for study in done if study.split], REMEDY, file, lines)
     notes = _unknown(file, columns, [by_key[name][1] for name in met if name is not None]) if add is _labels else []
+    if shared:
+        notes.append(_on_shared(file, sum(name in shared for name in called), len(shared), keys))
+    if twice := len(rows) - len(by_key):
+        notes.append(f"{file.name}: {twice} rows are the same as an earlier one in every cell, and not counted")
     if unmet := len(by_key) - len(met):
         notes.append(f"{file.name}: {unmet} of {len(by_key)} rows meet no study")
     if bare:
@@ -175,9 +216,42 @@ def _joined(
     return done, notes
 
 
-def _key(file: Path, columns: Sequence[str], add: _Add, keys: Sequence[str]) -> str:
-    """The column a table is joined by; all its columns are checked."""
-    key = next((name for name in keys if name in columns), None)
+def _called(
+    studies: Sequence[Study], by_key: Mapping[str, Row], names_of_study: Callable[[Study], str | Sequence[str]]
+) -> tuple[list[str | None], str]:
+    """What each study is called in a table, None where it has no row; and an example of what it would be called."""
+    called, example = [], ""
+    for study in studies:
+        names = names_of_study(study)
+        names = (names,) if isinstance(names, str) else names
+        example = example or next(iter(names), "")
+        called.append(next((name for name in names if name in by_key), None))
+    return called, example
+
+
+def _shared(studies: Sequence[Study], called: Sequence[str | None], others: Collection[str]) -> set[str]:
+    """Rows that would be of several studies. `others`: patients of further ones."""
+    counts = Counter(called)
+    return {
+        name
+        for study, name in zip(studies, called, strict=True)
+        if name is not None and (counts[name] > 1 or study.patient_id in others)
+    }
+
+
+def _on_shared(file: Path, studies: int, patients: int, keys: Sequence[str]) -> str:
+    better = " or ".join(name for name in keys if name != "patient_id")
+    return (
+        f"{file.name}: {studies} studies take no report: their {patients} patients have several studies, and a report keyed by patient_id "
+        f"does not say which of them it describes; key the table by {better}"
+    )
+
+
+def _key(file: Path, rows: Sequence[Row], add: _Add, keys: Sequence[str]) -> str:
+    """The column a table is joined by; all its columns are checked. Of a report the patient comes last."""
+    columns = list(rows[0][1])
+    there = [name for name in sorted(keys, key=lambda name: add is _report and name == "patient_id") if name in columns]
+    key = next((name for name in there if any(row[name] for _, row in rows)), there[0] if there else None)
     if key is None:
         require_columns(file, columns, [f"{' or '.join(keys)} to join by"])
         raise AssertionError
@@ -191,6 +265,8 @@ def _unique(key: str, rows: Sequence[Row], faults: Faults) -> dict[str, Row]:
         name = row[key]
         if not name:
             faults.add(number, f"no {key}")
+        elif name in found and found[name][1] == row:
+            continue
         elif name in found:
             faults.add(number, f"{key} '{name}' stands already on line {found[name][0]}")
         else:
@@ -205,19 +281,36 @@ def _report(study: Study, row: dict[str, str], key: str, tree: Taxonomy | None) 
 def _labels(study: Study, row: dict[str, str], key: str, tree: Taxonomy | None) -> Study:
     if "label" in row:
         return replace(study, labels=labels_of(row["label"], tree))
-    columns = {name: text.lower() for name, text in row.items() if name not in _IDENTIFIERS}
-    odd = [name for name, text in columns.items() if text not in YES | NO | UNKNOWN]
-    if odd:
-        raise ValueError(f"'{row[odd[0]]}' under {odd[0]} is neither 0 nor 1")
+    columns = {name: row[name].lower() for name in _classes(list(row))}
     names = [name for name, text in columns.items() if text in YES]
     if not any(text in YES | NO for text in columns.values()):
         return replace(study, labels=None)
     return replace(study, labels=tuple(dict.fromkeys(tree.meant_by(name) if tree else name for name in names)))
 
 
+def _classes(columns: Sequence[str]) -> list[str]:
+    """The columns of classes, among those of a table of labels."""
+    return [name for name in columns if plain(name) not in _CALLED]
+
+
+def _check_cells(columns: Sequence[str], rows: Sequence[Row], faults: Faults) -> None:
+    """Adds a fault for each column of a class with cells that cannot be."""
+    for name in sorted(_classes(columns)) if "label" not in columns else ():
+        odd = [(line, row[name]) for line, row in rows if row[name].lower() not in YES | NO | UNKNOWN]
+        known = sum(row[name].lower() in YES | NO for _, row in rows)
+        for line, _ in odd:
+            cell = odd[0][1]
+            if len(odd) > known:
+                faults.add(
+                    line, f"{name} is no label column: '{cell}' is neither 0 nor 1; leave it out, or give it by --metadata"
+                )
+            else:
+                faults.add(line, f"'{cell}' under {name} is neither 0 nor 1")
+
+
 def _unknown(file: Path, columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> list[str]:
     """`unknown_note` of rows that were joined."""
-    classes = [name for name in columns if name not in _IDENTIFIERS]
+    classes = _classes(columns)
     if "label" in classes:
         return []
     said: Counter[str] = Counter()
@@ -250,13 +343,13 @@ def check_extra_columns(file: Path, columns: Sequence[str]) -> None:
 
 
 def _check_report_columns(file: Path, columns: Sequence[str]) -> None:
-    names = {name.lower().replace(" ", "_") for name in columns}
-    if not names & {"report", *SECTIONS}:
+    wanted = ("report", *SECTIONS)
+    if not {*columns, *names_of(tuple(columns), wanted).values()} & set(wanted):
         raise ImportingError(f"{file}: no column report, nor one of {', '.join(SECTIONS)}")
 
 
 def _check_label_columns(file: Path, columns: Sequence[str]) -> None:
-    if not set(columns) - set(_IDENTIFIERS):
+    if not _classes(columns):
         raise ImportingError(f"{file}: no column label, nor a column of 0 and 1 for each class")
 
 

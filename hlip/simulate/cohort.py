@@ -11,15 +11,14 @@ OUT/studies/<study_id>/study.json             the study's manifest line: its pre
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from hlip.pools import make_pool
 from hlip.simulate.anatomy import SimulateError, build_template, load_template, save_template
 from hlip.simulate.build import CODES, SimulatedStudy, build_study
 from hlip.simulate.plan import StudyPlan, plan_cohort
@@ -95,8 +94,7 @@ def _write_all(out: Path, plans: list[StudyPlan], seed: int, workers: int) -> It
             _write_one(out, plan, seed)
             yield
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with make_pool(workers) as pool:
         jobs = [(out, plan, seed) for plan in plans]
         yield from pool.map(_write_job, jobs, chunksize=max(1, min(16, len(jobs) // workers)))
 

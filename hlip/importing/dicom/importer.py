@@ -21,7 +21,7 @@ import os
 import re
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from pathlib import Path
@@ -36,6 +36,7 @@ from hlip.dicom.headers import quiet_pydicom
 from hlip.dicom.tags import Slice, Unread
 from hlip.dicom.temporary import own_folder, remove_leftovers
 from hlip.files.folders import write_atomically
+from hlip.importing.cells import names_of
 from hlip.importing.dicom.columns import without_names
 from hlip.importing.dicom.many_headers import read_headers
 from hlip.importing.dicom.notes import FOLDERS, left_files, on_files, on_leftovers, on_names, on_patients, on_runs, patient_of
@@ -44,10 +45,10 @@ from hlip.importing.dicom.walk import LOOKED_INTO, find_files
 from hlip.importing.earlier import Earlier, How
 from hlip.importing.fields import field_of
 from hlip.importing.identity import check_names, hashed, read_salt, record_names
-from hlip.importing.outcome import Imported, ImportingError, check_place, manifest_file, some, write_import
+from hlip.importing.outcome import SHOWN, Imported, ImportingError, LeftOut, check_place, manifest_file, write_import
 from hlip.importing.splits import check_shares, split_studies
 from hlip.importing.table_files import read_table, require_columns
-from hlip.importing.tables import Tables, check_tables, join
+from hlip.importing.tables import Tables, check_tables, given_fields, join
 from hlip.study import Study
 
 SOURCE = "dicom"
@@ -84,8 +85,8 @@ def import_dicom(
         workers: processes for headers, threads for conversion; `None` takes one for each core.
 
     Raises:
-        ImportingError: no DICOM file, no usable study, no converter, a foreign manifest in the way, a study that comes in part, OUT cannot
-            be written. Whatever is refused, an earlier manifest and the scans that it names stay as they were.
+        ImportingError: no DICOM file, no usable study, no converter, a foreign manifest in the way, only later parts of known studies, OUT
+            cannot be written. Whatever is refused, an earlier manifest and the scans that it names stay as they were.
     """
     folder, manifest = Path(os.path.abspath(folder)), manifest_file(out)
     out = manifest.parent
@@ -109,17 +110,21 @@ def import_dicom(
         names = {uid: _names(found, key, keep_ids) for uid, found in studies.items()}
         found = {name.study_id for name in names.values()}
         earlier.check(found)  # before hours of conversion
-        _check_whole(studies, names, earlier, out, key)
-        studies = {uid: studies[uid] for uid in sorted(studies, key=lambda uid: names[uid].study_id)}  # UIDs go by date
+        parts = _in_part(studies, names, earlier, out, key)
+        in_part, told = _on_parts(parts, names, studies, out)
+        order = sorted(studies.keys() - parts, key=lambda uid: names[uid].study_id)  # UIDs go by date
+        studies = {uid: studies[uid] for uid in order}
         with quiet_pydicom():
             done = _convert(studies, names, _beside(slices, unread), out, key, workers, progress)
         usable = [item.study() for item in done.values() if item.scans]
         by_id = {names[uid].study_id: found for uid, found in studies.items()}
-        usable, notes = _joined(usable, tables, by_id, None if keep_ids else keep_columns)
+        usable, notes = _joined(usable, tables, by_id, None if keep_ids else keep_columns, earlier.others(usable))
+        reused = {item.names.study_id for item in done.values() if item.reused}
+        usable, kept_fields = earlier.fields(usable, given_fields(tables), reused)
         usable, said = split_studies(usable, shares, seed, earlier) if usable else (usable, [])
         usable, kept = earlier.beside(usable, found) if usable else (usable, [])
         rows = [row for item in done.values() for row in item.rows]
-        left_out = [row for item in done.values() for row in item.left_out()] + left_files(unread)
+        left_out = [*in_part, *(row for item in done.values() for row in item.left_out()), *left_files(unread)]
         if not usable and manifest.exists():
             return write_import(SOURCE, usable, manifest, left_out)  # which leaves all as it was, and says so
         _write_series([*_kept_rows(out / "series.csv", usable, done), *rows], out / "series.csv")
@@ -129,7 +134,9 @@ def import_dicom(
             *on_leftovers(leftovers),
             *on_runs(done, usable, out),
             *on_files(unread),
+            *told,
             *notes,
+            *kept_fields,
             *said,
             *kept,
         ]
@@ -173,12 +180,17 @@ def _check(tables: Tables, shares: Sequence[float] | None, keep_columns: Sequenc
     if keep_columns and tables.metadata is None:
         raise ImportingError(f"--keep-columns {' '.join(keep_columns)}: of which table? name it with --metadata")
     if tables.metadata is not None:
-        require_columns(tables.metadata, list(read_table(tables.metadata)[0][1]), keep_columns)
+        columns = tuple(read_table(tables.metadata)[0][1])
+        require_columns(tables.metadata, columns, keep_columns)
+        if ids := sorted({*KEYS, *names_of(columns, KEYS)} & {*keep_columns}):
+            raise ImportingError(
+                f"--keep-columns {' '.join(ids)}: tables are joined by it, it is not written; --keep-ids keeps ids"
+            )
     if shares is None:
         return
     check_shares(shares)
-    if tables.metadata is not None and any(row.get("split") for _, row in read_table(tables.metadata)):
-        raise ImportingError(f"{tables.metadata}: states splits itself; leave --splits out")
+    if tables.metadata is not None and all(row.get("split") for _, row in read_table(tables.metadata)):
+        raise ImportingError(f"{tables.metadata}: states all splits itself; leave --splits out")
 
 
 def _read(
@@ -235,24 +247,33 @@ def _names(slices: Sequence[Slice], key: bytes, keep_ids: bool) -> Names:
     return Names(hashed(study, key, "study"), hashed(patient or f"study {study}", key, "patient"))
 
 
-def _check_whole(
+def _in_part(
     studies: Mapping[str, Sequence[Slice]], names: Mapping[str, Names], earlier: Earlier, out: Path, key: bytes
-) -> None:
-    """
-    Raises:
-        ImportingError: under --add, studies whose earlier scans would be dropped, as a later part of them came alone.
-    """
+) -> set[str]:
+    """Under --add, studies whose earlier scans would be dropped, as a later part of them came alone."""
     before = {study.study_id for study in earlier.studies} if earlier.how == "add" else set()
-    parts = sorted(
-        names[uid].study_id
-        for uid, found in studies.items()
-        if names[uid].study_id in before and would_lose(found, names[uid], out, key)
-    )
-    if parts:
-        raise ImportingError(
-            f"{out}: {len(parts)} studies hold scans of series that are not among their files found now, and would lose them; put all files "
-            f"of a study below the folder that is imported, or delete from {out / 'studies'} what is to go{some(parts)}"
-        )
+    return {uid for uid, found in studies.items() if names[uid].study_id in before and would_lose(found, names[uid], out, key)}
+
+
+def _on_parts(
+    parts: Collection[str], names: Mapping[str, Names], studies: Mapping[str, Sequence[Slice]], out: Path
+) -> tuple[list[LeftOut], list[str]]:
+    """A row for each study that comes in part, which names no file, and a note for the terminal, which does.
+
+    Raises:
+        ImportingError: nothing else was found.
+    """
+    remedy = f"import a folder that holds all its files, or first delete its folder in {out / 'studies'}"
+    files = sorted((names[uid].study_id, str(studies[uid][0].file)) for uid in parts)
+    notes = [
+        f"{len(files)} studies come in part, their earlier scans stay and the later series are left out: {study} (e.g. {file}); {remedy}"
+        for study, file in files[:1]
+    ]
+    notes += [f"comes in part too: {study} (e.g. {file})" for study, file in files[1:SHOWN]]
+    if parts and len(parts) == len(studies):
+        raise ImportingError("\n  ".join(notes))
+    message = "series of an earlier import are not among the files found now, so its earlier scans stay; import all files of it together"
+    return [LeftOut(study, "in_part", message) for study, _ in files], notes
 
 
 def _convert(
@@ -294,15 +315,20 @@ def _convert(
 
 
 def _joined(
-    studies: list[Study], tables: Tables, slices: dict[str, list[Slice]], keep: Sequence[str] | None
+    studies: list[Study],
+    tables: Tables,
+    slices: dict[str, list[Slice]],
+    keep: Sequence[str] | None,
+    others: Collection[str],
 ) -> tuple[list[Study], list[str]]:
-    """Studies with their tables, joined by the hospital's own identifiers, of which none stays. `keep`: columns; None, all."""
+    """Studies with their tables, joined by the hospital's own identifiers, of which none stays. `keep`: columns; None, all. `others`: see
+    `join`."""
 
     def key_of(study: Study, name: str) -> tuple[str, ...]:
         field = {"study_id": "study_uid", "patient_id": "patient_id", "accession_number": "accession"}[name]
         return tuple(filter(None, dict.fromkeys(str(getattr(piece.stack, field)) for piece in slices[study.study_id])))
 
-    joined, notes = join(studies, tables, key_of, KEYS)
+    joined, notes = join(studies, tables, key_of, KEYS, others)
     if keep is not None:
         joined, said = without_names(studies, joined, {*keep, *map(field_of, keep)})
         notes += said

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 
 from tqdm import tqdm
 
@@ -13,6 +12,7 @@ from hlip.dicom.found import Found
 from hlip.dicom.headers import read_chunk
 from hlip.dicom.tags import Slice, Stack, Unread
 from hlip.importing.outcome import ImportingError
+from hlip.pools import make_pool
 
 _CHUNK = 200  # files a task
 
@@ -38,7 +38,7 @@ def _in_parallel(chunks: list[Sequence[Found]], workers: int) -> Iterator[tuple[
     if min(workers, len(chunks)) <= 1:
         yield from ((place, read_chunk(chunk)) for place, chunk in enumerate(chunks))
         return
-    pool = ProcessPoolExecutor(min(workers, len(chunks)), mp_context=get_context("spawn"))
+    pool = make_pool(min(workers, len(chunks)))
     try:
         places = {pool.submit(read_chunk, chunk): place for place, chunk in enumerate(chunks)}
         for future in as_completed(places):

@@ -17,7 +17,7 @@ _SHOWN, _NAMED = 3, 100  # files, and archives of a fault, named on the terminal
 FOLDERS = "folders"  # the kind of what is no file
 _BROKEN = ("damaged", "no_uid", "no_permission")
 _UNREAD = {
-    "not_dicom": "files that are not DICOM",
+    "not_dicom": "files that are not DICOM; the import names the first ones on the terminal",
     "damaged": "DICOM files whose header cannot be read; copy them again",
     "damaged_archive": "archives that are damaged or cut short; copy them again (what was whole in them is read)",
     "encrypted_archive": "zip archives that are encrypted; unpack them with their password and import again",
@@ -36,7 +36,7 @@ def left_files(unread: Sequence[Unread]) -> list[LeftOut]:
     return [
         LeftOut(f"({kind})", reason, f"{count} {_UNREAD[f'{reason} of {kind}']}")
         if kind == FOLDERS
-        else LeftOut(f"({kind} files)", reason, f"{count} {_UNREAD[reason]}")
+        else LeftOut(f"({'other' if kind == 'others' else kind} files)", reason, f"{count} {_UNREAD[reason]}")
         for (reason, kind), count in sorted(counts.items())
     ]
 
@@ -90,7 +90,7 @@ def on_runs(done: dict[str, Done], studies: Sequence[Study], out: Path) -> list[
 
 
 def on_files(unread: Sequence[Unread]) -> list[str]:
-    """Damaged files and archives by name; this goes to the terminal and nowhere else."""
+    """Damaged files and archives, and files of other kinds, by name; this goes to the terminal and nowhere else."""
     broken = [str(item.file) for item in unread if item.reason in _BROKEN and item.kind != FOLDERS]
     whole = {  # all are named: each may be a patient
         "damaged archive, copy it again": [item for item in unread if item.reason == "damaged_archive"],
@@ -101,8 +101,11 @@ def on_files(unread: Sequence[Unread]) -> list[str]:
     }
     notes = [f"{text}: {item.file}" for text, items in whole.items() for item in items[:_NAMED]]
     notes += [f"{text}: {len(items) - _NAMED} more" for text, items in whole.items() if len(items) > _NAMED]
-    more = f" and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
-    return notes + ([f"unreadable: {', '.join(broken[:_SHOWN])}{more}"] if broken else [])
+    foreign = [str(item.file) for item in unread if item.reason == "not_dicom"]
+    for text, files in (("unreadable", broken), ("not DICOM", foreign)):
+        more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
+        notes += [f"{text}: {', '.join(files[:_SHOWN])}{more}"] if files else []
+    return notes
 
 
 def patient_of(slices: Sequence[Slice]) -> str:

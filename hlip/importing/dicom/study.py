@@ -74,7 +74,10 @@ class Done:
             replace_folder(self.waiting, self.waiting.with_name(self.names.study_id))
 
     def study(self) -> Study:
-        return Study(self.names.study_id, self.names.patient_id, self.scans, extra=dict(self.extra))
+        """With `scan_notes` where there are any: what was mended in each scan, a text a scan."""
+        notes = [row["notes"] for row in self.rows if row["path"]]
+        extra = self.extra | ({"scan_notes": notes} if any(notes) else {})
+        return Study(self.names.study_id, self.names.patient_id, self.scans, extra=extra)
 
     def left_out(self) -> list[LeftOut]:
         found = [(row["series"], row["reason"], row["notes"]) for row in self.rows if row["reason"]]

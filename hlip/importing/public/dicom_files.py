@@ -9,12 +9,11 @@ import csv
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import astuple, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 from hlip.importing.public.listing import bar, folder_name
+from hlip.pools import make_pool
 
 _CHUNK = 2000  # files whose headers are read before they are written down
 
@@ -35,7 +34,7 @@ def read_headers(folder: Path, names: Sequence[str], kept: Path, workers: int = 
     known = {header.name: header for header in _read(kept)}
     todo = [name for name in names if name not in known]
     kept.parent.mkdir(parents=True, exist_ok=True)
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn")) if workers > 1 else None
+    pool = make_pool(workers) if workers > 1 else None
     try:
         with kept.open("a", encoding="utf-8", newline="") as out:
             table = csv.writer(out, lineterminator="\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,10 @@ import pytest
 from hlip.importing.earlier import Earlier
 from hlip.importing.options import Options, finish
 from hlip.importing.outcome import ImportingError, LeftOut
+from hlip.importing.tables import Tables
 from hlip.study import Scan, Study, read_manifest
+
+from .nifti_trees import table
 
 
 def tranche(*numbers: int, report: str = "") -> list[Study]:
@@ -57,6 +61,38 @@ def test_the_same_again_is_no_second_tranche(tmp_path: Path) -> None:
     again = finish("bids", tranche(*range(20)), tmp_path, Options(seed=3))
     assert again.manifest.read_bytes() == before
     assert again.notes == ("20 patients stay in the split that they had; --replace draws all of them anew",)
+
+
+def test_what_no_table_is_given_for_stays_as_it_was(tmp_path: Path) -> None:
+    """Reports, labels and a site come first; then labels alone, of s0; then another site, with s1 as the only study."""
+    reports = table(tmp_path / "r.csv", "study_id,report", "s0,Zero.", "s1,One.")
+    labels = table(tmp_path / "l.csv", "study_id,label", "s0,a", "s1,b")
+    sites = table(tmp_path / "m.csv", "study_id,site,patient_id", "s0,X,q", "s1,Y,q")
+    alone = [replace(study, patient_id=study.study_id) for study in tranche(0, 1)]
+    finish("folders", alone, tmp_path, Options(Tables(reports, labels, sites)))
+    less = Options(Tables(labels=table(tmp_path / "m2.csv", "study_id,label", "s0,c")), how="add")
+    again = finish("folders", alone, tmp_path, less)
+    assert [(study.report, study.labels, study.extra["site"], study.patient_id) for study in read_manifest(again.manifest)] == [
+        ("Zero.", ("c",), "X", "q"),
+        ("One.", None, "Y", "q"),
+    ]
+    assert (
+        "kept from earlier imports, as no table is given for it now (--replace starts from nothing): patient_id of 2 studies, report of 2 "
+        "studies, site of 2 studies"
+    ) in again.notes
+    assert "no longer there, as the tables given now do not state it: labels of 1 studies" in again.notes
+    moved = finish("folders", [replace(alone[1], extra={"site": "Z"})], tmp_path, Options(how="add"))
+    assert [study.extra["site"] for study in moved.studies] == ["X", "Z"]
+    assert "not what earlier imports had: site of 1 studies" in moved.notes
+    bare = finish("folders", alone, tmp_path, Options(how="replace"))
+    assert [(study.report, study.labels, study.patient_id) for study in bare.studies] == [("", None, "s0"), ("", None, "s1")]
+
+
+def test_of_unchanged_files_it_was_a_table_that_said_otherwise(tmp_path: Path) -> None:
+    before = [replace(study, extra={"sex": "F", "scan_notes": ["x"]}) for study in tranche(0, 1)]
+    now = [replace(study, extra={"sex": "M"}) for study in tranche(0, 1)]
+    done, _ = Earlier(tmp_path / "m.jsonl", tuple(before)).fields(now, (), {"s0"})
+    assert [study.extra for study in done] == [{"sex": "F"}, {"sex": "M"}]
 
 
 def test_nothing_earlier(tmp_path: Path) -> None:

@@ -178,10 +178,28 @@ def test_splits_stated_for_some_are_kept(tmp_path: Path) -> None:
     touch(tmp_path, "a.nii.gz", "b.nii.gz")
     csv = table(tmp_path / "t.csv", "study_id,path,patient_id,split", "A,a.nii.gz,P,test", "B,b.nii.gz,Q,")
     made = imported(csv, tmp_path / "out")
-    assert [study.split for study in made.studies] == ["test", None]
-    assert made.notes == ("1 of 2 studies have no split: nothing uses them",)
+    assert [study.split for study in made.studies] == ["test", "train"]
+    assert made.notes[0].startswith("1 of 2 studies state no split: 0 take")
+    whole = table(tmp_path / "w.csv", "study_id,path,split", "A,a.nii.gz,test", "B,b.nii.gz,train")
     with pytest.raises(ImportingError, match="leave --splits out"):
-        run("table", csv, tmp_path / "out", "--splits", 0.5, 0.2, 0.3)
+        run("table", whole, tmp_path / "other", "--splits", 0.5, 0.2, 0.3)
+
+
+def test_a_row_that_is_there_twice_counts_once(tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii.gz")
+    rows = ["study_id,path,patient_id,site", "A,a.nii.gz,P,x", "A,a.nii.gz,P,x"]
+    made = imported(table(tmp_path / "t.csv", *rows), tmp_path / "out")
+    assert [len(study.scans) for study in made.studies] == [1]
+    assert made.notes == ("1 rows of t.csv are the same as an earlier one in every cell, and not counted",)
+    with pytest.raises(ImportingError, match=r"line 4: a\.nii\.gz stands already on line 2"):
+        imported(table(tmp_path / "t.csv", *rows, "A,a.nii.gz,P,y"), tmp_path / "out")
+
+
+def test_its_own_columns_are_as_it_says_now_and_others_are_kept(tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii.gz")
+    imported(table(tmp_path / "t.csv", "study_id,path,label,report,site", "A,a.nii.gz,x,Old.,s"), tmp_path / "out")
+    made = imported(table(tmp_path / "t.csv", "study_id,path,label", "A,a.nii.gz,"), tmp_path / "out")
+    assert [(study.labels, study.report, study.extra["site"]) for study in made.studies] == [(None, "Old.", "s")]
 
 
 def test_from_the_command_line_to_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,8 +64,8 @@ def test_splits_that_are_stated_later_are_told_where_they_differ(tmp_path: Path)
     write_manifest(cohort(["train"] * 7), tmp_path / "m.jsonl")
     stated = cohort(["train", "test", "val", "test", "test", None, "train", "val"])
     _, notes = split_studies(stated, None, 0, Earlier.at(tmp_path / "m.jsonl"))
-    assert notes[1].startswith(
-        "5 studies are in another split than before: s1 (train -> test), s2 (train -> val), s3 (train -> test), ...;"
+    assert notes[2].startswith(
+        "4 studies are in another split than before: s1 (train -> test), s2 (train -> val), s3 (train -> test), ...;"
     )
     assert split_studies(stated, None, 0, Earlier.at(tmp_path / "m.jsonl", "replace"))[1] == notes[:1]
 
@@ -77,16 +77,24 @@ def test_a_patient_stated_elsewhere_than_in_the_earlier_import_is_a_leak(tmp_pat
         split_studies(new, None, 0, Earlier.at(tmp_path / "m.jsonl", "add"))
 
 
-def test_stated_ones_stay_and_the_rest_is_said() -> None:
-    done, notes = split_studies(cohort(["train", "test", None]), None, 0)
-    assert [study.split for study in done] == ["train", "test", None]
-    assert notes == ["1 of 3 studies have no split: nothing uses them"]
+def test_stated_ones_stay_and_the_rest_is_drawn_beside_them() -> None:
+    """20 patients are held out for the test; p0 has a further study, which goes with it; of the 79 others 70 and 10 are wanted elsewhere."""
+    stated: list[str | None] = ["test"] * 20
+    studies = cohort([*stated, None, *[None] * 79], [*[f"p{n}" for n in range(20)], "p0", *[f"q{n}" for n in range(79)]])
+    done, notes = split_studies(studies, None, 0)
+    assert [study.split for study in done[:21]] == ["test"] * 21
+    assert [sum(study.split == name for study in done) for name in ("train", "val", "test")] == [69, 10, 21]
+    assert notes == [
+        "80 of 100 studies state no split: 1 take the one that their patient has elsewhere, 79 are drawn by patient, beside the stated ones"
+    ]
+    done, _ = split_studies(studies, (0.5, 0.5, 0.0), 0)
+    assert [sum(study.split == name for study in done) for name in ("train", "val", "test")] == [40, 39, 21]
     assert split_studies(cohort(["train", "test"]), None, 0)[1] == []
 
 
 def test_stated_ones_are_not_drawn_again() -> None:
-    with pytest.raises(ImportingError, match="2 of 3 studies state their split themselves; leave --splits out"):
-        split_studies(cohort(["train", "test", None]), SHARES, 0)
+    with pytest.raises(ImportingError, match="all 2 studies state their split themselves; leave --splits out"):
+        split_studies(cohort(["train", "test"]), SHARES, 0)
 
 
 def test_a_patient_in_two_splits_is_named() -> None:

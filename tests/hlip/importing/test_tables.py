@@ -130,10 +130,56 @@ def test_reports_and_sections(tmp_path: Path) -> None:
     assert put_together({"findings": "", "other": "x"}) == ""
 
 
-def test_a_patients_row_is_for_all_its_studies(tmp_path: Path) -> None:
-    done, notes = joined(tmp_path, reports=["patient_id,report", "p1,Of the patient."])
-    assert [study.report for study in done] == ["", "", "Of the patient.", "Of the patient."]
-    assert notes == ["reports.csv: 2 of 4 studies have no row"]
+def test_a_patients_row_of_labels_is_for_all_its_studies(tmp_path: Path) -> None:
+    done, notes = joined(tmp_path, labels=["patient_id,label", "p1,glioma"])
+    assert [study.labels for study in done] == [None, None, ("glioma",), ("glioma",)]
+    assert notes == ["labels.csv: 2 of 4 studies have no row"]
+
+
+def test_a_patients_report_is_of_its_only_study(tmp_path: Path) -> None:
+    """p0 has s0 here, p1 has s2 and s3, p2 a study here and one that an earlier import keeps."""
+    studies = [study for study in cohort() if study.study_id != "s1"] + [Study("s4", "p2", (Scan(Path("a.nii.gz")),))]
+    file = table(tmp_path / "r.csv", "patient_id,report", "p0,One.", "p1,Two.", "p2,Three.")
+    done, notes = join(studies, Tables(reports=file), others={"p2"})
+    assert [study.report for study in done] == ["One.", "", "", ""]
+    assert notes[0].startswith("r.csv: 3 studies take no report: their 2 patients have several studies")
+    assert notes[0].endswith("key the table by study_id")
+    both = table(tmp_path / "b.csv", "PatientID,Accession Number,report", "p1,3,Third.", "p1,2,Second.")
+    names = {"patient_id": lambda study: study.patient_id, "accession_number": lambda study: study.study_id[1:]}
+    done, _ = join(studies, Tables(reports=both), lambda study, key: names[key](study), ("patient_id", "accession_number"))
+    assert [study.report for study in done] == ["", "Second.", "Third.", ""]
+
+
+def test_what_others_call_the_columns(tmp_path: Path) -> None:
+    done, _ = joined(
+        tmp_path,
+        metadata=["StudyInstanceUID,Patient ID,StudyID,site", "s0,q,17,x"],
+        reports=["Study Instance UID;Befund;Beurteilung", "s0;Kein Herd.;Normal."],
+        labels=["Accession Number,participant_id,glioma", "7,q,1", "8,p1,0"],
+    )
+    assert (done[0].patient_id, done[0].extra) == ("q", {"StudyID": "17", "site": "x"})
+    assert done[0].report == "FINDINGS: Kein Herd.\nIMPRESSION: Normal."
+    assert [study.labels for study in done] == [("glioma",), None, (), ()]
+    done, _ = joined(tmp_path, labels=["StudyInstanceUID,patient_id,glioma", "1.2.3,p1,1"])
+    assert [study.labels for study in done] == [None, None, ("glioma",), ("glioma",)]
+
+
+def test_rows_that_are_the_same_count_as_one(tmp_path: Path) -> None:
+    done, notes = joined(tmp_path, reports=["study_id,report", "s0,One.", "s1,Two.", "s0,One.", "s0,One."])
+    assert [study.report for study in done] == ["One.", "Two.", "", ""]
+    assert notes[0] == "reports.csv: 2 rows are the same as an earlier one in every cell, and not counted"
+
+
+def test_a_column_that_is_no_class_is_told_once(tmp_path: Path) -> None:
+    with pytest.raises(ImportingError) as error:
+        joined(tmp_path, labels=["study_id,sex,age,a", "s3,F,50,1", "s0,F,61,0", "s1,M,1,2", "s2,M,72,1", "s9,?,x,x"])
+    told = str(error.value).splitlines()
+    assert told[0].endswith("3 problem(s)")
+    assert [line.strip()[:60] for line in told[1:]] == [
+        "line 4: '2' under a is neither 0 nor 1",
+        "line 2 and 2 more: age is no label column: '50' is neither 0",
+        "line 2 and 3 more: sex is no label column: 'F' is neither 0 ",
+    ]
 
 
 # --- labels ------------------------------------------------------------------------------------------------------------------

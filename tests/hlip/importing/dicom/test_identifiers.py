@@ -173,7 +173,7 @@ def test_a_salt_beside_a_folder_within_the_tree_is_no_file_of_the_tree(tmp_path:
         ({"metadata": "study_id,scans\n1,x\n"}, None, "would overwrite"),
         ({"metadata": "study_id,age\n1,5\n1,6\n"}, None, "stands already on line 2"),
         ({}, (0.5, 0.1, 0.1), "sum up to 1"),
-        ({"metadata": "study_id,split\n1,train\n"}, (0.7, 0.1, 0.2), "leave --splits out"),
+        ({"metadata": "study_id,split\n1,train\n2,test\n"}, (0.7, 0.1, 0.2), "leave --splits out"),
     ],
 )
 def test_tables_and_shares_are_checked_before_any_file_is_read(
@@ -209,6 +209,9 @@ def test_a_column_to_keep_must_be_there(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("study_id,site\n1.2.3.4,A\n")
     with pytest.raises(ImportingError, match="no column scanner; its columns are study_id, site"):
         run(tmp_path / "in", tmp_path / "out", tables=Tables(metadata=tmp_path / "m.csv"), keep_columns=["site", "scanner"])
+    (tmp_path / "m.csv").write_text("StudyInstanceUID,site\n1.2.3.4,A\n")
+    with pytest.raises(ImportingError, match="--keep-columns StudyInstanceUID: tables are joined by it"):
+        run(tmp_path / "in", tmp_path / "out", tables=Tables(metadata=tmp_path / "m.csv"), keep_columns=["StudyInstanceUID"])
     with pytest.raises(ImportingError, match="--keep-columns site: of which table"):
         run(tmp_path / "in", tmp_path / "out", keep_columns=["site"])
 

@@ -110,7 +110,7 @@ def test_what_is_not_looked_into_is_named(tmp_path: Path) -> None:
     done = run(here, tmp_path / "out")
     assert reasons_of(done) == [
         ("(.7z files)", "archive_not_read"), ("(.gz files)", "archive_not_read"), ("(.gz files)", "not_dicom"),
-        ("(.iso files)", "archive_not_read"), ("(.tar files)", "archive_not_read"), ("(others files)", "archive_not_read"),
+        ("(.iso files)", "archive_not_read"), ("(.tar files)", "archive_not_read"), ("(other files)", "archive_not_read"),
     ]  # fmt: skip
     named = {note.split(": ", 1)[1] for note in done.notes if note.startswith("an archive that is not looked into")}
     inside = {str(here / "more.zip") + f"!Miller/{name}" for name in ("inner.tar", "IM1.dcm.gz")}

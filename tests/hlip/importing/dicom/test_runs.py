@@ -51,9 +51,10 @@ def test_a_tree_of_everything(tmp_path: Path) -> None:
     assert left == [
         ("(.txt files)", "not_dicom"),
         ("(.zip files)", "damaged_archive"),
-        ("(others files)", "damaged"),
-        ("(others files)", "not_dicom"),
+        ("(other files)", "damaged"),
+        ("(other files)", "not_dicom"),
     ]
+    assert f"not DICOM: {tree / 'Miller.Mary'}, {tree / 'notes.txt'}" in done.notes
     assert any(str(tree / "damaged") in note for note in done.notes), "the terminal names what the tables may not"
     for imported in done.studies:
         read_scan(imported.scans[0].path)

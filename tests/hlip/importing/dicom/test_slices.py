@@ -14,7 +14,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import RLELossless, generate_uid
 
 from ...dicom import phantom
-from .made import assert_marks, one_scan, reasons, rows, run
+from .made import assert_marks, one_scan, reasons, rows, run, value_at
 
 
 @pytest.mark.parametrize("modality", ["MR", "CT"])
@@ -64,10 +64,11 @@ def test_copies_count_once_and_damaged_files_not_at_all(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "in", tmp_path / "in" / "again")
     files[7].write_bytes(files[7].read_bytes()[:2000])
     (tmp_path / "in" / "again" / files[7].name).unlink()
-    run(tmp_path / "in", tmp_path / "out")
+    (study,) = run(tmp_path / "in", tmp_path / "out").studies
     (row,) = rows(tmp_path / "out")
     assert (row["duplicates"], row["damaged"]) == ("23", "1")
     assert row["notes"] == "1 missing slices filled in; 1 of 24 files damaged"
+    assert study.extra["scan_notes"] == [row["notes"]]
     assert_marks(one_scan(tmp_path / "out"))
 
 
@@ -210,3 +211,45 @@ def test_the_step_is_the_mean_one_although_slices_are_missing(tmp_path: Path) ->
     assert image.shape[2] == 40
     assert image.header.get_zooms()[2] == pytest.approx((heights[-1] - heights[0]) / 39, abs=1e-5)
     assert rows(tmp_path / "out")[0]["notes"] == "2 missing slices filled in"
+
+
+@pytest.mark.parametrize(
+    "numbers", [[None] * 16, [1] * 16, [n % 8 + 1 for n in range(16)], [7 * n % 16 + 1 for n in range(16)]]
+)
+def test_slices_whose_numbers_lack_or_repeat_are_a_volume_by_their_places(tmp_path: Path, numbers: list[int | None]) -> None:
+    """Of a CT, whose times do not tell the slices apart, the converter takes some for repeats."""
+
+    def number(n: int, data: pydicom.Dataset) -> None:
+        data.InstanceNumber = numbers[n]
+
+    phantom.series(tmp_path / "in", modality="CT", slices=16, step=9.0, each=number)
+    run(tmp_path / "in", tmp_path / "out")
+    assert [(row["reason"], row["shape"], row["notes"]) for row in rows(tmp_path / "out")] == [("", "40x40x16", "")]
+    assert_marks(one_scan(tmp_path / "out"), -1000)
+
+
+@pytest.mark.parametrize("tilt", [18.0, -18.0])
+def test_a_tilted_head_is_not_cut_off(tmp_path: Path, tilt: float) -> None:
+    """Marks at the very front and back of the first and the last slice are where the headers say."""
+
+    def marked(n: int) -> np.ndarray:
+        image = np.full((40, 40), 24)
+        image[2:5, 18:21], image[35:38, 18:21] = 900, 600
+        return image
+
+    files = phantom.series(tmp_path / "in", modality="CT", slices=32, step=5.0, tilt=tilt, pixels=marked)
+    run(tmp_path / "in", tmp_path / "out")
+    image = one_scan(tmp_path / "out")
+    for file in (files[0], files[-1]):
+        x, y, z = pydicom.dcmread(file).ImagePositionPatient
+        assert [value_at(image, (x + 4 * 19, y + 4 * row, z)) for row in (3, 36)] == [900 - 1024, 600 - 1024]
+    assert image.get_fdata().min() == -1000
+
+
+def test_a_series_that_was_sent_twice_in_full_is_noted(tmp_path: Path) -> None:
+    uid = generate_uid()
+    for first in (0, 100):
+        phantom.series(tmp_path / "in", uid=uid, first=first, slices=6)
+    run(tmp_path / "in", tmp_path / "out")
+    note = "one of 2 images at each place that no header tells apart: perhaps sent twice"
+    assert [row["notes"] for row in rows(tmp_path / "out")] == [note] * 2

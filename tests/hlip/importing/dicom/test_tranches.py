@@ -21,7 +21,8 @@ def test_two_deliveries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     out = tmp_path / "out"
     for number, folder in enumerate(("january", "january", "february"), start=1):
         phantom.series(tmp_path / folder / str(number), slices=8, study=f"1.{number}", patient=f"P{number}")
-    first = run(tmp_path / "january", out)
+    (tmp_path / "r.csv").write_text("patient_id,report\nP1,One.\nP2,Two.\n")
+    first = run(tmp_path / "january", out, tables=Tables(reports=tmp_path / "r.csv"))
     homes = {study.patient_id: study.split for study in first.studies}
     table = rows(out)
     with monkeypatch.context() as patch:
@@ -35,6 +36,7 @@ def test_two_deliveries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert rows(out)[:2] == table
     assert len(rows(out)) == 3
     assert not any("not in this manifest" in note for note in both.notes)
+    assert sorted(study.report for study in run(tmp_path / "january", out, how="add").studies) == ["", "One.", "Two."]
     one = run(tmp_path / "february", out, how="replace")
     assert len(one.studies) == len(rows(out)) == 1
     assert any(note.startswith("2 studies in") and note.endswith("not in this manifest") for note in one.notes)
@@ -135,9 +137,21 @@ def test_a_later_part_of_a_study_does_not_take_the_place_of_the_earlier_one(tmp_
     first = run(tmp_path / "first", out)
     (study,) = (out / "studies").iterdir()
     phantom.series(tmp_path / "second", slices=8, uid="1.1.2", number=2, description="T2 AX", **phantom.T2)
-    with pytest.raises(ImportingError, match=rf"1 studies hold scans .* delete from .*studies what is to go\n  {study.name}"):
+    late = sorted((tmp_path / "second").iterdir())[0]
+    with pytest.raises(ImportingError, match=rf"1 studies come in part, .*: {study.name} \(e\.g\. {late}\); import a folder"):
         run(tmp_path / "second", out, how="add")
+    phantom.series(tmp_path / "second" / "other", slices=8, study="1.2", patient="P2")
+    both = run(tmp_path / "second", out, how="add")
+    assert [row for row in both.left_out if row.reason == "in_part"] == [row for row in both.left_out if row.path == study.name]
+    assert str(tmp_path) not in (out / "left_out.csv").read_text()
+    assert any(
+        f"their earlier scans stay and the later series are left out: {study.name} (e.g. {late})" in n for n in both.notes
+    )
+    assert [[scan.sequence for scan in one.scans] for one in both.studies] == [["T1"], ["T1"]]
+    assert len(rows(out)) == 2
     assert first.studies[0].scans[0].path.is_file()
     (tmp_path / "first").rename(tmp_path / "second" / "a")
     whole = run(tmp_path / "second", out, how="add")
-    assert [scan.sequence for scan in whole.studies[0].scans] == ["T1", "T2"]
+    by_id = {one.study_id: one for one in whole.studies}
+    assert [scan.sequence for scan in by_id[study.name].scans] == ["T1", "T2"]
+    assert not whole.left_out
