@@ -5,7 +5,7 @@ Notable choices:
   voxels, but dicom2nifti refuses tilted and gapped ones, and knows neither b-values nor mosaics. It runs as a process of its own, so
   that a hostile file costs a time limit and no more.
 - It is given the slices of one volume only, so that it never has to guess what belongs together; where it parts them all the same (a time
-  of study for each slice), `hlip.dicom.making` gives them again under plain headers.
+  of study for each slice), or loses some (their numbers lack, repeat or jump), `hlip.dicom.making` gives them again under plain headers.
 - Its geometry is compared with the headers', and the headers' is used: of 16-bit unsigned voxels it corrects neither gantry tilt nor
   uneven steps, and says so only in passing.
 - What it cannot read (a deflated file, a damaged compressed one) is decoded by pydicom, file by file, and given to it again; so one
@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from hlip.dicom.errors import ConversionError, DamagedError, MachineError
-from hlip.dicom.geometry import Layout, affine_of, straighten
+from hlip.dicom.geometry import Layout, affine_of, affine_of_slices, straighten
 from hlip.dicom.tags import Slice
 from hlip.dicom.temporary import full_folder, is_full, temporary_folder
 
@@ -115,7 +115,7 @@ def convert_layout(layout: Layout, limit: float = TIME_LIMIT) -> Converted:
 def _in_order(found: Converted, layout: Layout) -> NDArray[np.generic]:
     """Voxels (column, row, slice) as the headers order them; the converter may turn axes around, and says so by its affine."""
     data = found.data.reshape(found.data.shape[:3])
-    expected = affine_of(layout)
+    expected = affine_of_slices(layout)
     first = layout.slices[0].stack
     if data.shape != (first.columns, first.rows, len(layout.slices)):
         raise ConversionError("geometry_mismatch", f"the converter made {data.shape} of {len(layout.slices)} slices")

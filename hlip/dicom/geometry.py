@@ -6,13 +6,16 @@ Notable choices:
 - Up to a tenth of the slices may be missing, three in a row at most, and are filled in linearly between their neighbours; more are a series
   that is not whole. Damaged slices that lay beyond either end are counted, and cannot be filled in.
 - Ranges of different steps (a skull base in thin and a vertex in thick slices, up to two and a half times) are resampled linearly to the
-  commonest; steps that vary from slice to slice are no volume.
-- Slices that are shifted evenly against each other were taken with a tilted gantry: each is moved back within its plane.
+  commonest, and so is a series with an odd step here and there (one, or a tenth of them) that is below two of the others; steps that vary
+  from slice to slice are no volume.
+- Slices that are shifted evenly against each other were taken with a tilted gantry: each is moved back within its plane, on a grid that
+  grows by the way of the furthest, so that nothing is cut off.
 - All positions here come from the headers, none from the converter: the two are compared, so that neither errs in silence.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,7 +24,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from hlip.dicom.tags import Slice
-from hlip.scans.scan import MIN_SLICES
+from hlip.scans.scan import MAX_VOXELS, MIN_SLICES
 
 _EVEN = 0.05  # of a step
 _ROUNDED = 0.15  # mm off an even grid, by positions written to 0.1 mm
@@ -30,6 +33,7 @@ _MISSING = 0.1  # of the slices
 _IN_A_ROW = 3
 _RUN = 3  # steps; fewer of another length are a gap
 _VARYING = 2.5  # largest step by smallest
+_GAP = 2  # steps; a longer one has lost a slice
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -55,6 +59,22 @@ class Layout:
     def even(self) -> bool:
         """No slice must be made."""
         return self.count == len(self.places) and np.abs(np.diff(self.places) - self.step).max() <= _EVEN * self.step
+
+    @property
+    def margins(self) -> NDArray[np.int64]:
+        """(2, 2) voxels that the finished volume has before and after those of its slices, along a row and along a column: room for the
+        slices that are moved back."""
+        down_step, along_step = self.slices[0].stack.spacing
+        furthest = (self.places[-1] - self.places[0]) * np.array(self.shift) / (along_step, down_step)
+        room = np.ceil(np.abs(furthest) - _EVEN).clip(0).astype(np.int64)
+        return np.stack([np.where(furthest < 0, room, 0), np.where(furthest > 0, room, 0)], axis=1)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Columns, rows and slices of the finished volume."""
+        along, down = self.margins.sum(axis=1).tolist()
+        first = self.slices[0].stack
+        return first.columns + along, first.rows + down, self.count
 
 
 def axes(piece: Slice) -> NDArray[np.float64]:
@@ -85,7 +105,7 @@ def lay_out_whole(pieces: Sequence[Slice], whole: Sequence[Slice]) -> Layout | s
 
 def lay_out(pieces: Sequence[Slice], beyond: int = 0) -> Layout | str:
     """The layout of slices of one orientation at different places, or the reason why they are no volume: missing_slices, uneven_slices,
-    shifted_slices.
+    shifted_slices, or too_large once a tilt is taken back.
 
     Args:
         beyond: slices that are lost at the ends.
@@ -105,7 +125,7 @@ def lay_out(pieces: Sequence[Slice], beyond: int = 0) -> Layout | str:
         step = float((places[-1] - places[0]) / numbers[-1])
         places = places[0] + step * numbers
         notes += [f"{missing} missing slices filled in"] if missing else []
-    elif _in_runs(steps) and steps.max() <= _VARYING * steps.min():
+    elif (_in_runs(steps) and steps.max() <= _VARYING * steps.min()) or _few_odd(steps):
         step = _commonest(steps)
         notes.append("uneven steps resampled")
     else:
@@ -114,7 +134,8 @@ def lay_out(pieces: Sequence[Slice], beyond: int = 0) -> Layout | str:
         return "shifted_slices"
     if any(shift):
         notes.append(f"gantry tilt of {np.degrees(np.arctan(np.hypot(*shift))):.0f} degrees corrected")
-    return Layout(tuple(pieces[int(n)] for n in order), places, step, shift, tuple(notes))
+    layout = Layout(tuple(pieces[int(n)] for n in order), places, step, shift, tuple(notes))
+    return "too_large" if any(shift) and math.prod(layout.shape) > MAX_VOXELS else layout
 
 
 def _numbers(steps: NDArray[np.float64]) -> NDArray[np.int64] | None:
@@ -154,6 +175,13 @@ def _in_runs(steps: NDArray[np.float64]) -> bool:
     return min(np.diff([0, *ends, len(steps)])) >= _RUN
 
 
+def _few_odd(steps: NDArray[np.float64]) -> bool:
+    """Even steps but for few, each of which leaves less than a slice out."""
+    step = _commonest(steps)
+    odd = np.abs(steps - step) > _EVEN * step
+    return bool(odd.sum() <= max(1, _MISSING * len(steps)) and steps.max() < _GAP * step and steps.min() * _VARYING >= step)
+
+
 def _shift(places: NDArray[np.float64], within: NDArray[np.float64], pixel: float) -> tuple[float, float] | None:
     """Even shift of the slices within their plane, mm for each mm; `None` where it is not even."""
     height = places - places[0]
@@ -166,6 +194,13 @@ def _shift(places: NDArray[np.float64], within: NDArray[np.float64], pixel: floa
 
 def affine_of(layout: Layout) -> NDArray[np.float64]:
     """(4, 4), voxel (column, row, slice, 1) -> RAS mm, of the finished volume."""
+    affine = affine_of_slices(layout)
+    affine[:3, 3] -= affine[:3, :2] @ layout.margins[:, 0]
+    return affine
+
+
+def affine_of_slices(layout: Layout) -> NDArray[np.float64]:
+    """The same, from the first voxel of the first slice on."""
     first = layout.slices[0]
     ways, (down_step, along_step) = axes(first), first.stack.spacing
     affine = np.eye(4)
@@ -184,7 +219,7 @@ def straighten(volume: NDArray[np.generic], layout: Layout) -> NDArray[np.generi
     above = np.clip(np.searchsorted(layout.places, wanted), 1, len(layout.places) - 1)
     below = above - 1
     weight = np.clip((wanted - layout.places[below]) / (layout.places[above] - layout.places[below]), 0, 1)
-    made = np.empty((*volume.shape[:2], layout.count), dtype=volume.dtype)
+    made = np.empty((*volume.shape[:2], layout.count), dtype=volume.dtype, order="F")
     for place, (low, high, part) in enumerate(zip(below, above, weight, strict=True)):
         mixed = (1 - part) * volume[..., low].astype(np.float64) + part * volume[..., high].astype(np.float64)
         made[..., place] = _as(mixed, volume.dtype)
@@ -192,13 +227,16 @@ def straighten(volume: NDArray[np.generic], layout: Layout) -> NDArray[np.generi
 
 
 def _untilt(volume: NDArray[np.generic], layout: Layout) -> NDArray[np.generic]:
-    """What comes in from outside of a slice is its darkest value."""
+    """Each slice moved on the larger grid. What lies outside of a slice is the darkest value of the volume."""
     down_step, along_step = layout.slices[0].stack.spacing
-    made, outside = np.empty_like(volume), float(volume.min())
+    outside, (columns, rows) = float(volume.min()), layout.shape[:2]
+    made = np.empty((columns, rows, volume.shape[2]), dtype=volume.dtype, order="F")  # slice by slice, as NIfTI has it
+    left, top = layout.margins[:, 0].tolist()
     for place, height in enumerate(layout.places - layout.places[0]):
         by = (height * layout.shift[0] / along_step, height * layout.shift[1] / down_step)
-        moved = ndimage.shift(volume[..., place].astype(np.float64), by, order=1, cval=outside)
-        made[..., place] = _as(moved, volume.dtype)
+        room = np.full((columns, rows), outside)
+        room[left : left + volume.shape[0], top : top + volume.shape[1]] = volume[..., place]
+        made[..., place] = _as(ndimage.shift(room, by, order=1, mode="grid-constant", cval=outside), volume.dtype)
     return made
 
 

@@ -3,7 +3,8 @@
 Notable choices:
 - Classes of objects and image types, which scanners write, come before descriptions, which people write.
 - The apparent diffusion coefficient is the one derived map that is kept: it is read beside its diffusion images.
-- A phase is that of MR signals where a description says no more: phases of a contrast agent, and images in or out of phase, are scans.
+- A phase is that of MR signals where a description says no more: phases of a contrast agent, images in or out of phase, and
+  vessels by phase contrast, are scans.
 - Secondary captures and images with burned-in text are always left out, whatever else they say: they may show a name.
 """
 
@@ -68,7 +69,10 @@ _WORDS = (  # of a description, where the tags are silent
     ),
     ("subtraction", r"sub|subs|subtr\w*"),
     ("projection", r"min?ip|mip|vrt|vr"),
-    ("derived_map", r"fa ?map|(dti|diff\w*|ep2d\w*).* fa|colou?r ?fa|colfa|eadc|exp(onential)? ?adc"),
+    (
+        "derived_map",
+        r"\Afa\Z|fa[ -]?(map|colou?r\w*)|(dti|diff\w*|ep2d\w*).* fa|colou?r\w*[ -]?fa|colfa|eadc|exp(onential)? ?adc",
+    ),
     (
         "derived_map",
         r"(r|rel)?cbf|(r|rel)?cbv|mtt|ttp|tmax|pbp|ktrans|t1 ?map|t2 ?map|r2\*? ?map|qsm|cerebral blood (flow|volume)|mean transit time",

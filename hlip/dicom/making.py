@@ -88,11 +88,12 @@ def _volume(layout: Layout) -> tuple[Converted, tuple[str, ...]]:
 
 
 def _converted(layout: Layout) -> Converted:
-    """Where the converter makes several volumes of it, or none, it is given slices of plain headers."""
+    """Where the converter makes several volumes of it, or none, or goes wrong by the numbers of the slices, it is given slices of plain
+    headers, numbered by their places."""
     try:
         return convert_layout(layout)
     except ConversionError as error:
-        if error.reason != "converter_failed":
+        if error.reason != "converter_failed" and (error.reason != "geometry_mismatch" or _in_turn(layout)):
             raise
         with plainly(layout.slices) as files:
             if len(files) < len(layout.slices):
@@ -101,6 +102,12 @@ def _converted(layout: Layout) -> Converted:
                 return convert_layout(replace(layout, slices=tuple(files.values())))
             except DamagedError as damaged:
                 raise DamagedError(tuple(piece for piece in files if files[piece] in damaged.whole)) from damaged
+
+
+def _in_turn(layout: Layout) -> bool:
+    """The instance numbers rise, or fall, from slice to slice: none lacks or comes twice."""
+    steps = np.diff([piece.instance for piece in layout.slices])
+    return bool((steps > 0).all() or (steps < 0).all())
 
 
 def _upside_down(stack: Stack) -> bool:

@@ -28,7 +28,8 @@ WORDS = {
     "spectroscopy": "spectroscopy, not a scan",
     "structured_report": "a structured report, not a scan",
     "subtraction": "a difference of two scans; nothing to do, both are looked at by themselves",
-    "time_series": "too many images at each place: function, perfusion or another series over time; export single time points to use it",
+    "time_series": "function, perfusion or another series over time, by its name or by too many images at each place; export single time "
+    "points, named by what they show, to use it",
     # of scans that are not whole
     "b_values_unclear": "its b-values in the headers and in the images are not the same; export it as enhanced or single-slice DICOM",
     "converter_failed": "dcm2niix makes no volume of it; try the series by hand with dcm2niix, or export it anew, uncompressed",

@@ -21,6 +21,9 @@ makes a T1 to T1 contrast: by description (0.8, as is its denial), else by Contr
 
 MPR alone, which is an MPRAGE or a reformat of anything, says T1 only where no tag says otherwise.
 
+A description that names two sequences, PD and T2, is a double echo and decides nothing: its echo and repetition time do, as of a spin echo
+(which it is, where ScanningSequence lacks). Where they tell neither, it is PD at 0.5.
+
 Some names are no dispute, since one sequence is a kind of the other: a T2 with the inversion of a FLAIR is a FLAIR; a FLAIR (TIRM) with that
 of a STIR is a T2; what is called MRA and has the timing of a gradient echo is one, at the confidence of the description.
 
@@ -46,6 +49,8 @@ _STRONG = 0.9
 _AGENT = 0.75
 BOTH_ECHOES = "PD and T2"
 """What a description calls a double echo; no sequence of a scan."""
+_NAMES_BOTH = "description of a double echo"
+_LONG = 1500  # ms, a repetition time of a PD or a T2
 _MPR = "MPRAGE or a reformat"
 """What a description means by MPR alone; no sequence of a scan."""
 _DESCRIPTIONS = (  # first match wins
@@ -55,10 +60,10 @@ _DESCRIPTIONS = (  # first match wins
     ("DWI b0", "MR", r"b ?= ?0|b0|b0000?"),
     ("DWI", "MR", r"dwi\w*|(?:iso|ss|[cemrs])dwi\d*|dw|diff\w*|trace\w*|dti|resolve|b ?=? ?[1-9]\d{2,3}"),
     ("SWI", "MR", r"swi\w*|swan|susc\w*|ven ?bold|t2 ?(\*|star|gre|fl2d|ffe|fe)|hemo\w*|haemo\w*|t2w? ?(gre|ffe)|swip"),
-    ("MRA", "MR", r"mra|tof|angio\w*|mrv|pca|inhance"),
+    ("MRA", "MR", r"mra|tof|angio\w*|mrv|venogra\w*|pca|inhance"),
     ("T1", "MR", r"t1 ?w?( \w+)* ?(flair|tirm)|(flair|tirm) ?t1"),
     ("FLAIR", "MR", r"flair\w*|tirm|dark ?fluid|t2 ?dark|da ?fl|spc\w* ?ir"),
-    (BOTH_ECHOES, "MR", r"pdw? ?[/+&]? ?t2w?|t2w? ?[/+&]? ?pdw?"),
+    (BOTH_ECHOES, "MR", r"pdw?t2w?|t2w?pdw?|pdw?[^a-z0-9](.*[^a-z0-9])?t2w?|t2w?[^a-z0-9](.*[^a-z0-9])?pdw?"),
     ("PD", "MR", r"pdw?|proton( density)?"),
     ("T1", "MR", r"(3d|[esdv])?t1\w*|mp ?rage\w*|mp2rage|spgr|f?spgr|bravo|3d ?tfe|vibe|thrive|lava"),
     ("T2", "MR", r"(3d|[esdv])?t2\w*|t?stir\w*|ciss|fiesta\w*|drive|haste|ssfse|blade|propeller"),
@@ -91,17 +96,25 @@ def guess(stack: Stack) -> Guess:
     if stack.modality not in ("CT", "MR"):
         return Guess("", 0.0, "none")
     by_tags, by_words = _by_tags(stack), _by_words(stack)
+    if by_words.sequence == BOTH_ECHOES:
+        by_tags, by_words = _of_double_echo(by_tags, stack)
     found = _together(by_tags, by_words)
     if found.sequence == "CT angiography" or found.sequence == "CT":
         return found
     return _with_contrast(found, stack) if found.sequence == "T1" else found
 
 
+def _of_double_echo(tags: Guess, stack: Stack) -> tuple[Guess, Guess]:
+    """What tags and words say of an image whose description names PD and T2: the tags, or the times alone, know which of the two it is."""
+    silent = Guess("", 0, "none")
+    if not tags.sequence and stack.echo_time is not None:
+        tags = _of_spin_echo(stack.echo_time, stack.repetition_time or _LONG, "echo time")
+    if tags.sequence in ("PD", "T2"):
+        return Guess(tags.sequence, tags.confidence, f"{tags.rule}, of a double echo"), silent
+    return (tags, Guess("PD", WORDS, _NAMES_BOTH)) if tags.sequence else (silent, Guess("PD", DISPUTED, _NAMES_BOTH))
+
+
 def _together(tags: Guess, words: Guess) -> Guess:
-    if words.sequence == BOTH_ECHOES:  # a double echo: the tags know which of its two this is
-        if tags.sequence in ("PD", "T2"):
-            return Guess(tags.sequence, tags.confidence, f"{tags.rule}, of a double echo")
-        words = replace(words, sequence="PD")
     if words.sequence == _MPR:  # it contradicts no tag
         words = replace(words, sequence="T1" if tags.sequence in ("", "T1") else "")
     if not words.sequence or not tags.sequence:
@@ -163,13 +176,13 @@ def _by_rules(stack: Stack) -> Guess:
     return Guess("", 0, "none")
 
 
-def _of_spin_echo(echo: float, repetition: float) -> Guess:
+def _of_spin_echo(echo: float, repetition: float, rule: str = "spin echo") -> Guess:
     if repetition <= 1200 and echo <= 35:
-        return Guess("T1", 0.85, "spin echo")
-    if repetition >= 1500 and echo >= 60:
-        return Guess("T2", 0.85, "spin echo")
-    if repetition >= 1500 and echo <= 45:
-        return Guess("PD", 0.7, "spin echo")
+        return Guess("T1", 0.85, rule)
+    if repetition >= _LONG and echo >= 60:
+        return Guess("T2", 0.85, rule)
+    if repetition >= _LONG and echo <= 45:
+        return Guess("PD", 0.7, rule)
     return Guess("", 0, "none")
 
 

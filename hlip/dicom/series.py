@@ -27,7 +27,7 @@ from hlip.dicom.kinds import IMAGES, UNWANTED, is_adc, is_opposed, is_reformat, 
 from hlip.dicom.part import Part
 from hlip.dicom.sequence import Guess, guess
 from hlip.dicom.shells import plan_diffusion, with_pairs_told
-from hlip.dicom.stacks import grouped, parted_by_thickness, planes, stacks_of, time_points, with_b0
+from hlip.dicom.stacks import grouped, parted_by_thickness, planes, stacks_of, time_points, told_apart, with_b0
 from hlip.dicom.tags import Slice
 from hlip.scans.diffusion import LOW_B
 from hlip.scans.scan import MAX_VOXELS, MIN_SLICES
@@ -38,6 +38,7 @@ TIME_POINTS = 4
 _FEW = 6  # slices; several orientations of fewer each are a localizer
 _MOST_VOXELS = 4 * MAX_VOXELS  # of all volumes of a part
 _COVERED = 0.8  # of a stack's range by another: one acquisition
+_ALIKE = "one of {} images at each place that no header tells apart: perhaps sent twice"
 _OPPOSED_ALONE = "opposed-phase images, no others of this acquisition at hand"
 
 
@@ -151,6 +152,8 @@ def _plan_group(slices: Sequence[Slice], reason: str, named: bool = False) -> li
     if len(points) > TIME_POINTS:
         return [replace(part, reason="time_series", notes=(*part.notes, f"{len(points)} images at each place"))]
     made = [_laid_out(_without_damaged(part, point), point) for point in points]
+    if len(points) > 1 and not told_apart(points):
+        made = [replace(found, notes=(*found.notes, _ALIKE.format(len(points)))) for found in made]
     made[0] = replace(
         made[0],
         duplicates=sum(piece.whole for piece in extra),

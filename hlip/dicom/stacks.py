@@ -117,6 +117,12 @@ def time_points(slices: Sequence[Slice]) -> tuple[list[list[Slice]], list[Slice]
     return points, [piece for found in ranks.values() if len(found) <= len(by_place) / 2 for piece in found]
 
 
+def told_apart(points: Sequence[Sequence[Slice]]) -> bool:
+    """Whether any header that we know differs between the time points, but for the instance numbers."""
+    said = {frozenset((piece.stack, piece.temporal, piece.acquisition, piece.trigger) for piece in point) for point in points}
+    return len(said) > 1
+
+
 def _temporal(piece: Slice) -> float | None:
     return piece.temporal
 

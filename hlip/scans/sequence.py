@@ -42,7 +42,8 @@ _SEQUENCES = (  # first match wins; the order matters (a FLAIR is also a T2 but 
     ("DWI b0", r"(dwi|diff|dti)[a-z]*[ _-]*b0+(?![0-9])(?!.*(?<![a-z])b[1-9])"),
     ("DWI", r"dwi|(?:iso|ss|[cemrs])dwi(?![a-z])|diff|trace|dti"),
     ("CT angiography", r"cta|ct.*angio"),
-    ("MRA", r"mra|tof|angio"),
+    ("CT", r"ct(?![a-z]).*venogra"),
+    ("MRA", r"mra|mrv|tof|angio|venogra"),
     ("PD", r"pd|proton"),
     ("T1", r"t1|[desv]t1w|mp ?rage|spgr|bravo"),
     ("SWI", r"gre(?![a-z])|hemo"),
@@ -54,8 +55,11 @@ _SEQUENCES = (  # first match wins; the order matters (a FLAIR is also a T2 but 
 
 def without_other_phases(text: str) -> str:
     """A name or description in lower case without the phases of an agent or of an echo, whose images are plain ones: "arterial phase", "in
-    phase". Where a scan has phase images of its own (SWI), only an echo's are meant otherwise."""
+    phase"; and without the phase contrast by which vessels are shown. Where a scan has phase images of its own (SWI), only an echo's are
+    meant otherwise."""
     text = text.lower()[:LONGEST]
+    if re.search(r"mr[av](?![a-z])|angio|venogra", text):
+        text = re.sub(r"phase[ _-]*contrast", " ", text)
     kinds = _ECHO_PHASES if re.search(rf"(?<![a-z]){_HAS_PARTS}", text) else f"(?:{_ECHO_PHASES}|{_AGENT_PHASES})"
     return re.sub(rf"(?<![a-z0-9]){kinds}[ _-]?phase", " ", text)
 

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 
 from hlip.dicom.bvalues import b_value_of
 from hlip.dicom.found import Found
-from hlip.dicom.geometry import Layout, lay_out, straighten
+from hlip.dicom.geometry import Layout, affine_of, lay_out, straighten
 from hlip.dicom.kinds import is_adc, is_sharp, reason_against
 from hlip.dicom.people import age_of, model_of, sex_of, told, vendor_of
 from hlip.dicom.sequence import guess
@@ -209,6 +209,25 @@ def test_an_echo_tells_which_of_two_a_double_echo_is() -> None:
     assert (disputed.sequence, disputed.confidence) == ("PD", 0.5), "the name of both is no sequence"
 
 
+@pytest.mark.parametrize("description", ["pd+t2_tse_tra", "T2/PD ax", "pd_tse_t2_tra"])
+def test_a_description_of_both_echoes_does_not_decide_without_a_scanning_sequence(description: str) -> None:
+    found = [guess(stack(description, **timing("", 3000, echo))) for echo in (15, 100)]
+    assert [(one.sequence, one.confidence, one.rule) for one in found] == [
+        ("PD", 0.7, "echo time, of a double echo"),
+        ("T2", 0.85, "echo time, of a double echo"),
+    ]
+    assert guess(stack(description, echo_time=100.0)).sequence == "T2", "no repetition time"
+    assert guess(stack(description)).confidence == 0.5
+    assert guess(stack(description, **timing("", 500, 12))).confidence == 0.5, "neither"
+
+
+@pytest.mark.parametrize("description", ["phase contrast venography", "Phase_Contrast_MRV", "MR Venographie sag"])
+def test_vessels_by_phase_contrast_are_an_mra(description: str) -> None:
+    assert (reason_against(stack(description)), guess(stack(description)).sequence) == ("", "MRA")
+    assert guess(stack(description, **timing("GR", 22, 3.6))).sequence == "MRA"
+    assert reason_against(stack(f"{description} sag phase")) == "phase", "its phase images are none"
+
+
 def test_an_adc_in_a_series_called_diffusion_is_no_dispute() -> None:
     found = guess(stack("ep2d_DWI", image_type=("DERIVED", "PRIMARY", "DIFFUSION", "ADC")))
     assert (found.sequence, found.confidence) == ("ADC", 0.95)
@@ -220,7 +239,8 @@ def test_an_adc_in_a_series_called_diffusion_is_no_dispute() -> None:
      ("Block T2", ""), ("MIP_TOF", "projection"), ("Facial nerve T2", ""), ("perf_MTT", "derived_map"), ("calvarium T1", ""),
      ("AAHScout_MPR_sag", "localizer"), ("AAHead_Scout", "localizer"), ("Lokalizer", "localizer"), ("Übersicht", "localizer"),
      ("PLAN SCAN", "localizer"), ("QSM", "derived_map"), ("relCBV", "derived_map"), ("Cerebral Blood Flow", "derived_map"),
-     ("Monoenergetic 40 keV", "derived_map"), ("Iodine overlay", "derived_map"), ("VEN_BOLD", ""), ("BOLD rest", "time_series")],
+     ("Monoenergetic 40 keV", "derived_map"), ("FA color", "derived_map"), ("FA_colored", "derived_map"), ("FA", "derived_map"),
+     ("T1 VIBE FA 15", ""), ("Iodine overlay", "derived_map"), ("VEN_BOLD", ""), ("BOLD rest", "time_series")],
 )  # fmt: skip
 def test_reasons_by_description(description: str, reason: str) -> None:
     assert reason_against(stack(description, sop_class=CT, modality="CT")) == reason
@@ -353,3 +373,49 @@ def test_made_slices_lie_linearly_between_their_neighbours() -> None:
     made = straighten(ramp, layout)
     assert made.dtype == np.int16
     np.testing.assert_array_equal(made[1, 1], np.arange(13) * 10)
+
+
+@pytest.mark.parametrize(
+    ("step", "reason"), [(4 / 3, ""), (1.9, ""), (0.5, ""), (2.3, "uneven_slices"), (0.2, "uneven_slices")]
+)
+def test_one_odd_step_is_resampled_unless_a_slice_may_lack(step: float, reason: str) -> None:
+    heights = [0.0, 5, 10, 15, 20, 25, *(25 + 5 * step + 5.0 * n for n in range(6))]
+    layout = lay_out(slices(heights))
+    assert (layout if isinstance(layout, str) else "") == reason
+    if isinstance(layout, Layout):
+        assert (layout.step, layout.notes) == (5, ("uneven steps resampled",))
+        made = straighten(np.broadcast_to(np.array(heights), (3, 2, 12)).astype(np.float32), layout)
+        wanted = np.minimum(5.0 * np.arange(layout.count), heights[-1])
+        np.testing.assert_allclose(made[0, 0], wanted, atol=1e-4)
+
+
+def test_several_odd_steps_are_no_volume() -> None:
+    steps = np.tile([5.0, 5, 5, 6.7], 5)
+    assert lay_out(slices([0.0, *np.cumsum(steps).tolist()])) == "uneven_slices"
+
+
+@pytest.mark.parametrize("lean", [0.5, -0.5])
+def test_a_grid_grows_by_the_tilt_so_that_nothing_is_cut_off(lean: float) -> None:
+    """A mark in the first row of the one end and in the last row of the other."""
+    heights = [10.0 * n for n in range(6)]
+    pieces = slices(heights, [lean * height for height in heights])
+    layout = lay_out(pieces)
+    assert isinstance(layout, Layout)
+    volume = np.full((8, 8, 6), -7, dtype=np.int16)
+    volume[3, 0], volume[3, 7] = 100, 200
+    made, affine = straighten(volume, layout), affine_of(layout)
+    assert made.shape == layout.shape == (8, 8 + 25, 6), "the furthest slice lies 25 mm off, of 1 mm a row"
+    assert (made.dtype, made.min()) == (np.int16, -7)
+    for n, piece in enumerate(pieces):
+        assert piece.position is not None
+        for row, value in ((0, 100), (7, 200)):
+            x, y, z = np.add(piece.position, (3, row, 0))
+            voxel = np.linalg.inv(affine) @ [-x, -y, z, 1]
+            np.testing.assert_allclose(voxel, voxel.round(), atol=1e-9)
+            assert made[tuple(voxel[:3].round().astype(int))] == value, (n, row)
+    assert (made == 100).sum() == (made == 200).sum() == 6
+
+
+def test_a_shift_beyond_all_memory_is_refused() -> None:
+    heights = [10.0 * n for n in range(6)]
+    assert lay_out(slices(heights, [1e7 * height for height in heights])) == "too_large"
