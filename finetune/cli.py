@@ -13,7 +13,10 @@ def add_diagnose(commands: Any) -> None:
         "diagnose",
         help="one study through a fine-tuned model: scores of every level, and where its prompt looked",
         description="Score STUDY at every level of the fine-tuned model's tree. With --out also which prototypes HP2L's prompt chose and "
-        "where it looked (and Grad-CAM, for a CNN or a 2-D backbone): pictures and NIfTI maps.",
+        "where it looked (and Grad-CAM, for a CNN or a 2-D backbone): pictures and NIfTI maps, for 2-D images maps in the image's own "
+        "pixels. Slices are drawn as the model sees them, their sides lettered: the patient's left (L) is on the left, not on the right as "
+        "radiologists hang them. "
+        "dependency.csv (of a head with --head.dependency) lists which classes move which, the strongest first.",
     )
     parser.add_argument("finetuned", type=Path, metavar="FINETUNED", help="run or checkpoint folder of the fine-tuned model")
     parser.add_argument("study", metavar="STUDY", help="folder, file, or study id of --store or --manifest")

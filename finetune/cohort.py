@@ -161,7 +161,9 @@ def fitted(records: Sequence[StudyRecord], config: CohortConfig, taxonomy: Taxon
 
 def unfitted(store: Store, config: CohortConfig, taxonomy: Taxonomy) -> str:
     """How many labelled studies of each split `fitted` leaves out, with the first names; empty if none."""
-    counts, names, total = [], [], 0
+    counts: list[str] = []
+    names: list[str] = []
+    total = 0
     for split in ("train", "val", "test"):
         records = [record for record in store.split(split) if record.labels is not None]
         kept = {record.study_id for record in fitted(records, config, taxonomy)}
@@ -170,7 +172,9 @@ def unfitted(store: Store, config: CohortConfig, taxonomy: Taxonomy) -> str:
     if not names:
         return ""
     named = ", ".join([*names[:5], *(["..."] if len(names) > 5 else [])])
-    return f"left out, labelled only above the levels of this tree: {len(names)} of {total} studies ({', '.join(counts)}; {named})"
+    return (
+        f"left out, labelled only above the levels of this tree: {len(names)} of {total} studies ({', '.join(counts)}; {named})"
+    )
 
 
 def _upward(label: str, taxonomy: Taxonomy) -> list[str]:

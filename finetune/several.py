@@ -106,22 +106,24 @@ def summarise(config: FinetuneConfig, runs: Sequence[FinetuneConfig]) -> str:
     parts = {
         name: {seed: float(macro([row[run.name] for run in own])) for seed, own in seeds.items()} for name, row in table.items()
     }
-    over = "seeds" if len(seeds) > 1 else "folds"
+    crossed = folded and len(seeds) > 1
+    columns = "runs" if crossed else "folds" if folded else "seeds"  # what the first table's spread is over
     content: dict[str, Any] = {
         "split": "val",
-        "over": over,
+        "over": columns,
         "runs": table,
-        "summary": spreads(parts if over == "seeds" else table),
+        "summary": spreads(table),
     }
     lines = [
         f"Validation of {len(runs)} runs, on the optimistic side: each stands at the step that was best on its own validation studies.",
-        f"Macro AUC; mean and standard deviation over {over}{', each a mean over its folds' if folded and over == 'seeds' else ''}.",
+        f"Macro AUC; mean and standard deviation (sd) over {f'all {len(runs)} runs, seeds and folds alike' if crossed else columns}.",
         "",
-        *as_lines(table, content["summary"]),
+        *as_lines(table, content["summary"], columns),
     ]
-    if folded and over == "seeds":
-        content["by_seed"] = parts
-        lines += ["", "Each seed, a mean over its folds:", "", *as_lines(parts, content["summary"])]
+    if crossed:
+        content["by_seed"] = {"runs": parts, "summary": spreads(parts)}
+        lines += ["", "Each seed, a mean over its folds; sd over seeds:", ""]
+        lines += as_lines(parts, content["by_seed"]["summary"], "seeds")
     if folded and (pooled := out_of_fold(config, seeds)):
         content["out_of_fold"] = {"runs": pooled, "summary": spreads(pooled)}
         lines += [
@@ -130,7 +132,7 @@ def summarise(config: FinetuneConfig, runs: Sequence[FinetuneConfig]) -> str:
             "together, as they are: where folds differ in the scale of their scores, it is lower than each fold's own. Each fold's step was",
             "chosen on its own studies, which is optimistic.",
             "",
-            *as_lines(pooled, content["out_of_fold"]["summary"]),
+            *as_lines(pooled, content["out_of_fold"]["summary"], "seeds"),
         ]
     (out / "summary.json").write_text(json.dumps(jsonable(content), indent=2) + "\n", encoding="utf-8")
     (out / "summary.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -165,10 +167,10 @@ def out_of_fold(config: FinetuneConfig, seeds: dict[str, list[Path]]) -> Table:
     return found
 
 
-def as_lines(table: Table, overall: dict[str, dict[str, float]]) -> list[str]:
-    """A Markdown table: a measure a row; behind several columns their mean and spread."""
+def as_lines(table: Table, overall: dict[str, dict[str, float]], columns: str) -> list[str]:
+    """A Markdown table: a measure a row; behind several columns (`columns` says what they are) their mean and spread."""
     names = list(next(iter(table.values())))
-    more = ["mean", "standard deviation"] if len(names) > 1 else []
+    more = ["mean", f"sd over {len(names)} {columns}"] if len(names) > 1 else []
     lines = [f"| {' | '.join(['measure', *names, *more])} |", "|---" * (1 + len(names) + len(more)) + "|"]
     for measure, row in table.items():
         values = [*row.values(), overall[measure]["mean"], overall[measure]["sd"]][: len(names) + len(more)]

@@ -56,7 +56,7 @@ from hlip.training.runs import Checkpoints, RunLog, StopSignal
 from hp2l.diagnoser import Diagnoser
 from hp2l.encoders import Encoder, make_encoder
 from hp2l.head import Head
-from hp2l.long_tail import count_labels
+from hp2l.long_tail import classes_without_positives, count_labels
 from hp2l.loss import HP2LLoss
 from hp2l.scaling import Scaling
 
@@ -101,7 +101,8 @@ class Run:
         check_same_tree(config.out, self.taxonomy)
         self.store = Store(config.store)
         self.records = cohort(self.store, config.cohort, self.taxonomy)
-        self.say(unfitted(self.store, config.cohort, self.taxonomy))
+        if without := unfitted(self.store, config.cohort, self.taxonomy):
+            self.say(without)
         check_same_settings(config)
         if self.main:
             config.out.mkdir(parents=True, exist_ok=True)
@@ -317,6 +318,8 @@ class Run:
             "tuned": self.config.tuning.encoder,
         }
         counts |= {"fraction": self.config.cohort.fraction, "head": self.config.head.kind, "seed": self.config.seed}
+        positives, _ = count_labels(self.learnt.targets, self.learnt.known)
+        counts["without_training_studies"] = classes_without_positives(self.taxonomy, positives)
         return {"step": step, "kind": "finetune", **counts, **jsonable(values)}
 
     def steps(self) -> Steps:

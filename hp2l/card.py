@@ -62,7 +62,8 @@ def diagnoser_card(description: Mapping[str, Any]) -> str:
     Args:
         description: the content of config.json: `head`, `taxonomy`, `encoder` (`kind`, `channels`, `volume_spec`, `backbone`, `facts`; absent
             in older folders), and `facts`, of which `step`, `studies`, `simulated`, `tuned`, `val_auc`, `val_auc_level_1`, ...,
-            `license` and `data` are read; and `scaling` (`hp2l.scaling`); each may be absent.
+            `license`, `data` and
+            `without_training_studies` (entries like `level 3: glioma`) are read; and `scaling` (`hp2l.scaling`); each may be absent.
     """
     facts, encoder = mapping(description.get("facts")), mapping(description.get("encoder"))
     tree, spec = Taxonomy.from_dict(description["taxonomy"]), mapping(encoder.get("volume_spec"))
@@ -72,7 +73,7 @@ def diagnoser_card(description: Mapping[str, Any]) -> str:
     top = header("HP2L", facts, _tags(encoder, spec), results, official_source(before))
     parts = {
         "What it is": _architecture(description["head"], tree, encoder, facts),
-        "Classes": _classes(tree),
+        "Classes": _classes(tree, facts, mapping(description.get("scaling"))),
         "How to use it": _usage(),
         "Input": _input(encoder, spec),
         "Training data": _data(encoder, facts),
@@ -128,14 +129,31 @@ def _value(value: Any) -> Any:
     return "none" if value is None else value
 
 
-def _classes(tree: Taxonomy) -> list[str]:
+def _classes(tree: Taxonomy, facts: Mapping[str, Any], scaling: Mapping[str, Any]) -> list[str]:
     lines = [
         f"- level {level}, {words(name)} ({len(classes)}): {words(list(classes))}"
         for level, (name, classes) in enumerate(zip(tree.level_names, tree.levels, strict=True), start=1)
     ]
     if tree.normal is not None:
         lines += ["", f"`{words(tree.normal)}` stands for nothing found."]
+    if isinstance(absent := facts.get("without_training_studies"), list) and absent:
+        lines += ["", f"**Not learnt**, as no training study had them, whatever their scores say: {words(absent)}."]
+    if unseen := _without_validation(tree, scaling):
+        lines += ["", f"No validation study had these, so that nothing was checked of them: {words(unseen)}."]
     return lines
+
+
+def _without_validation(tree: Taxonomy, scaling: Mapping[str, Any]) -> list[str]:
+    """Classes whose probabilities were fitted on studies that all lack them."""
+    levels = scaling.get("levels")
+    if not isinstance(levels, list) or len(levels) != tree.depth:
+        return []
+    return [
+        f"level {level}: {name}"
+        for level, (names, rules) in enumerate(zip(tree.levels, levels, strict=True), start=1)
+        for name, rule in zip(names, rules, strict=False)
+        if rule.get("positives") == 0 and rule.get("negatives")
+    ]
 
 
 def _usage() -> list[str]:

@@ -29,6 +29,8 @@ from hp2l.loss import LossConfig
 
 PRIOR_VARIANCE = 1.0
 """Of a pair's log odds ratio around its parents': a factor e either way is usual."""
+PAIR = ("from_level", "from", "to_level", "to", "prior", "learnt")
+"""What is told of a pair of classes."""
 
 
 class DependencyPrior(nn.Module):
@@ -82,6 +84,17 @@ class DependencyPrior(nn.Module):
     def matrix(self) -> Tensor:
         """A (K, K) float32: what a whole unit of the row's class adds to the logit of the column's; 0 where messages are not sent."""
         return self.allowed * (self.scale.float() * self.ratios.float() + self.own.float())
+
+    def pairs(self, taxonomy: Taxonomy) -> list[dict[str, int | str | float]]:
+        """Every pair that may talk, as `PAIR` says, the strongest first: `prior` is R, `learnt` A."""
+        classes = [item for level in range(1, taxonomy.depth + 1) for item in taxonomy.classes(level)]
+        prior, learnt = self.ratios.float().tolist(), self.matrix().tolist()
+        found = [
+            (classes[i].level, classes[i].name, classes[j].level, classes[j].name, prior[i][j], learnt[i][j])
+            for i, j in self.allowed.nonzero().tolist()
+        ]
+        found.sort(key=lambda pair: (abs(pair[5]), abs(pair[4])), reverse=True)
+        return [dict(zip(PAIR, pair, strict=True)) for pair in found]
 
     def forward(self, logits: Sequence[Tensor], with_penalty: bool = False) -> list[Tensor]:
         """Logits (B, K_l) of every level with the other classes' messages added, in the dtype given.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from hlip.taxonomy import Taxonomy
 from hp2l.baselines import (
@@ -22,10 +22,15 @@ from hp2l.baselines.prompt_vit import Depth, Readout
 from hp2l.blocks import BlockConfig
 from hp2l.dependency import DependentHead
 from hp2l.head import Head
-from hp2l.model import HP2L, HP2LConfig
-from hp2l.prompts import PromptAttention
+from hp2l.model import HP2L, HP2LConfig, Prompt
+from hp2l.prompts import PromptAttention, PromptUpdate
+from hp2l.prototypes import Averaging, Prototypes
 
-KINDS = ("hp2l", "flat", "linear", "prompt_vit", "transhp", "decision_tree", "cascade", "isolated", "nearest")
+Kind = Literal["hp2l", "flat", "linear", "prompt_vit", "transhp", "decision_tree", "cascade", "isolated", "nearest"]
+ClassToken = Literal["encoder", "learned"]
+PrototypeStart = Literal["normal", "text"]
+LevelStart = Literal["fresh", "encoder"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 OWN_OPTIONS = {
     "prompt": "hp2l",
     "prototypes": "hp2l",
@@ -56,7 +61,7 @@ SHARED_OPTIONS = {
 class HeadConfig:
     """Which head sits on the encoder's tokens, and how the tokens reach it."""
 
-    kind: str = "hp2l"
+    kind: Kind = "hp2l"
     """hp2l; or a baseline: flat (one linear leaf head, a level's score being the highest below), linear (one linear head a level: the
     linear probe), prompt_vit, transhp, decision_tree (our reading of HPDT), cascade (one model a node), isolated (losses stay in their
     level), nearest (k nearest prototypes)."""
@@ -65,41 +70,41 @@ class HeadConfig:
     width: int = 768
     """Channels of the head."""
     heads: int = 12
-    """Attention heads; must divide `width`."""
+    """Attention heads; must divide the width."""
     mlp_ratio: float = 4.0
-    """Hidden channels of a block's MLP over `width`."""
+    """Hidden channels of a block's MLP over the width."""
     dropout: float = 0.0
     """Share of activations dropped in training."""
-    cls: str = "encoder"
+    cls: ClassToken = "encoder"
     """Start from the encoder's first class token (encoder) or from a learnt one (learned)."""
-    prompt_update: str = "residual"
+    prompt_update: PromptUpdate = "residual"
     """sum (eq. 15 of the paper) or residual (projection, residual and norm)."""
     momentum: float = 0.99
     """EMA momentum of the prototypes."""
-    prompt: str = "prototypes"
-    """hp2l, ablation: none, one_hot, learnable or prototypes; the first three go with `prototypes: none`."""
-    prototypes: str = "ema"
+    prompt: Prompt = "prototypes"
+    """hp2l, ablation: none, one_hot, learnable or prototypes; the first three go with prototypes none."""
+    prototypes: Prototypes = "ema"
     """hp2l, ablation: none, one_hot, learnable or ema."""
-    prototype_start: str = "normal"
+    prototype_start: PrototypeStart = "normal"
     """hp2l: where averaged prototypes begin: normal, N(0, 1) as in the paper; or text, the pretrained text tower's view of the classes'
     prompts and synonyms (ours)."""
-    averaging: str = "plain"
+    averaging: Averaging = "plain"
     """hp2l: plain (the paper: from the random start on), first (a class's first mean is its start) or corrected (the start has no part
     in the average)."""
-    level_start: str = "fresh"
-    """hp2l: every level's two blocks begin at random (fresh), or as the last two of the encoder; then `width`, `heads` and `mlp_ratio`
+    level_start: LevelStart = "fresh"
+    """hp2l: every level's two blocks begin at random (fresh), or as the last two of the encoder; then width, heads and mlp_ratio
     must be the encoder's."""
-    prompt_attention: str = "vit"
+    prompt_attention: PromptAttention = "vit"
     """hp2l: how the prompt's attention over prototypes begins: with a ViT's small weights, nearly even (vit, the usual start), or between
     normalised prompt and prototypes with logits of size 1, choosing from the first step (unit, ours)."""
     dependency: float | None = None
     """Any kind: classes pass what they know to classes they go with (a label-dependency prior over the tree, ours); the number is the
-    weight that keeps the learnt part small, 0.1 say. None: no such prior."""
+    weight that keeps the learnt part small, 0.1 say; null: no such prior. What it has learnt is in dependency.csv of `hlip diagnose --out`."""
     prompt_tokens: int = 8
     """prompt_vit: number of prompt tokens; 0 is a flat ViT as large as HP2L."""
-    prompt_depth: str = "shallow"
+    prompt_depth: Depth = "shallow"
     """prompt_vit: one set of prompts through all blocks (shallow), or a new one before each (deep)."""
-    readout: str = "leaves"
+    readout: Readout = "leaves"
     """prompt_vit: one linear layer for the last level, the maximum below for the others (leaves), or one a level (levels)."""
     prompt_loss: float = 1.0
     """transhp: weight of the loss on each coarse level's prompts."""
@@ -140,9 +145,9 @@ class HeadConfig:
         for name, values in (
             ("prompt_depth", get_args(Depth)),
             ("readout", get_args(Readout)),
-            ("cls", ("learned", "encoder")),
-            ("prototype_start", ("normal", "text")),
-            ("level_start", ("fresh", "encoder")),
+            ("cls", get_args(ClassToken)),
+            ("prototype_start", get_args(PrototypeStart)),
+            ("level_start", get_args(LevelStart)),
             ("prompt_attention", get_args(PromptAttention)),
         ):
             if getattr(self, name) not in values:
@@ -217,8 +222,7 @@ def _with_blocks(config: HeadConfig, taxonomy: Taxonomy, input_width: int) -> He
     blocks = BlockConfig(input_width=input_width, **chosen)
     match config.kind:
         case "prompt_vit":
-            depth: Any = config.prompt_depth
-            readout: Any = config.readout
+            depth, readout = config.prompt_depth, config.readout
             return PromptViT(blocks, taxonomy, prompts=config.prompt_tokens, depth=depth, readout=readout)
         case "transhp":
             return TransHP(blocks, taxonomy, prompt_loss=config.prompt_loss)

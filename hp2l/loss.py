@@ -106,18 +106,20 @@ class LossConfig:
     """Weights and forms of the loss; plain values, fit for JSON and YAML."""
 
     level_weights: tuple[float, ...] | None = None
-    """lambda_l, one a level; `None`: 1 each."""
+    """Weight of each level's cross-entropy, one number a level; null: 1 each."""
     consistency: float = 0.5
-    """lambda_c; 0 leaves the term out."""
+    """Weight of the consistency between neighbouring levels; 0 leaves the term out."""
     direction: Direction = "published"
-    """Which side of an edge is punished, see `edge_consistency`."""
+    """Consistency: published punishes a present class that is less probable than its parent; reverse (the usual constraint, ours) any
+    class that is more probable than its parent."""
     smoothing: float = 0.1
     """Label smoothing of the cross-entropy: targets 1 - s/2 and s/2."""
     focal_gamma: float = 0.0
-    """Focal exponent; 0 is plain cross-entropy. It goes with any `long_tail`."""
+    """Focal exponent; 0 is plain cross-entropy. It goes with any long_tail."""
     long_tail: LongTail = "none"
-    """Balance of rare classes: none, class_balanced (beta), logit_adjusted (tau) or positive_weight; see `hp2l.long_tail`. All but none
-    need `HP2LLoss.from_counts`."""
+    """Balance of rare classes, from the counts of the training labels: none; class_balanced, by the effective number of studies (beta);
+    logit_adjusted, a class's prior log-odds taken out of its score (tau); positive_weight, negatives / positives on the studies that
+    have the class."""
     beta: float = 0.999
     """Of class_balanced, in [0, 1): 0 changes nothing, towards 1 is the inverse of the frequency (Cui et al. 2019 try 0.9 to 0.9999)."""
     tau: float = 1.0

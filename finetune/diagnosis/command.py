@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
+from finetune.diagnosis.learnt import NotLearnt, learnt_notes, not_learnt, without
 from finetune.diagnosis.looks import chosen_prototypes, prototype_similarity
 from finetune.diagnosis.reading import channel_notes, read, read_scans
 from finetune.diagnosis.written import write_looks
@@ -33,6 +34,7 @@ SCALED = (
 UNITS = {
     "scores": "sigmoid of each class by itself, 0 to 1, not calibrated: ranks studies for a class, not classes for a study",
     "probabilities": "score after Platt scaling on the validation split, 0 to 1: can be compared between classes",
+    "not_learnt": "classes that no training study up to the kept step had: without probability and cosine, their scores say nothing",
     "attention_to_prototypes": "share of the prompt's attention, mean over heads, 1 in all; no prompt reads the last level's prototypes",
     "similarity_to_prototypes": "cosine of the study's class token with the class's prototype, -1 to 1",
 }
@@ -45,20 +47,23 @@ def diagnose_command(arguments: argparse.Namespace) -> None:
         store, record = find_study(arguments, expected_spec(model.encoder.volume_spec, str(arguments.finetuned)), Path(scratch))
         volumes = read_scans(model, store, record)
         output = read(model, volumes)
-        likely = model.comparable(output.probabilities())
+        missing = not_learnt(model)
+        likely = without(model.comparable(output.probabilities()), missing)
         notes = scan_notes(store, record.study_id) + folder_notes(store, record.study_id) + channel_notes(model, record)
         notes += [f"skipped: {line}" for line in skipped_scans(store, record.study_id)]
         if arguments.out:
             base = Path(scratch) if store.path.is_relative_to(scratch) else None
-            title = Path(arguments.study).name
-            notes += write_looks(model, store, record, volumes, output, likely, arguments.out, base, title)
-            content = json.dumps(described(arguments.study, model, output, likely), indent=2)
+            title = titled(Path(arguments.study))
+            notes += write_looks(model, store, record, volumes, output, likely, missing, arguments.out, base, title)
+            content = json.dumps(described(arguments.study, model, output, likely, missing), indent=2)
             (arguments.out / "scores.json").write_text(content + "\n", encoding="utf-8")
-    notes = path_notes(model.taxonomy, likely, scaled_levels(model)) + unscaled_notes(model) + notes
+    notes = (
+        path_notes(model.taxonomy, likely, scaled_levels(model)) + unscaled_notes(model) + learnt_notes(model, missing) + notes
+    )
     if arguments.json:
-        print(json.dumps(described(arguments.study, model, output, likely) | {"notes": notes}, indent=2))
+        print(json.dumps(described(arguments.study, model, output, likely, missing) | {"notes": notes}, indent=2))
         return
-    print_levels(arguments.study, model, output, likely, arguments.top)
+    print_levels(arguments.study, model, output, likely, missing, arguments.top)
     for note in notes:
         print(f"  note: {note}")
     print(MEANING if model.scaling is None else SCALED.format(model.scaling.studies))
@@ -68,12 +73,18 @@ def diagnose_command(arguments: argparse.Namespace) -> None:
         print(SIMULATED)
 
 
-def print_levels(study: str, model: Diagnoser, output: HP2LOutput, likely: list[Tensor], top: int) -> None:
-    """The likeliest classes of each level: (1, K_l) probabilities where the model has them, and raw scores."""
+def titled(study: Path) -> str:
+    """A study as pictures name it: a file with its folder, which may be all that says whose it is."""
+    return "/".join(study.absolute().parts[-2:]) if study.is_file() else study.name
+
+
+def print_levels(study: str, model: Diagnoser, output: HP2LOutput, likely: list[Tensor], missing: NotLearnt, top: int) -> None:
+    """The likeliest learnt classes of each level: (1, K_l) probabilities where the model has them, and raw scores."""
     taxonomy, names = model.taxonomy, ["probability", "score"] if model.scaling else ["score"]
     table = Table("level", "class", *names, "0 to 1", title=escape(study), title_justify="left")
     for level, (scores, values) in enumerate(zip(output.probabilities(), likely, strict=True), start=1):
-        order = values[0].argsort(descending=True)[:top].tolist()
+        ranked = values[0].argsort(descending=True).tolist()
+        order = [place for place in ranked if place not in missing[level - 1]][:top]
         for rank, place in enumerate(order):
             name, value = taxonomy.level_names[level - 1] if rank == 0 else "", float(values[0, place])
             numbers = [value, float(scores[0, place])] if model.scaling else [value]
@@ -123,20 +134,24 @@ def path_notes(taxonomy: Taxonomy, likely: list[Tensor], scaled: Collection[int]
     return notes
 
 
-def described(study: str, model: Diagnoser, output: HP2LOutput, likely: list[Tensor]) -> dict[str, Any]:
-    """Every score and probability, and what the prototypes have to do with it, for other programs."""
+def described(study: str, model: Diagnoser, output: HP2LOutput, likely: list[Tensor], missing: NotLearnt) -> dict[str, Any]:
+    """Every score and probability, and what the prototypes have to do with it, for other programs; None where nothing was learnt."""
     taxonomy, chosen, near = model.taxonomy, chosen_prototypes(output), prototype_similarity(model.head, output)
     levels = []
     for place, scores in enumerate(output.probabilities()):
         names = taxonomy.levels[place]
         entry: dict[str, Any] = {"level": place + 1, "name": taxonomy.level_names[place]}
+        blank = {names[index]: None for index in sorted(missing[place])}
+        if blank:
+            entry["not_learnt"] = list(blank)
         entry["scores"] = {name: float(score) for name, score in zip(names, scores[0], strict=True)}
         if place + 1 in scaled_levels(model):
-            entry["probabilities"] = {name: float(value) for name, value in zip(names, likely[place][0], strict=True)}
+            entry["probabilities"] = {name: float(value) for name, value in zip(names, likely[place][0], strict=True)} | blank
         if place < len(chosen):
             entry["attention_to_prototypes"] = {name: float(share) for name, share in zip(names, chosen[place], strict=True)}
         if near:
-            entry["similarity_to_prototypes"] = {name: float(cosine) for name, cosine in zip(names, near[place], strict=True)}
+            cosines = {name: float(cosine) for name, cosine in zip(names, near[place], strict=True)}
+            entry["similarity_to_prototypes"] = cosines | blank
         levels.append(entry)
     units = {name: unit for name, unit in UNITS.items() if any(name in entry for entry in levels)}
     return {"study": study, "taxonomy": taxonomy.name, "units": units, "levels": levels}

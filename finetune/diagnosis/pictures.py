@@ -46,11 +46,13 @@ def draw_levels(
     title: str,
     warning: str = "",
     kind: str = "score",
+    missing: Sequence[set[int]] = (),
 ) -> None:
     """A row a level: every class's score or probability (1, K_l) with how much of the prompt's attention its prototype got, and beside
     it how near the study lies to the prototype (`prototype_similarity`), where prototypes are averaged.
 
-    No prompt reads the last level's prototypes.
+    No prompt reads the last level's prototypes. Classes that were not learnt (`missing`, their places at each level) are named so and
+    have no bar but that of attention.
     """
     from matplotlib.figure import Figure
 
@@ -59,11 +61,15 @@ def draw_levels(
     figure.suptitle(title + (f"\n{warning}" if warning else ""), fontsize=10)
     layout = {"height_ratios": rows, "width_ratios": [1.6, 1.0][:columns]}
     panels = figure.subplots(len(levels), columns, squeeze=False, gridspec_kw=layout)
+    near = [row.copy() for row in near]
+    for row, places in zip(near, missing, strict=False):
+        row[sorted(places)] = 0.0
     low = min([0.0, *(float(row.min()) for row in near)])
     for number, (places, scores) in enumerate(zip(panels, levels, strict=True)):
+        absent = missing[number] if missing else set()
         middle, thick = (0.18, 0.36) if number < len(chosen) else (0.0, 0.5)
         order = scores[0].argsort(descending=True)[:MOST].cpu().numpy()[::-1]
-        names = [taxonomy.levels[number][place] for place in order]
+        names = [taxonomy.levels[number][place] + (" (not learnt)" if place in absent else "") for place in order]
         cut = f", the highest {MOST} of {taxonomy.counts[number]}" if taxonomy.counts[number] > MOST else ""
         places[0].set_title(f"level {number + 1}: {taxonomy.level_names[number]}{cut}", fontsize=9, loc="left")
         places[0].barh(np.arange(len(order)) + middle, scores[0].cpu().numpy()[order], thick, color="#0072B2", label=kind)
@@ -108,6 +114,16 @@ class ImageRow(NamedTuple):
     """(caption, map (h, w)) of each level: log2 of attention over an even look, or Grad-CAM's share of its highest."""
 
 
+def limit_of(row: ImageRow) -> float:
+    """Where the colours of a row's maps end, the same for all levels."""
+    return max(LEGENDS[row.kind].least, *(float(found.abs().max()) for _, found in row.maps))
+
+
+def colours_of(legend: Legend, limit: float) -> tuple[float, str]:
+    """The lowest number of the colours that end at `limit`, and their name."""
+    return (-limit, "coolwarm") if legend.signed else (0.0, "inferno")
+
+
 def draw_image(pixels: NDArray[np.uint8], rows: Sequence[ImageRow], path: Path, title: str) -> None:
     """A 2-D image (H, W, 3) and its maps: a row for each kind of map, the plain image first. Where a map says nothing the image shows
     through."""
@@ -123,8 +139,8 @@ def draw_image(pixels: NDArray[np.uint8], rows: Sequence[ImageRow], path: Path, 
             axes.imshow(pixels)
         places[0].set_title(row.caption, fontsize=9, loc="left")
         legend = LEGENDS[row.kind]
-        limit = max(legend.least, *(float(found.abs().max()) for _, found in row.maps))
-        low, colours = (-limit, "coolwarm") if legend.signed else (0.0, "inferno")
+        limit = limit_of(row)
+        low, colours = colours_of(legend, limit)
         drawn = None
         for axes, (caption, found) in zip(places[1:], row.maps, strict=False):
             values = enlarged(found, pixels.shape[:2])

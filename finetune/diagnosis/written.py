@@ -1,7 +1,8 @@
-"""A diagnosis as files: `levels.png`, and a picture and NIfTI maps of every look."""
+"""A diagnosis as files: `levels.png`, a picture and NIfTI maps of every look, and `dependency.csv`."""
 
 from __future__ import annotations
 
+import csv
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +10,16 @@ from pathlib import Path
 from einops import rearrange
 from torch import Tensor
 
+from finetune.diagnosis.image_maps import write_image_maps
+from finetune.diagnosis.learnt import NotLearnt
 from finetune.diagnosis.looks import ONE_MAP, Look, chosen_prototypes, looked_notes, looks, prototype_similarity
-from finetune.diagnosis.pictures import LEGENDS, ImageRow, draw_image, draw_levels
+from finetune.diagnosis.pictures import LEGENDS, ImageRow, draw_image, draw_levels, limit_of
 from hlip.inference.explain import originals
 from hlip.inference.inputs import SIMULATED
 from hlip.inference.overlay import ScanEvidence, montage, write_nifti
 from hlip.store import Store, StudyRecord
 from hlip.taxonomy import Taxonomy
+from hp2l.dependency import PAIR, DependentHead
 from hp2l.diagnoser import Diagnoser
 from hp2l.head import HP2LOutput
 
@@ -27,6 +31,7 @@ def write_looks(
     volumes: Tensor,
     output: HP2LOutput,
     likely: list[Tensor],
+    missing: NotLearnt,
     out: Path,
     base: Path | None,
     title: str,
@@ -36,15 +41,32 @@ def write_looks(
     warning = SIMULATED if model.facts.get("simulated") else ""
     kind = "score" if model.scaling is None else "probability"
     chosen, near = chosen_prototypes(output), prototype_similarity(model.head, output)
-    draw_levels(likely, chosen, near, model.taxonomy, out / "levels.png", title, warning, kind)
-    found = list(looks(model, volumes, output))
+    draw_levels(likely, chosen, near, model.taxonomy, out / "levels.png", title, warning, kind, missing)
+    told = write_dependency(model, out)
+    found = list(looks(model, volumes, output, likely))
     if not found:
         return [
-            f"no maps: a head of kind {model.config.kind} has no prompt that looks at the image (`hlip explain` asks the encoder)"
+            *told,
+            f"no maps: a head of kind {model.config.kind} has no prompt that looks at the image (`hlip explain` asks the encoder)",
         ]
     if model.encoder.kind == "image":
-        return write_image(model, volumes, likely, found, out, title)
-    return write_volumes(model, store, record, likely, found, out, base, title)
+        notes = write_image(model, store, record, volumes, likely, found, out, base, title)
+        return [*told, *notes]
+    return [*told, *write_volumes(model, store, record, likely, found, out, base, title)]
+
+
+def write_dependency(model: Diagnoser, out: Path) -> list[str]:
+    """`dependency.csv`, if the head has a dependency prior: what every class has learnt to tell the others; returns notes."""
+    if not isinstance(model.head, DependentHead):
+        return []
+    with (out / "dependency.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, PAIR, lineterminator="\n")
+        table.writeheader()
+        table.writerows(model.head.dependency.pairs(model.taxonomy))
+    return [
+        "dependency.csv: which class moves which, the strongest first. learnt: added to the logit of `to` for a whole unit of probability "
+        "of `from` above its prevalence; prior: their log odds ratio in the training labels"
+    ]
 
 
 def best_class(taxonomy: Taxonomy, likely: list[Tensor], level: int) -> str:
@@ -89,8 +111,18 @@ def write_volumes(
     return notes + looked_notes(found, ONE_MAP)
 
 
-def write_image(model: Diagnoser, volumes: Tensor, likely: list[Tensor], found: list[Look], out: Path, study: str) -> list[str]:
-    """`image.png`: the image and its maps, a row a kind, a column a level."""
+def write_image(
+    model: Diagnoser,
+    store: Store,
+    record: StudyRecord,
+    volumes: Tensor,
+    likely: list[Tensor],
+    found: list[Look],
+    out: Path,
+    base: Path | None,
+    study: str,
+) -> list[str]:
+    """`image.png`: the image and its maps, a row a kind, a column a level; and each map in the image's own pixels (`write_image_maps`)."""
     rows: dict[str, ImageRow] = {}
     for look in found:
         name, best = model.taxonomy.level_names[look.level - 1], best_class(model.taxonomy, likely, look.level)
@@ -100,4 +132,5 @@ def write_image(model: Diagnoser, volumes: Tensor, likely: list[Tensor], found: 
         row.maps.append((f"level {look.level} ({name})\n{what}", look.map[0]))
     pixels = rearrange(volumes, "c 1 1 H W -> H W c").cpu().numpy()
     draw_image(pixels, list(rows.values()), out / "image.png", study)
-    return looked_notes(found)
+    limits = {kind: limit_of(row) for kind, row in rows.items()}
+    return looked_notes(found) + write_image_maps(store, record, found, limits, out, base)

@@ -60,6 +60,8 @@ class Test:
     """(K, K) distances between the classes of the last level."""
     carried: NDArray[np.bool_]
     """(K_1,) classes of the first level that stand at the last as well."""
+    deepest: int
+    """Number of the last level."""
 
     @classmethod
     def of(
@@ -71,8 +73,14 @@ class Test:
         resamples: int,
         seed: int = 0,
         ruler: Taxonomy | None = None,
+        among: Sequence[StudyRecord] | None = None,
     ) -> Test:
-        """The truth of both splits and the resamples of the second; distances are those of `ruler` where it has the same last level."""
+        """The truth of both splits and the resamples of the second.
+
+        Args:
+            ruler: the shared tree: distances are its own where it has the same last level, and it numbers that level; None: `tree`.
+            among: the studies whose patients are drawn from, `test` among them, so that variants that lack some stay paired; None: `test`.
+        """
         records = [*val, *test]
         labels = Labels(records, tree)
         patients = [record.patient_id for record in records]
@@ -86,11 +94,15 @@ class Test:
             minimum=MINIMUM,
             prevalence=None,
         )
+        among = test if among is None else among
+        place = {record.study_id: number for number, record in enumerate(among)}
+        own = [place[record.study_id] for record in test]
         ones = np.ones((len(test), 1), dtype=np.float32)
-        drawn = metrics.patient_bootstrap(patients[len(val) :], resamples, seed)
+        drawn = [block[own] for block in metrics.patient_bootstrap([record.patient_id for record in among], resamples, seed)]
         measured_in = ruler if ruler is not None and ruler.levels[-1] == tree.levels[-1] else tree
         carried = hierarchy.carried(tree_nodes(tree).of)
-        return cls(truth, tree, np.concatenate([ones, *drawn], axis=1), leaf_distances(measured_in), carried)
+        deepest = max(tree.depth, (ruler or tree).depth)
+        return cls(truth, tree, np.concatenate([ones, *drawn], axis=1), leaf_distances(measured_in), carried, deepest)
 
     def rows(self, split: str, level: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Targets and known entries (N, K) of a split at a level (from 0)."""
@@ -119,6 +131,8 @@ class Measured:
     notes: list[str] = field(default_factory=list)
     recovered: dict[str, int] = field(default_factory=dict)
     """Class of the last level -> how often a study was recovered as it, all seeds together, the most frequent first."""
+    deepest: int = 3
+    """Number of the last level."""
 
     def summary(self) -> dict[str, Any]:
         """Measure -> {value, low, high, seeds}; behind ratios their counts, and whether the interval is the exact one."""
@@ -147,10 +161,15 @@ class Measured:
 
     def _comparable(self, name: str, other: Measured) -> bool:
         if name.startswith("drop"):
-            levels = ["1", str(self.tree.depth)]
+            levels = ["1", str(self.deepest)]
         else:
             levels = [name[-1]] if name[-1].isdigit() else []
-        return all(_names(self.tree, level) == _names(other.tree, level) for level in levels)
+        return all(self._names(level) == other._names(level) for level in levels)
+
+    def _names(self, number: str) -> set[str] | None:
+        """Classes of the level that `level_numbers` calls so."""
+        numbers = level_numbers(self.tree, self.deepest)
+        return next((set(names) for names, own in zip(self.tree.levels, numbers, strict=True) if str(own) == number), None)
 
 
 def exact_interval(name: str, above: int, below: int, seeds: int) -> tuple[float, float] | None:
@@ -170,17 +189,8 @@ def unpaired(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, fl
     return {"low": float(gap - down), "high": float(gap + up)}
 
 
-def _names(tree: Taxonomy, number: str) -> set[str] | None:
-    """Classes of the level that `level_numbers` calls so."""
-    return next((set(tree.levels[place]) for place, own in enumerate(level_numbers(tree)) if str(own) == number), None)
-
-
-def level_numbers(tree: Taxonomy) -> list[int]:
-    """What the levels of a tree are called on the page: the last is 3, as in the paper, also where a tree was cut; the others from 1.
-
-    A tree of more than three levels counts as it stands.
-    """
-    deepest = max(3, tree.depth)
+def level_numbers(tree: Taxonomy, deepest: int) -> list[int]:
+    """What the levels of a tree are called on the page: from 1, the last by its number in the shared tree, also where that was cut."""
     return [*range(1, tree.depth), deepest]
 
 
@@ -211,10 +221,10 @@ def measure(runs: Sequence[dict[str, list[Floats]]], test: Test) -> Measured:
     classes = {
         name: {**summary(areas[k]), "positives": int(positives[k])} for k, name in enumerate(test.truth.class_names[last])
     }
-    numbers = level_numbers(test.tree)
+    numbers = level_numbers(test.tree, test.deepest)
     excluded = {str(number): left_out(test.truth, level) for level, number in enumerate(numbers)}
     undone = recovered_classes([{"test": highest} for highest in likely], test)
-    return Measured(rows, seeds, counts, classes, test.tree, excluded, list(dict.fromkeys(notes)), undone)
+    return Measured(rows, seeds, counts, classes, test.tree, excluded, list(dict.fromkeys(notes)), undone, test.deepest)
 
 
 def likeliest(scores: dict[str, list[Floats]], test: Test, notes: list[str] | None = None) -> list[Floats]:
@@ -231,9 +241,8 @@ def likeliest(scores: dict[str, list[Floats]], test: Test, notes: list[str] | No
         found.append(scaled.scores)
         ends = [name for name, rule in zip(test.truth.class_names[level], scaled.rules, strict=True) if rule.at_limit]
         if ends and notes is not None:
-            notes.append(
-                f"level {level_numbers(test.tree)[level]}, Platt scaling at the end of its range in a run: {', '.join(ends)}"
-            )
+            number = level_numbers(test.tree, test.deepest)[level]
+            notes.append(f"level {number}, Platt scaling at the end of its range in a run: {', '.join(ends)}")
     return found
 
 
@@ -249,7 +258,7 @@ class _Single:
 def _single(scores: dict[str, list[Floats]], highest: list[Floats], test: Test, notes: list[str]) -> _Single:
     rows: dict[str, Floats] = {}
     flagged: list[NDArray[np.bool_]] = []
-    numbers, areas = level_numbers(test.tree), np.empty(0)
+    numbers, areas = level_numbers(test.tree, test.deepest), np.empty(0)
     for level, number in enumerate(numbers):
         target, known = test.rows("test", level)
         limits = thresholds(scores["val"][level], *test.rows("val", level), test.truth.class_names[level], notes)

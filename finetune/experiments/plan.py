@@ -8,7 +8,7 @@ An experiment is a YAML file: a question, and variants as overrides of one share
     reference: hp2l                 # the variant that the others are compared with
     variants:
       - name: hp2l
-        label: 3 levels (HP2L)
+        label: "{levels} (HP2L)"    # {levels}, {counts}: of its tree, as 3 levels, 4 / 6 / 16
         published: {bacc_3: 88.43}  # %, keys as in `measures`
       - name: depth_1
         label: 1 level
@@ -35,6 +35,7 @@ from hlip.config import parse_config, plain
 from hlip.files import resources
 from hlip.files.folders import write_atomically
 from hlip.taxonomy import Taxonomy
+from hp2l.encoders import FRESH
 
 PUBLISHED = ("auc_1", "bacc_1", "auc_2", "bacc_2", "auc_3", "bacc_3", "drop_auc", "drop_bacc")
 """Numbers that a paper may have published of a variant."""
@@ -42,6 +43,8 @@ OWN = {"encoder", "store", "out", "tokens", "seed", "seeds", "steps", "threads",
 """What the command sets itself, so that no variant may."""
 
 
+PUBLISHED_TREE = (4, 6, 16)
+"""Classes a level of the paper's tree: built-in experiments have their published numbers beside such a one alone."""
 REVISION = 3
 """To be raised where a default or a method changes its meaning: runs of before are then trained again."""
 
@@ -157,6 +160,8 @@ class Setting:
     """The shared tree; None: that of the configuration."""
     overrides: Mapping[str, str] = field(default_factory=dict)
     """Fine-tuning's fields for all variants, below what a variant says itself."""
+    labels: frozenset[str] = frozenset()
+    """Labels that the store's studies have."""
 
 
 def parse_overrides(given: Sequence[str]) -> dict[str, str]:
@@ -179,30 +184,74 @@ def parse_overrides(given: Sequence[str]) -> dict[str, str]:
 
 
 def suited(found: Sequence[Experiment], setting: Setting) -> tuple[list[Experiment], list[str]]:
-    """The experiments that the shared tree allows, and a sentence for each variant that it does not.
+    """The experiments that the shared tree and the encoder allow, and a sentence for each variant that they do not.
 
-    Left out are variants with a tree of their own where one was given, and those cut to more levels than there are; of an experiment
-    that loses any, nothing is left if it has nothing to compare.
+    Of an experiment that loses any, nothing is left if it has nothing to compare.
+
+    Raises:
+        ExperimentError: the encoder starts at random and is not trained.
     """
-    levels = make_job(Variant("shared", "shared"), setting).tree.depth
+    _check_encoder(setting)
+    tree = make_job(Variant("shared", "shared"), setting).tree
     kept, sentences = [], []
     for experiment in found:
         some = []
         for variant in experiment.variants:
-            why = ""
-            if setting.taxonomy is not None and "taxonomy" in variant.overrides:
-                why = f"it has a tree of its own ({variant.overrides['taxonomy']}), and --taxonomy {setting.taxonomy} was given"
-            elif "taxonomy" not in variant.overrides and (variant.depth or 1) > levels:
-                why = f"it cuts the tree to {variant.depth} levels, and there are {levels}"
-            if why:
-                sentences.append(f"Left out of '{experiment.title}': {variant.label}; {why}.")
+            if why := _unsuited(variant, experiment, tree, setting):
+                sentences.append(f"Left out of '{experiment.title}': {_label(variant, tree)}; {why}.")
             else:
-                some.append(variant)
-        if len(some) == len(experiment.variants):
-            kept.append(experiment)
-        elif len(some) > 1:
+                some.append(replace(variant, label=make_job(variant, setting).label))
+        if len(some) == len(experiment.variants) or len(some) > 1:
             kept.append(_only(experiment, some))
     return kept, sentences
+
+
+def _check_encoder(setting: Setting) -> None:
+    if str(setting.encoder) == "cnn":
+        as_any = _parse([*_shared(setting), "--encoder", "-"], setting)
+        if as_any.tuning.encoder != "all":
+            raise ExperimentError(
+                "encoder cnn starts at random: it must be trained, with --config cnn_demo, or --override tuning.encoder=all"
+            )
+
+
+def _unsuited(variant: Variant, experiment: Experiment, tree: Taxonomy, setting: Setting) -> str:
+    """Why a variant cannot run in this setting, or would show nothing; empty if it can."""
+    if "taxonomy" in variant.overrides:
+        its_own = f"it has a tree of its own ({variant.overrides['taxonomy']})"
+        if setting.taxonomy is not None:
+            return f"{its_own}, and --taxonomy {setting.taxonomy} was given"
+        if experiment.built_in and tree.counts != PUBLISHED_TREE:
+            return f"{its_own}, to be set beside the published one, and the shared tree is another"
+    elif variant.depth is not None:
+        if variant.depth > tree.depth:
+            return f"it cuts the tree to {_levels(variant.depth)}, and there {'is' if tree.depth == 1 else 'are'} {tree.depth}"
+        whole = replace(variant, depth=None)
+        if variant.depth == tree.depth and any(_same_run(whole, other) for other in experiment.variants):
+            return f"the tree has {_levels(tree.depth)} uncut, and that stands there already"
+    head = make_job(variant, setting).config.head
+    if str(setting.encoder) in FRESH and head.prototype_start == "text":
+        return f"it needs the text tower of a pretrained HLIP, and the encoder is {setting.encoder}"
+    if str(setting.encoder) == "cnn" and head.level_start == "encoder":
+        return "it needs the blocks of a pretrained transformer, and the encoder is cnn"
+    return ""
+
+
+def _same_run(one: Variant, other: Variant) -> bool:
+    return one.depth == other.depth and dict(one.overrides) == dict(other.overrides)
+
+
+def as_published(found: Sequence[Experiment], tree: Taxonomy) -> tuple[list[Experiment], str]:
+    """The experiments, those built in without their published numbers where the shared tree is not the paper's; and why, in a sentence."""
+    if tree.counts == PUBLISHED_TREE:
+        return list(found), ""
+    shown = []
+    for one in found:
+        bare = tuple(replace(variant, published={}) for variant in one.variants)
+        shown.append(replace(one, variants=bare, source="") if one.built_in else one)
+    counts = [" / ".join(map(str, levels)) for levels in (PUBLISHED_TREE, tree.counts)]
+    why = f"No published numbers stand beside these: they are of a tree of {counts[0]} classes, and this one has {counts[1]}."
+    return shown, why if any(variant.published for one in found if one.built_in for variant in one.variants) else ""
 
 
 @dataclass(frozen=True)
@@ -216,6 +265,7 @@ class Job:
     """For `finetune`, without --out and --seed."""
     config: FinetuneConfig
     tree: Taxonomy
+    """What it is trained on, cut if the variant says so."""
 
     def folder(self, setting: Setting, seed: int) -> Path:
         """Where a run of it is."""
@@ -252,7 +302,8 @@ def make_job(variant: Variant, setting: Setting) -> Job:
     config = _parse(arguments, setting)
     if config.cohort.folds and config.cohort.fold < 0:
         raise ExperimentError(f"cohort.fold {config.cohort.fold}: a variant is one run a seed; name one of the folds")
-    tree = _tree(config.taxonomy)
+    whole, named = _tree(config.taxonomy), config.taxonomy
+    tree = whole
     if variant.depth is not None and variant.depth != tree.depth:
         tree = tree.to_depth(variant.depth)
         config = replace(config, taxonomy=str(setting.out / "taxonomy" / f"{tree.name}.yaml"))
@@ -260,9 +311,26 @@ def make_job(variant: Variant, setting: Setting) -> Job:
     config = replace(config, tokens=setting.out / _tokens_name(config, tree, _parse([*_shared(setting)], setting)))
     arguments += ["--tokens", str(config.tokens)]
     decisive = {name: value for name, value in _unusual(config).items() if name not in OWN - {"steps"} and name != "taxonomy"}
-    facts = json.dumps([REVISION, decisive, tree.to_dict(), setting.data], sort_keys=True)
-    key = f"{config.head.kind}-{hashlib.sha256(facts.encode()).hexdigest()[:10]}"
-    return Job(key, variant.label, tuple(arguments), config, tree)
+    facts = [REVISION, decisive, tree.to_dict(), setting.data]
+    cut_away = setting.labels & (_classes(whole) - _classes(tree))
+    if cut_away and not config.cohort.labelled_in:
+        config = replace(config, cohort=replace(config.cohort, labelled_in=named))
+        arguments += ["--cohort.labelled_in", named]
+        facts.append(whole.to_dict())
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return Job(f"{config.head.kind}-{digest[:10]}", _label(variant, tree), tuple(arguments), config, tree)
+
+
+def _label(variant: Variant, tree: Taxonomy) -> str:
+    return variant.label.replace("{levels}", _levels(tree.depth)).replace("{counts}", " / ".join(map(str, tree.counts)))
+
+
+def _levels(depth: int) -> str:
+    return f"{depth} level{'' if depth == 1 else 's'}"
+
+
+def _classes(tree: Taxonomy) -> set[str]:
+    return {name for level in tree.levels for name in level}
 
 
 def _unusual(config: FinetuneConfig) -> dict[str, Any]:

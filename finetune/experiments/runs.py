@@ -12,6 +12,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from finetune.cohort import unfitted
 from finetune.experiments.agenda import Agenda
 from finetune.experiments.measures import Measured, Test, measure
 from finetune.experiments.page import write
@@ -21,6 +22,7 @@ from finetune.experiments.plan import (
     Job,
     Setting,
     Variant,
+    as_published,
     experiment_names,
     experiments,
     jobs,
@@ -49,7 +51,8 @@ def run(arguments: argparse.Namespace) -> None:
     where = (arguments.encoder, arguments.store, arguments.out, arguments.config)
     more = {"taxonomy": arguments.taxonomy, "overrides": parse_overrides(arguments.override)}
     workers, threads = share(arguments.workers, arguments.threads)
-    setting = Setting(*where, steps=arguments.steps, threads=threads, data=data, **more)
+    labels = frozenset(label for record in Store(arguments.store).records for label in record.labels or ())
+    setting = Setting(*where, steps=arguments.steps, threads=threads, data=data, labels=labels, **more)
     found, sentences = suited(experiments(arguments.only, arguments.variants), setting)
     print("\n".join(sentences), end="\n" if sentences else "")
     if not found:
@@ -70,18 +73,31 @@ def run(arguments: argparse.Namespace) -> None:
 def plan_lines(distinct: Mapping[str, Job], places: Mapping[tuple[str, str], str], setting: Setting, seeds: int) -> list[str]:
     """A line a distinct run: its folder, label, experiments, and how many of its seeds are there; then how long the rest may take."""
     lines, seconds, left = [], [], 0
-    width = max(len(job.label) for job in distinct.values())
+    folder, width = max(map(len, distinct)), max(len(job.label) for job in distinct.values())
     for key, job in distinct.items():
         there = [seed for seed in range(seeds) if is_finished(job, setting, seed)]
         results = [json.loads((job.folder(setting, seed) / "result.json").read_text(encoding="utf-8")) for seed in there]
         seconds += [result["seconds"] for result in results]
         left += seeds - len(there)
         stands = ", ".join(experiment for (experiment, _), own in places.items() if own == key)
-        lines.append(f"{key}  {job.label:{width}}  {len(there)} of {seeds} seeds there  {stands}")
+        line = f"{key:{folder}}  {job.label:{width}}  {len(there)} of {seeds} seeds there  {stands}"
+        lines.append(shorten_list(line, LONGEST_LINE))
     rest = f"{left} of {len(distinct) * seeds} runs are left"
     if left and seconds:
         rest += f": about {left * sum(seconds) / len(seconds) / 60:.0f} minutes, one after the other, by those that are there"
     return [*lines, rest]
+
+
+LONGEST_LINE = 140
+"""Characters."""
+
+
+def shorten_list(line: str, most: int) -> str:
+    """A line that ends in a list, cut behind a comma: `a, b, ... (3 more)`."""
+    if len(line) <= most or "," not in line[:most]:
+        return line
+    kept = line[: line[: most - len(", ... (99 more)")].rfind(",")]
+    return f"{kept}, ... ({line[len(kept) :].count(',')} more)"
 
 
 def on_page(found: Sequence[Experiment], setting: Setting, seeds: int) -> list[Experiment]:
@@ -178,17 +194,24 @@ def report(
     ruler = setting_tree(setting)
     measured: dict[str, Measured] = {}
     facts: dict[str, list[dict[str, Any]]] = {}
-    for key, job in distinct.items():
-        if key in failed:
-            continue
+    there = {key: job for key, job in distinct.items() if key not in failed}
+    scored = {key: scored_studies(job.folder(setting, 0), job, store) for key, job in there.items()}
+    among = list({record.study_id: record for own in scored.values() for record in own["test"]}.values())
+    for key, job in there.items():
         folders = [job.folder(setting, seed) for seed in range(seeds)]
-        records = scored_studies(folders[0], job, store)
-        test = Test.of(records["val"], records["test"], job.tree, resamples=resamples, ruler=ruler)
+        test = Test.of(scored[key]["val"], scored[key]["test"], job.tree, resamples=resamples, ruler=ruler, among=among)
         measured[key] = measure([read_scores(folder, job) for folder in folders], test)
         facts[key] = [json.loads((folder / "result.json").read_text(encoding="utf-8")) for folder in folders]
+    without = {key: text for key, job in there.items() if (text := unfitted(store, job.config.cohort, job.tree))}
+    shown, unpublished = as_published(found, ruler)
     simulated = all(record.extra.get("simulated") is True for record in store.split("test"))
-    counts = {split: len(store.split(split)) for split in ("train", "val", "test")}
-    head = {"simulated": simulated, "studies": counts, "seeds": seeds, "resamples": resamples, "steps": base.steps}
+    head = {
+        "simulated": simulated,
+        "studies": labelled_studies(store),
+        "seeds": seeds,
+        "resamples": resamples,
+        "steps": base.steps,
+    }
     head |= {
         "config": setting.base,
         "encoder": base.encoder if base.encoder in FRESH else "hlip",
@@ -196,11 +219,17 @@ def report(
         "data": setting.data,
         "taxonomy": f"{ruler.name} ({' / '.join(map(str, ruler.counts))} classes)",
         "overrides": dict(setting.overrides),
-        "left_out": list(sentences),
+        "left_out": [*sentences, *([unpublished] if unpublished else [])],
+        "last": ruler.depth,
         "failed": {distinct[key].label: text for key, text in failed.items()},
     }
-    results = head | {"experiments": [summarise(experiment, places, measured, facts) for experiment in found]}
+    results = head | {"experiments": [summarise(one, places, measured, facts, ruler.depth, failed, without) for one in shown]}
     print(f"results: {write(results, setting.out).resolve()}")
+
+
+def labelled_studies(store: Store) -> dict[str, int]:
+    """Split -> how many of its studies have labels."""
+    return {split: sum(record.labels is not None for record in store.split(split)) for split in ("train", "val", "test")}
 
 
 def setting_tree(setting: Setting) -> Taxonomy:

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, cast
 
 import numpy as np
@@ -19,7 +20,7 @@ import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from numpy.typing import NDArray
 
-from finetune.cohort import cohort, labelled
+from finetune.cohort import cohort, fitted, labelled
 from finetune.experiments.plan import Job, Setting
 from finetune.tokens import encode, encode_once, probabilities
 from finetune.train import main as finetune
@@ -61,7 +62,7 @@ def _tokens(model: Diagnoser, job: Job, store: Store, split: str, records: Seque
 
 def _asked(model: Diagnoser, job: Job, store: Store) -> dict[str, list[StudyRecord]]:
     """The labelled studies of train, val and test of which the encoder reads anything."""
-    found = cohort(store, job.config.cohort, job.tree) | {"test": labelled(store, "test")}
+    found = cohort(store, job.config.cohort, job.tree) | {"test": fitted(labelled(store, "test"), job.config.cohort, job.tree)}
     return {split: [record for record in records if model.encoder.reader.reads(record)] for split, records in found.items()}
 
 
@@ -76,8 +77,13 @@ def attempt(job: Job, setting: Setting, seed: int) -> str | None:
     except (SystemExit, Exception) as error:  # one variant's fault must not cost the others their hours
         with (job.folder(setting, seed) / "log.txt").open("a", encoding="utf-8") as log:
             traceback.print_exc(file=log)
-        return (str(error).splitlines() or [type(error).__name__])[0]
+        lines = [line.strip() for line in str(error).splitlines() if line.strip() and "HLIP_TRACEBACK" not in line]
+        return shorten(": ".join(lines[:2]), LONGEST, placeholder=" ...") or type(error).__name__
     return None
+
+
+LONGEST = 400
+"""Characters of a failure's reason; its first two lines, since the second often names what the first counts."""
 
 
 def train(job: Job, setting: Setting, seed: int) -> None:
@@ -138,7 +144,8 @@ def scored_studies(folder: Path, job: Job, store: Store) -> dict[str, list[Study
     """The studies of `scores.npz`, in its order; of a run from before they were named all that are labelled."""
     with np.load(folder / "scores.npz") as arrays:
         if "test_studies" in arrays:
-            return {split: [store.record(str(name)) for name in arrays[f"{split}_studies"]] for split in ("val", "test")}
+            named = {split: [store.record(str(name)) for name in arrays[f"{split}_studies"]] for split in ("val", "test")}
+            return {split: fitted(records, job.config.cohort, job.tree) for split, records in named.items()}
     return {"val": cohort(store, job.config.cohort, job.tree)["val"], "test": labelled(store, "test")}
 
 

@@ -12,16 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from finetune.experiments.measures import Measured
+from finetune.experiments.measures import MINIMUM, Measured, level_numbers
 from finetune.experiments.plan import Experiment, Variant
 
-MAIN = ("bacc_3", "auc_3")
-ORDERED = (*MAIN, "drop_bacc")
-NAMES = {
-    "bacc_3": "balanced accuracy at level 3",
-    "auc_3": "AUC at level 3",
-    "drop_bacc": "how little balanced accuracy is lost from level 1 to level 3",
-}
+
+def main_measures(last: int) -> tuple[str, str]:
+    """What an experiment is judged by; `last` is the number of the last level."""
+    return f"bacc_{last}", f"auc_{last}"
+
+
+def called(metric: str, last: int) -> str:
+    """A measure that is put in an order, in words."""
+    if metric == "drop_bacc":
+        return f"how little balanced accuracy is lost from level 1 to level {last}"
+    return f"{'AUC' if metric.startswith('auc') else 'balanced accuracy'} at level {last}"
 
 
 def summarise(
@@ -29,6 +33,9 @@ def summarise(
     places: Mapping[tuple[str, str], str],
     measured: Mapping[str, Measured],
     facts: Mapping[str, Sequence[Mapping[str, Any]]],
+    last: int,
+    failed: Mapping[str, str],
+    without: Mapping[str, str],
 ) -> dict[str, Any]:
     """One experiment as plain values for JSON and the page.
 
@@ -36,6 +43,9 @@ def summarise(
         places: (experiment, variant) -> key of its run.
         measured: key -> its measures; a key that is lacking failed.
         facts: key -> what each seed's run says of itself.
+        last: number of the last level.
+        failed: key -> what went wrong.
+        without: key -> which labelled studies its runs lack, in words; nothing of those that have all.
     """
     keys = {variant.name: places[experiment.name, variant.name] for variant in experiment.variants}
     there = [variant for variant in experiment.variants if keys[variant.name] in measured]
@@ -45,7 +55,8 @@ def summarise(
         own = measured[keys[variant.name]]
         row: dict[str, Any] = {"name": variant.name, "label": variant.label, "note": variant.note, "run": keys[variant.name]}
         row |= {"measures": own.summary(), "published": dict(variant.published), "classes": own.classes}
-        row |= {"levels": list(own.tree.counts), "recovered": own.recovered}
+        row |= {"levels": list(own.tree.counts), "recovered": own.recovered, "counted": counted(own)}
+        row["unlike"] = [level for level in ("1", str(last)) if own.tree.depth > 1 and _few(row["counted"].get(level, (1, 1)))]
         compared = reference is not None and variant.name != experiment.reference
         row["difference"] = own.difference(reference) if compared and reference is not None else {}
         row |= {"training": training(facts[keys[variant.name]]), "left_out": own.left_out, "notes": own.notes}
@@ -53,11 +64,56 @@ def summarise(
     found: dict[str, Any] = {
         name: getattr(experiment, name) for name in ("name", "title", "question", "source", "note", "reference")
     }
-    found |= {"variants": rows, "missing": [variant.label for variant in experiment.variants if variant not in there]}
+    missing = [variant for variant in experiment.variants if variant not in there]
+    found |= {"variants": rows, "last": last, "missing": {v.label: failed.get(keys[v.name], "") for v in missing}}
+    lacking = {variant.label: without[keys[variant.name]] for variant in there if keys[variant.name] in without}
+    found["basis"] = [*means(found), *(f"{label}: {text}." for label, text in lacking.items())]
     own_rows = {variant.name: measured[keys[variant.name]] for variant in there}
-    found["order"] = {metric: order(there, own_rows, metric) for metric in ORDERED}
+    found["order"] = {metric: order(there, own_rows, metric) for metric in (*main_measures(last), "drop_bacc")}
     found["answers"] = [*answers(found), *recovered(found), *hints(found)]
     return found
+
+
+def counted(own: Measured) -> dict[str, tuple[int, int]]:
+    """Level -> how many of its classes are in the means, and how many it has."""
+    numbers = level_numbers(own.tree, own.deepest)
+    of = {str(number): count for number, count in zip(numbers, own.tree.counts, strict=True)}
+    return {level: (count - len(own.left_out.get(level, {})), count) for level, count in of.items()}
+
+
+def _few(pair: tuple[int, int]) -> bool:
+    return 2 * pair[0] < pair[1]
+
+
+def means(found: Mapping[str, Any]) -> list[str]:
+    """Over which classes each level's means are, a line a level, and a tree of its own again; and which drops compare unlike sets."""
+    rows = sorted(found["variants"], key=lambda row: row["name"] != found["reference"])
+    lines: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        for level, (count, of) in row["counted"].items():
+            out = row["left_out"].get(level, {})
+            few = [name for name, why in out.items() if why != "the normal class"]
+            parts = [f"{', '.join(few)}: fewer than {MINIMUM} positive or negative test studies"] if few else []
+            parts += ["the normal class"] if len(few) < len(out) else []
+            text = f"mean of {count} of {of} classes" + (f" (left out: {'; '.join(parts)})" if out else "")
+            lines.setdefault((level, text), []).append(row["label"])
+    usual = dict(reversed(lines))  # level -> its first line, the reference's
+    sentences = [
+        f"Level {level}: {text}" + ("." if usual[level] == text else f", for {', '.join(labels)}.")
+        for (level, text), labels in sorted(lines.items(), key=lambda line: line[0][0])
+    ]
+    unlike = {
+        f"level {level}: {row['counted'][level][0]} of {row['counted'][level][1]}" for row in rows for level in row["unlike"]
+    }
+    if unlike:
+        sentences.append(
+            f"{UNLIKE} The drop compares unlike sets of classes: fewer than half of a level's classes count ({', '.join(sorted(unlike))})."
+        )
+    return sentences
+
+
+UNLIKE = "\N{DAGGER}"
+"""Marks such a drop."""
 
 
 def training(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -111,14 +167,14 @@ def _seeds_apart(one: Measured, other: Measured, metric: str) -> bool:
 
 def answers(found: Mapping[str, Any]) -> list[str]:
     """The experiment's result in sentences: the order against the published one, else who leads and what is shown."""
-    sentences = [text for metric, entry in found["order"].items() if entry for text in _order_sentences(metric, entry)]
-    if found["missing"]:
-        sentences.append(f"Not run, or failed: {', '.join(found['missing'])}.")
+    ordered = {called(metric, found["last"]): entry for metric, entry in found["order"].items() if entry}
+    sentences = [text for name, entry in ordered.items() for text in _order_sentences(name, entry)]
+    sentences += [f"Failed: {label}{f' ({why})' if why else ''}." for label, why in found["missing"].items()]
     return sentences + _against_reference(found)
 
 
-def _order_sentences(metric: str, entry: Mapping[str, Any]) -> list[str]:
-    pairs, name = entry["pairs"], NAMES[metric]
+def _order_sentences(name: str, entry: Mapping[str, Any]) -> list[str]:
+    pairs = entry["pairs"]
     if not pairs:
         return []
     firm = [pair for pair in pairs if pair["shown"]]
@@ -143,7 +199,7 @@ def _against_reference(found: Mapping[str, Any]) -> list[str]:
     others = [row for row in found["variants"] if row["name"] != found["reference"] and row["difference"]]
     reference = next((row["label"] for row in found["variants"] if row["name"] == found["reference"]), "")
     sentences = []
-    for metric in MAIN:
+    for metric in main_measures(found["last"]):
         known = [row for row in others if metric in row["difference"]]
         above = [row["label"] for row in known if row["difference"][metric]["low"] > 0]
         below = [row["label"] for row in known if row["difference"][metric]["high"] < 0]
@@ -155,7 +211,7 @@ def _against_reference(found: Mapping[str, Any]) -> list[str]:
                 if rest
                 else []
             )
-            sentences.append(f"Beside {reference}, {NAMES[metric]}: {'; '.join(parts)}.")
+            sentences.append(f"Beside {reference}, {called(metric, found['last'])}: {'; '.join(parts)}.")
     return sentences
 
 
@@ -167,7 +223,8 @@ def recovered(found: Mapping[str, Any]) -> list[str]:
     if reference is None:
         return []
     entry = reference["measures"]["recovery"]
-    text = f"Wrong at level 1 and right at level 3: {reference['label']} {_share(entry)} ({entry['counts'][0]} of {entry['counts'][1]})"
+    text = f"Wrong at level 1 and right at level {found['last']}: {reference['label']} {_share(entry)} "
+    text += f"({entry['counts'][0]} of {entry['counts'][1]})"
     if reference["recovered"]:
         text += f", as {most_recovered(reference)}"
     if rows:
@@ -203,14 +260,15 @@ def hints(found: Mapping[str, Any]) -> list[str]:
         sentences.append(
             f"{who} was best at the last step with all seeds: longer training may move {'all numbers' if all_of_them else 'these'}."
         )
-    values = [row["measures"]["bacc_3"] for row in rows if "bacc_3" in row["measures"]]
+    main = main_measures(found["last"])[0]
+    values = [row["measures"][main] for row in rows if main in row["measures"]]
     if len(values) > 1 and len(values[0]["seeds"]) > 1:
         between = max(entry["value"] for entry in values) - min(entry["value"] for entry in values)
         within = max(max(entry["seeds"]) - min(entry["seeds"]) for entry in values)
         if within > between:
             sentences.append(
-                f"Seeds of one variant differ by up to {points(within)}, the variants' means by {points(between)} ({NAMES['bacc_3']}): "
-                "the order is not settled by this many seeds."
+                f"Seeds of one variant differ by up to {points(within)}, the variants' means by {points(between)} "
+                f"({called(main, found['last'])}): the order is not settled by this many seeds."
             )
     return sentences
 

@@ -1,15 +1,18 @@
 """How the prototypes move in training: a snapshot at the start and at each validation, a figure, tables of distances.
 
 RUN/prototypes/step-000100.safetensors holds `level_1` ... `level_L`, (K_l, C) float32. The figure has one panel a snapshot (at most
-six, evenly chosen, the last large and with names), all in one plane: the two principal components of the last snapshot, fitted once, so
-that movement is movement. prototypes.csv has every pair of classes of a level, prototypes_summary.csv means within and between parents.
+six, evenly chosen; that of the kept model large and with names), all in one plane: the two principal components of the kept model's
+snapshot, fitted once, so that movement is movement. prototypes.csv has every pair of classes of a level at the kept step,
+prototypes_summary.csv the means within and between parents of every step. A class that no training study had stays at its start: it is
+drawn hollow, has `learnt` 0 in the first table, and no part in the second.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Snapshot = list[NDArray[np.float32]]
+Still = Sequence[NDArray[np.bool_]]
+"""(K_l,) of each level: whether a prototype never left its start."""
 RGBA = tuple[float, float, float, float]
 PANELS = 6
 NAMED = 30
@@ -57,8 +62,23 @@ def snapshots(out: Path) -> dict[int, Snapshot]:
     return found
 
 
-def distances(levels: Snapshot, taxonomy: Taxonomy) -> Iterator[dict[str, object]]:
-    """Every pair of classes of a level: {level, class, other, distance, same_parent (1, 0; empty at the first level)}.
+def kept_step(out: Path, steps: Collection[int]) -> int | None:
+    """The step of RUN/model; None where there is no model, or no snapshot of its step."""
+    described = out / "model" / "config.json"
+    own = json.loads(described.read_text(encoding="utf-8"))["facts"].get("step") if described.is_file() else None
+    return own if own in steps else None
+
+
+def unmoved(kept: dict[int, Snapshot], step: int) -> Still:
+    """Prototypes that are at this step where they were at step 0; none where that is not known."""
+    if 0 not in kept or step == 0:
+        return [np.zeros(len(points), bool) for points in kept[step]]
+    return [(points == start).all(axis=1) for points, start in zip(kept[step], kept[0], strict=True)]
+
+
+def distances(levels: Snapshot, taxonomy: Taxonomy, still: Still = ()) -> Iterator[dict[str, object]]:
+    """Every pair of classes of a level: {level, class, other, distance, same_parent (1, 0; empty at the first level), learnt (0 if one of
+    both is `still` at its start)}.
 
     Distances are in units of sqrt(C), in which N(0, 1) starts are sqrt(2) apart.
     """
@@ -67,13 +87,14 @@ def distances(levels: Snapshot, taxonomy: Taxonomy) -> Iterator[dict[str, object
         for one, other in combinations(taxonomy.classes(level), 2):
             row: dict[str, object] = {"level": level, "class": one.name, "other": other.name}
             same = "" if level == 1 else int(one.parent == other.parent)
-            yield row | {"distance": float(gaps[one.index, other.index]), "same_parent": same}
+            learnt = 1 - int(bool(still) and bool(still[level - 1][[one.index, other.index]].any()))
+            yield row | {"distance": float(gaps[one.index, other.index]), "same_parent": same, "learnt": learnt}
 
 
-def summary(levels: Snapshot, taxonomy: Taxonomy) -> list[dict[str, float]]:
-    """For each level below the first the mean distance of two classes with the same parent and of two with different ones, and their
-    ratio: below 1 the tree shows in the prototypes."""
-    pairs, rows = list(distances(levels, taxonomy)), []
+def summary(levels: Snapshot, taxonomy: Taxonomy, still: Still = ()) -> list[dict[str, float]]:
+    """For each level below the first the mean distance of two learnt classes with the same parent and of two with different ones, and
+    their ratio: below 1 the tree shows in the prototypes."""
+    pairs, rows = [pair for pair in distances(levels, taxonomy, still) if pair["learnt"]], []
     for level in range(2, len(levels) + 1):
         kinds = [
             [float(str(p["distance"])) for p in pairs if (p["level"], p["same_parent"]) == (level, same)] for same in (1, 0)
@@ -84,15 +105,22 @@ def summary(levels: Snapshot, taxonomy: Taxonomy) -> list[dict[str, float]]:
 
 
 def draw_movement(out: Path, taxonomy: Taxonomy) -> Path | None:
-    """RUN/prototypes.png, RUN/prototypes.csv (`distances`) and RUN/prototypes_summary.csv (`summary`); None for fewer than two snapshots."""
+    """RUN/prototypes.png, RUN/prototypes.csv (`distances` at the kept model's step) and RUN/prototypes_summary.csv (`summary` of every
+    step, `kept` 1 at the model's); None for fewer than two snapshots."""
     kept = snapshots(out)
     if len(kept) < 2:
         return None
-    columns = ["step", "level", "class", "other", "distance", "same_parent"]
-    write_table(out / "prototypes.csv", columns, {step: distances(levels, taxonomy) for step, levels in kept.items()})
-    columns = ["step", "level", "within", "between", "ratio"]
-    write_table(out / "prototypes_summary.csv", columns, {step: summary(levels, taxonomy) for step, levels in kept.items()})
-    figure = movement_figure(kept, taxonomy)
+    own = kept_step(out, kept)
+    shown = list(kept)[-1] if own is None else own
+    still = unmoved(kept, shown)
+    columns = ["step", "level", "class", "other", "distance", "same_parent", "learnt"]
+    write_table(out / "prototypes.csv", columns, {shown: distances(kept[shown], taxonomy, still)})
+    columns = ["step", "kept", "level", "within", "between", "ratio"]
+    means = {
+        step: [{"kept": int(step == own), **row} for row in summary(levels, taxonomy, still)] for step, levels in kept.items()
+    }
+    write_table(out / "prototypes_summary.csv", columns, means)
+    figure = movement_figure(kept, taxonomy, own)
     path = out / "prototypes.png"
     figure.savefig(path, dpi=130)
     return path
@@ -107,12 +135,16 @@ def write_table(path: Path, columns: Sequence[str], rows: Mapping[int, Iterable[
             table.writerows({"step": step, **row} for row in own)
 
 
-def movement_figure(kept: dict[int, Snapshot], taxonomy: Taxonomy) -> Figure:
-    """The first snapshots small, the last one large and with the names of its classes."""
+def movement_figure(kept: dict[int, Snapshot], taxonomy: Taxonomy, own: int | None = None) -> Figure:
+    """The kept model's snapshot (step `own`; where it is not known, the last) large and with the names of its classes, others small."""
     from matplotlib.figure import Figure
 
-    steps = sorted({list(kept)[place] for place in np.linspace(0, len(kept) - 1, min(PANELS, len(kept))).round().astype(int)})
-    flat, share = in_plane({step: kept[step] for step in steps})
+    end = list(kept)[-1]
+    shown = end if own is None else own
+    others, still = [step for step in kept if step != shown], unmoved(kept, shown)
+    places = np.linspace(0, len(others) - 1, min(PANELS - 1, len(others))).round().astype(int)
+    steps = [*(others[place] for place in places), shown]
+    flat, share = in_plane({step: kept[step] for step in steps}, shown)
     every = np.concatenate([points for levels in flat.values() for points in levels])
     margin = 0.06 * np.ptp(every, axis=0)
     low, high = every.min(axis=0) - margin, every.max(axis=0) + margin
@@ -122,29 +154,32 @@ def movement_figure(kept: dict[int, Snapshot], taxonomy: Taxonomy) -> Figure:
     panels = list(before.subplots(-(-(len(steps) - 1) // columns), columns, squeeze=False).flat)
     for axes in panels[len(steps) - 1 :]:
         axes.set_axis_off()
-    last = after.subplots()
-    for axes, step in zip([*panels[: len(steps) - 1], last], steps, strict=True):
-        draw_panel(axes, flat[step], taxonomy)
-        axes.set(title=f"step {step}" + (" (start)" if step == 0 else ""), xticks=[], yticks=[])
+    large = after.subplots()
+    words = {end: " (last)", 0: " (start)"} | ({} if own is None else {own: ", the kept model's"})
+    for axes, step in zip([*panels[: len(steps) - 1], large], steps, strict=True):
+        draw_panel(axes, flat[step], taxonomy, still)
+        axes.set(title=f"step {step}{words.get(step, '')}", xticks=[], yticks=[])
         axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
-    name_classes(last, flat[steps[-1]], taxonomy)
-    figure.suptitle(
-        f"Prototypes in the plane of the last step's two principal components ({100 * share:.0f} % of its variance)"
-    )
+    name_classes(large, flat[shown], taxonomy)
+    title = f"Prototypes up to step {end}" + ("" if own is None else f"; the kept model is that of step {own}")
+    title += f"\nplane: the two principal components of step {shown} ({100 * share:.0f} % of its variance)"
+    if any(level.any() for level in still):
+        title += "\nhollow: still at its start, as no training study up to that step had the class"
+    figure.suptitle(title, fontsize=12)
     return figure
 
 
-def in_plane(kept: dict[int, Snapshot]) -> tuple[dict[int, Snapshot], float]:
-    """Every snapshot's points (K_l, 2) in the plane of the last one, and the share of the last one's variance that the plane holds."""
-    last = np.concatenate(kept[max(kept)])
-    middle = last.mean(axis=0)
-    _, spread, axes = np.linalg.svd(last - middle, full_matrices=False)
+def in_plane(kept: dict[int, Snapshot], own: int) -> tuple[dict[int, Snapshot], float]:
+    """Every snapshot's points (K_l, 2) in the plane of that of one step, and the share of that one's variance that the plane holds."""
+    every = np.concatenate(kept[own])
+    middle = every.mean(axis=0)
+    _, spread, axes = np.linalg.svd(every - middle, full_matrices=False)
     share = float((spread[:2] ** 2).sum() / max((spread**2).sum(), np.finfo(spread.dtype).tiny))
     return {step: [(points - middle) @ axes[:2].T for points in levels] for step, levels in kept.items()}, share
 
 
-def draw_panel(axes: Axes, levels: Snapshot, taxonomy: Taxonomy) -> None:
-    """Classes of all levels, the coarser the larger, in the colour of their top-level class, joined to their parents."""
+def draw_panel(axes: Axes, levels: Snapshot, taxonomy: Taxonomy, still: Still) -> None:
+    """Classes of all levels, the coarser the larger, in the colour of their top-level class, joined to their parents; hollow if `still`."""
     colours = top_colours(taxonomy)
     for level, points in enumerate(levels, start=1):
         for item, place in zip(taxonomy.classes(level), points, strict=True):
@@ -152,7 +187,8 @@ def draw_panel(axes: Axes, levels: Snapshot, taxonomy: Taxonomy) -> None:
             if item.parent_level is not None and item.parent_index is not None:
                 above = levels[item.parent_level - 1][item.parent_index]
                 axes.plot(*zip(above, place, strict=True), color=colour, linewidth=0.6, alpha=0.5, zorder=1)
-            axes.scatter(place[0], place[1], s=90 / level**1.5, color=colour, zorder=2)
+            inside = "white" if still[level - 1][item.index] else colour
+            axes.scatter(place[0], place[1], s=90 / level**1.5, facecolor=[inside], edgecolor=[colour], zorder=2)
 
 
 def name_classes(axes: Axes, levels: Snapshot, taxonomy: Taxonomy) -> None:

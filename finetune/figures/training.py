@@ -87,8 +87,8 @@ def _curves(axes: Axes, logs: Sequence[Rows], colours: dict[str, str]) -> None:
             draw_series(axes, logs[0], name, color=colour, label=label, linewidth=2.2 if name == "val_auc" else 1.3)
             continue
         for rows in logs:
-            draw_series(axes, rows, name, color=colour, label=None, linewidth=0.6, alpha=0.45, marker=None)
-        draw_series(axes, mean_of(logs, name), name, color=colour, label=label, linewidth=2.2, marker=None)
+            draw_series(axes, rows, name, color=colour, label=None, linewidth=0.6, alpha=0.45, dots=2)
+        draw_series(axes, mean_of(logs, name), name, color=colour, label=label, linewidth=2.2, dots=2)
 
 
 def _mark_best(axes: Axes, logs: Sequence[Rows]) -> str:

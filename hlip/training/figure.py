@@ -26,18 +26,19 @@ def points(rows: Rows, name: str) -> tuple[list[int], list[float]]:
     return [step for step, _ in found], [value for _, value in found]
 
 
-def draw_series(axes: Axes, rows: Rows, name: str, **look: Any) -> None:
+def draw_series(axes: Axes, rows: Rows, name: str, dots: int = 60, **look: Any) -> None:
     """One measure over the steps, if the run has any of it.
 
     Args:
         axes: where.
         rows: of the log.
         name: of the measure, and its label where `look` has none.
+        dots: fewer points than this get a dot each.
         look: of `Axes.plot`.
     """
     steps, values = points(rows, name)
     if steps:
-        usual = {"marker": "." if len(steps) < 60 else None, "linewidth": 1.2, "label": name.replace("_", " ")}
+        usual = {"marker": "." if len(steps) < dots else None, "linewidth": 1.2, "label": name.replace("_", " ")}
         axes.plot(steps, values, **usual | look)
 
 
@@ -50,9 +51,14 @@ def finish(axes: Axes, title: str, legend: bool = True, **place: Any) -> None:
         legend: name the curves.
         place: of `Axes.legend`.
     """
+    from matplotlib.ticker import MaxNLocator
+
     axes.set_title(title, fontsize=10, loc="left")
     axes.set_xlabel("step", fontsize=8)
     axes.tick_params(labelsize=8)
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True, min_n_ticks=1))
+    axes.yaxis.set_offset_position("right")  # a power of ten, where the title is not
+    axes.yaxis.get_offset_text().set_fontsize(8)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     if legend and axes.lines:

@@ -7,11 +7,24 @@ import json
 import shutil
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from finetune.cohort import CohortConfig, Labels, classes_without, cohort, draw_weights, fold, labelled, rarest_class, share
+from finetune.cohort import (
+    CohortConfig,
+    Labels,
+    classes_without,
+    cohort,
+    draw_weights,
+    fitted,
+    fold,
+    labelled,
+    rarest_class,
+    share,
+    unfitted,
+)
 from finetune.comparison.cohort import Cohort, mean_auc
 from hlip.store import Store, StoreError, StudyRecord
 from hlip.taxonomy import Taxonomy, TaxonomyError
@@ -34,6 +47,28 @@ def test_a_share_is_taken_by_patient_and_is_part_of_every_larger_one():
     for ids in shares:
         assert all((f"s{2 * n}" in ids) == (f"s{2 * n + 1}" in ids) for n in range(20))
     assert shares[1] != {record.study_id for record in share(records, 0.25, 4)}
+
+
+def test_labels_of_levels_that_were_cut_away_count_as_the_class_above_or_leave_the_study_out():
+    records = studies([("tumor",), ("occupying", "tumor", "glioma"), ("vascular", "glioma"), (), ("acute infarction",)])
+    given = CohortConfig(labelled_in="brain_mri")
+    kept = lambda tree: {record.study_id: record.labels for record in fitted(records, given, tree)}  # noqa: E731
+    everywhere = {"s3": (), "s4": ("acute infarction",)}
+    both = {"s1": ("occupying", "glioma"), "s2": ("vascular", "glioma")}
+    assert kept(TREE.to_depth(2)) == {"s0": ("occupying",), **both, **everywhere}
+    assert kept(TREE.to_depth(1)) == {
+        "s1": ("glioma",),
+        **everywhere,
+    }  # whether s2's vessels are ill is not known at the leaves
+    assert fitted(records, CohortConfig(), TREE) == records
+    with pytest.raises(TaxonomyError, match="tumour"):
+        fitted(studies([("tumour",)]), given, TREE.to_depth(1))
+    with pytest.raises(SystemExit, match="no train study has labels"):
+        fitted(records[:1], given, TREE.to_depth(1))
+    store = SimpleNamespace(split=lambda split: records if split == "train" else records[3:])
+    told = unfitted(store, given, TREE.to_depth(1))
+    assert told == "left out, labelled only above the levels of this tree: 2 of 9 studies (train 2, val 0, test 0; s0, s2)"
+    assert unfitted(store, CohortConfig(), TREE) == ""
 
 
 def test_folds_part_patients_and_keep_classes_even():

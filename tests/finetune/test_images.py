@@ -108,3 +108,7 @@ def test_it_learns_and_is_looked_at(kind, smears, tmp_path, capsys):
     assert "Grad-CAM" in printed or "grad_cam" in printed
     assert (tmp_path / "looked" / "image.png").stat().st_size > 5000
     assert (tmp_path / "looked" / "levels.png").stat().st_size > 5000
+    for level in range(1, model.taxonomy.depth + 1):  # in the image's own pixels, which fill less than the prepared square
+        stem = f"level_{level}_grad_cam"
+        assert np.load(tmp_path / "looked" / f"{stem}.npy").shape == (40, 48)
+        assert Image.open(tmp_path / "looked" / f"{stem}.png").size == (48, 40)

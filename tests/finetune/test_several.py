@@ -50,17 +50,25 @@ def test_several_seeds_and_folds_come_to_a_table(tiny_store, tiny_pretrained, tm
     assert "run 4 of 4" in printed
     values = [load(out / name).facts["val_auc"] for name in names]
     assert list(summary["runs"]["val_auc"].values()) == values
-    means = [np.mean(values[:2]), np.mean(values[2:])]  # over folds first, then the spread over seeds
-    told = summary["summary"]["val_auc"]
-    assert (told["mean"], told["sd"], told["runs"]) == (pytest.approx(np.mean(means)), pytest.approx(np.std(means, ddof=1)), 2)
+    means = [np.mean(values[:2]), np.mean(values[2:])]
+    assert summary["over"] == "runs"
+    for own, told in (
+        (values, summary["summary"]),
+        (means, summary["by_seed"]["summary"]),
+    ):  # each table's spread is of its columns
+        found = told["val_auc"]
+        assert (found["mean"], found["runs"]) == (pytest.approx(np.mean(own)), len(own))
+        assert found["sd"] == pytest.approx(np.std(own, ddof=1))
     for words in (
         "on the optimistic side",
-        "standard deviation over seeds, each a mean over its folds",
+        "| mean | sd over 4 runs |",
+        "Each seed, a mean over its folds; sd over seeds:",
+        "| measure | seed_0 | seed_1 | mean | sd over 2 seeds |",
         "Out of fold: every labelled",
     ):
         assert words in (out / "summary.md").read_text()
         assert words in printed
-    assert summary["by_seed"]["val_auc"] == {"seed_0": pytest.approx(means[0]), "seed_1": pytest.approx(means[1])}
+    assert summary["by_seed"]["runs"]["val_auc"] == {"seed_0": pytest.approx(means[0]), "seed_1": pytest.approx(means[1])}
     assert f"| val_auc | {means[0]:.3f} | {means[1]:.3f} | {np.mean(means):.3f} |" in (out / "summary.md").read_text()
     check_out_of_fold(tiny_store, out, summary)
     before = (out / "seed_1_fold_1" / "metrics.jsonl").read_bytes()
@@ -162,8 +170,8 @@ def test_what_is_not_defined_is_in_no_mean():
     assert spread([0.5, nan, 0.7]) == pytest.approx({"mean": 0.6, "sd": 0.02**0.5, "low": 0.5, "high": 0.7, "runs": 2})
     assert all(np.isnan([spread([nan])[name] for name in ("mean", "sd", "low")]))
     table = {"val_auc": {"seed_0": 0.5, "seed_1": nan}}
-    assert as_lines(table, spreads(table))[-1] == "| val_auc | 0.500 | not defined | 0.500 | not defined |"
-    assert as_lines({"a": {"seed_0": 0.25}}, spreads({"a": {"seed_0": 0.25}})) == [
+    assert as_lines(table, spreads(table), "seeds")[-1] == "| val_auc | 0.500 | not defined | 0.500 | not defined |"
+    assert as_lines({"a": {"seed_0": 0.25}}, spreads({"a": {"seed_0": 0.25}}), "seeds") == [
         "| measure | seed_0 |",
         "|---|---|",
         "| a | 0.250 |",

@@ -155,6 +155,17 @@ def test_a_pair_hardly_seen_takes_its_parents_ratio() -> None:
     assert not ratios[7].any()
 
 
+def test_pairs_are_told_from_sender_to_receiver_the_strongest_first() -> None:
+    prior = filled(TREE)
+    with torch.no_grad():
+        prior.own[6, 3] = -50.0  # mild to lesions
+    rows, matrix = prior.pairs(TREE), prior.matrix()
+    assert len(rows) == int(prior.allowed.sum())
+    assert list(rows[0].values()) == [2, "mild", 2, "lesions", prior.ratios[6, 3].item(), matrix[6, 3].item()]
+    strengths = [abs(row["learnt"]) for row in rows]
+    assert strengths == sorted(strengths, reverse=True)
+
+
 def test_a_message_carries_no_gradient_to_its_sender() -> None:
     prior = filled(TREE)
     logits = [torch.randn(3, count, requires_grad=True) for count in TREE.counts]

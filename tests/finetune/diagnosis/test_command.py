@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import hlip
-from finetune.diagnosis.command import diagnose_command, path_notes, scaled_levels
+from finetune.diagnosis.command import diagnose_command, path_notes, scaled_levels, titled
 from finetune.diagnosis.looks import chosen_prototypes, prompt_maps, prototype_similarity
 from finetune.diagnosis.pictures import LEGENDS, ImageRow, draw_image, draw_levels
 from finetune.diagnosis.reading import read
@@ -163,11 +163,15 @@ def test_the_prompts_map_is_said_to_be_of_blocks_for_all_scans_and_classes(model
 
 
 def test_a_head_without_a_prompt_says_so(model, tiny_store, tmp_path, capsys):
-    flat = Diagnoser(model.encoder, HeadConfig(kind="flat", blocks=(4, 2, 2)), model.taxonomy).eval()
+    flat = Diagnoser(model.encoder, HeadConfig(kind="flat", blocks=(4, 2, 2), dependency=0.1), model.taxonomy).eval()
+    flat.head.dependency.own.data[1, 5] = -7.0  # both of the levels' classes, counted together
     flat.save(tmp_path / "model")
     diagnose_command(said(tmp_path / "model", tiny_store, tmp_path / "maps"))
     assert "no maps: a head of kind flat has no prompt" in capsys.readouterr().out
-    assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == ["levels.png", "scores.json"]
+    assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == ["dependency.csv", "levels.png", "scores.json"]
+    first = (tmp_path / "maps" / "dependency.csv").read_text().splitlines()[:2]
+    names = [model.taxonomy.levels[0][1], model.taxonomy.levels[1][1]]
+    assert first == ["from_level,from,to_level,to,prior,learnt", f"1,{names[0]},2,{names[1]},0.0,-7.0"]
 
 
 def test_a_model_over_named_scans_says_what_was_missing_and_has_grad_cam(tiny_store, tmp_path, capsys, titles):
@@ -242,6 +246,13 @@ def test_an_images_map_is_drawn_as_cells_in_one_unit_for_all_levels(tmp_path, mo
     assert unit.ticks_within(4.5).keys() == {0, 1, -1, 2, -2, 3, -3, 4, -4}
 
 
+def test_a_file_is_named_with_its_folder(tmp_path):
+    (tmp_path / "patient_7").mkdir()
+    (tmp_path / "patient_7" / "im0.png").touch()
+    assert titled(tmp_path / "patient_7" / "im0.png") == "patient_7/im0.png"
+    assert (titled(tmp_path / "patient_7"), titled(Path("s3"))) == ("patient_7", "s3")
+
+
 def test_levels_that_disagree_are_named():
     tree = Taxonomy.load("brain_mri")
 
@@ -267,6 +278,42 @@ def test_only_levels_with_probabilities_are_held_against_one_another(model):
     counts = model.taxonomy.counts
     model.scaling = Scaling(tuple((Rule("none" if level == 2 else "platt"),) * count for level, count in enumerate(counts)), 9)
     assert scaled_levels(model) == {1, 2}
+
+
+def test_a_class_that_no_training_study_had_is_named_and_claims_nothing(model, tiny_store, tmp_path, capsys, monkeypatch):
+    from matplotlib.figure import Figure
+
+    drawn, tree = [], model.taxonomy
+    for level in (1, 2, 3):
+        model.head.bank.updates(level).fill_(7)
+    model.head.bank.updates(3)[2] = 0
+    told = f"level 1: {tree.levels[0][1]}"
+    model.facts = {"step": 5, "without_training_studies": [told]}
+    loud, seen = Rule("platt", 1.0, 9.0, positives=5, negatives=5), Rule("platt", 1.0, positives=5, negatives=5)
+    rules = [[seen] * count for count in tree.counts]
+    rules[2][2] = rules[0][1] = loud  # would be the highest
+    rules[1][3] = Rule("platt", positives=0, negatives=10)
+    model.scaling = Scaling(tuple(map(tuple, rules)), 10)
+    model.save(tmp_path / "model")
+    assert f"**Not learnt**, as no training study had them, whatever their scores say: {told}." in model.card()
+    assert f"that nothing was checked of them: level 2: {tree.levels[1][3]}." in model.card()
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    given = said(tmp_path / "model", tiny_store, tmp_path / "maps")
+    given.top = 99
+    diagnose_command(given)
+    printed, content = capsys.readouterr().out, json.loads((tmp_path / "maps" / "scores.json").read_text())
+    for level, name in ((1, tree.levels[0][1]), (3, tree.levels[2][2])):
+        entry = content["levels"][level - 1]
+        assert entry["not_learnt"] == [name]
+        for kind in ("probabilities", "similarity_to_prototypes"):
+            assert [key for key, value in entry[kind].items() if value is None] == [name]
+        note = f"({entry['name']}): not learnt, as no training study up to the kept step had it: {name}; without probability"
+        assert note in printed
+        assert not any(f" {name} " in line for line in printed.splitlines() if "note" not in line)
+        labels = [text.get_text() for text in drawn[0].axes[2 * level - 2].get_yticklabels()]
+        assert labels[0] == f"{name} (not learnt)"  # the lowest
+    assert f"no validation study had {tree.levels[1][3]}: " in printed
+    assert "not_learnt" not in content["levels"][1]
 
 
 def test_json_goes_to_other_programs(model, tiny_store, tmp_path, capsys):

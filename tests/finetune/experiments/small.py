@@ -7,6 +7,7 @@ from pathlib import Path
 
 from finetune.experiments.cli import add_experiments
 from finetune.experiments.plan import Setting
+from hlip.store import StudyRecord
 from hlip.taxonomy import Taxonomy
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
@@ -25,6 +26,11 @@ TREE = Taxonomy.from_dict(
 
 def setting(folder: Path, **more) -> Setting:
     return Setting(folder / "encoder", folder / "store", folder / "out", **more)
+
+
+def records(labels: list[list[str]], patients: list[str] | None = None) -> list[StudyRecord]:
+    names = patients or [f"p{number}" for number in range(len(labels))]
+    return [StudyRecord(f"s{i}", names[i], ("T1",), "", (), tuple(given), "test", {}) for i, given in enumerate(labels)]
 
 
 def write_experiment(path: Path, variants: str, reference: str = "hp2l") -> Path:

@@ -11,15 +11,9 @@ from sklearn.linear_model import LogisticRegression
 
 from finetune.experiments import measures
 from finetune.experiments.measures import Measured, Test, exact_interval, leaf_distances, level_numbers, measure
-from hlip.store import StudyRecord
 from hlip.taxonomy import Taxonomy
 
-from .small import TREE
-
-
-def records(labels: list[list[str]], patients: list[str] | None = None) -> list[StudyRecord]:
-    names = patients or [f"p{number}" for number in range(len(labels))]
-    return [StudyRecord(f"s{i}", names[i], ("T1",), "", (), tuple(given), "test", {}) for i, given in enumerate(labels)]
+from .small import TREE, records
 
 
 def one_hot(count: int, best: list[int]) -> np.ndarray:
@@ -127,9 +121,19 @@ def test_inconsistent_paths_counted_by_hand():
     assert below.tolist() == [1, 2, 0]
 
 
-def test_levels_are_numbered_as_in_the_paper_also_where_the_tree_was_cut():
+def test_levels_are_numbered_as_in_the_shared_tree_also_where_it_was_cut():
     tree = Taxonomy.load("brain_mri")
-    assert [level_numbers(tree.to_depth(depth)) for depth in (1, 2, 3)] == [[3], [1, 3], [1, 2, 3]]
+    assert [level_numbers(tree.to_depth(depth), 3) for depth in (1, 2, 3)] == [[3], [1, 3], [1, 2, 3]]
+    given = records([["a1"], ["b1"]])
+    assert [Test.of([], given, TREE.to_depth(1), resamples=0, ruler=ruler).deepest for ruler in (None, TREE, tree)] == [1, 2, 3]
+
+
+def test_a_variant_without_some_studies_is_resampled_as_the_others_are():
+    given = records([["a1"], ["A"], ["b1"], ["b2"]], ["p0", "p1", "p2", "p0"])
+    whole = Test.of([], given, TREE, resamples=50)
+    part = Test.of([], [given[0], *given[2:]], TREE.to_depth(1), resamples=50, among=given)
+    assert (part.weights == whole.weights[[0, 2, 3]]).all()
+    assert part.weights[:, 1:].sum(axis=0).max() > 3  # not drawn among three
 
 
 @pytest.fixture
@@ -151,10 +155,10 @@ def test_measures_agree_with_scikit_learn_and_average_over_seeds(scored):
     test, scores = scored
     worse = {split: [np.random.default_rng(1).random(table.shape) for table in levels] for split, levels in scores.items()}
     both, alone = measure([scores, worse], test), measure([scores], test)
-    assert alone.rows["auc_3"][0] == pytest.approx(roc_auc_score(test.rows("test", 1)[0], scores["test"][1]))
-    assert both.seeds["auc_3"][0] == pytest.approx(alone.rows["auc_3"][0])
-    assert both.rows["auc_3"][0] == pytest.approx(np.mean(both.seeds["auc_3"]))
-    assert alone.rows["drop_bacc"][0] == pytest.approx(alone.rows["bacc_1"][0] - alone.rows["bacc_3"][0])
+    assert alone.rows["auc_2"][0] == pytest.approx(roc_auc_score(test.rows("test", 1)[0], scores["test"][1]))
+    assert both.seeds["auc_2"][0] == pytest.approx(alone.rows["auc_2"][0])
+    assert both.rows["auc_2"][0] == pytest.approx(np.mean(both.seeds["auc_2"]))
+    assert alone.rows["drop_bacc"][0] == pytest.approx(alone.rows["bacc_1"][0] - alone.rows["bacc_2"][0])
     entry = both.summary()["recovery"]
     assert entry["counts"] == (
         sum(_recovered(s, test)[0] for s in (scores, worse)),
@@ -184,16 +188,16 @@ def _recovered(scores, test) -> tuple[int, int]:
 def test_thresholds_come_from_validation_alone(scored):
     test, scores = scored
     shifted = {"val": scores["val"], "test": [table + 100.0 for table in scores["test"]]}
-    assert measure([shifted], test).rows["bacc_3"][0] == pytest.approx(0.5)  # everything is above the thresholds
-    assert measure([scores], test).rows["bacc_3"][0] > 0.65
+    assert measure([shifted], test).rows["bacc_2"][0] == pytest.approx(0.5)  # everything is above the thresholds
+    assert measure([scores], test).rows["bacc_2"][0] > 0.65
 
 
 def test_differences_are_paired_and_only_between_the_same_classes(scored):
     test, scores = scored
     one = measure([scores], test)
-    assert one.difference(one)["auc_3"] == {"value": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
+    assert one.difference(one)["auc_2"] == {"value": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
     renamed = json.loads(json.dumps(TREE.to_dict()).replace('"A"', '"C"'))
-    other = Measured(one.rows, one.seeds, one.counts, one.classes, Taxonomy.from_dict(renamed), {})
+    other = Measured(one.rows, one.seeds, one.counts, one.classes, Taxonomy.from_dict(renamed), {}, deepest=2)
     shared = set(other.difference(one))
-    assert {"auc_3", "bacc_3", "recovery"} <= shared
+    assert {"auc_2", "bacc_2", "recovery"} <= shared
     assert not shared & {"auc_1", "bacc_1", "drop_auc", "drop_bacc"}

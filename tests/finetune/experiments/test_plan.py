@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
 from finetune.experiments import plan, runs
@@ -9,6 +13,7 @@ from finetune.experiments.plan import (
     Experiment,
     ExperimentError,
     Variant,
+    as_published,
     experiments,
     jobs,
     make_job,
@@ -118,12 +123,79 @@ def test_overrides_and_the_tree_hold_for_all_variants_below_their_own(tmp_path):
 def test_variants_with_a_tree_of_their_own_are_left_out_where_one_is_given(tmp_path):
     kept, sentences = suited(experiments(["taxonomy", "depth"]), setting(tmp_path))
     assert ([e.name for e in kept], sentences) == (["taxonomy", "depth"], [])
-    kept, sentences = suited(experiments(["taxonomy", "depth"]), setting(tmp_path, taxonomy="brain_mri_flat"))
+    kept, sentences = suited(experiments(["taxonomy", "depth"]), setting(tmp_path, taxonomy="brain_mri_2level"))
     assert [e.name for e in kept] == ["depth"]
-    assert [variant.name for variant in kept[0].variants] == ["hp2l", "depth_1"]
+    assert [variant.label for variant in kept[0].variants] == ["2 levels (HP2L)", "1 level"]
     assert len(sentences) == 2
     assert "Tree B, clinical (5 / 6 / 16); it has a tree of its own (brain_mri_clinical)" in sentences[0]
-    assert "2 levels; it cuts the tree to 2 levels, and there are 1" in sentences[1]
+    assert "2 levels; the tree has 2 levels uncut, and that stands there already" in sentences[1]
+    kept, sentences = suited(experiments(["depth"]), setting(tmp_path, taxonomy="brain_mri_flat"))
+    assert kept == []
+    assert "2 levels; it cuts the tree to 2 levels, and there is 1" in sentences[0]
+    own = tmp_path / "own.yaml"
+    own.write_text("taxonomy: brain_mri_2level\nsteps: 3\n")
+    kept, sentences = suited(experiments(["taxonomy"]), setting(tmp_path, base=str(own)))
+    assert (kept, len(sentences)) == ([], 1)
+
+
+def test_variants_that_an_encoder_cannot_have_are_left_out(tmp_path):
+    found = experiments(["prototype_start", "prompt_attention", "level_start"])
+    names = lambda kept: [(e.name, [variant.name for variant in e.variants]) for e in kept]  # noqa: E731
+    given = replace(setting(tmp_path, base="cnn_demo"), encoder=Path("cnn"))
+    kept, sentences = suited(found, given)
+    assert names(kept) == [("prompt_attention", ["hp2l", "unit"])]
+    assert [text.split("; ")[1] for text in sentences] == [
+        *["it needs the text tower of a pretrained HLIP, and the encoder is cnn."] * 3,
+        "it needs the blocks of a pretrained transformer, and the encoder is cnn.",
+    ]
+    with pytest.raises(ExperimentError, match=r"--config cnn_demo, or --override tuning\.encoder=all"):
+        suited(found, replace(given, base="demo"))
+    kept, _ = suited(found, replace(given, base="demo", overrides={"tuning.encoder": "all"}))
+    assert names(kept) == [("prompt_attention", ["hp2l", "unit"])]
+
+
+def test_labels_of_levels_that_were_cut_away_are_read_in_the_whole_tree(tmp_path):
+    bare, labels = setting(tmp_path), frozenset({"tumor", "glioma"})
+    whole, two = Variant("hp2l", "H"), Variant("d", "D", depth=2)
+    job, plain = (make_job(two, replace(bare, labels=own)) for own in (labels, frozenset({"glioma", "occupying"})))
+    assert job.arguments[-2:] == ("--cohort.labelled_in", "brain_mri")
+    assert job.config.cohort.labelled_in == "brain_mri"
+    assert plain.key == make_job(two, bare).key != job.key  # a run without such labels is what it was
+    assert job.config.tokens == plain.config.tokens
+    assert make_job(whole, replace(bare, labels=labels)).key == make_job(whole, bare).key
+
+
+def test_published_numbers_stand_beside_the_published_tree_alone(tmp_path):
+    found = experiments(["depth", "momentum"])
+    mine = Experiment.load(write_experiment(tmp_path / "m.yaml", " - {name: hp2l, label: H, published: {bacc_1: 80.0}}\n"))
+    assert as_published(found, Taxonomy.load("brain_mri")) == (found, "")
+    shown, why = as_published([*found, mine], Taxonomy.load("brain_mri_clinical"))
+    assert (
+        why == "No published numbers stand beside these: they are of a tree of 4 / 6 / 16 classes, and this one has 5 / 6 / 16."
+    )
+    assert not any(variant.published for one in shown[:2] for variant in one.variants)
+    assert (shown[0].source, shown[2]) == ("", mine)
+
+
+def test_the_plan_is_in_columns_and_its_lines_end(tmp_path):
+    given = setting(tmp_path)
+    variants = (Variant("a", "Short"), Variant("b", "A longer label", {"head.kind": "linear"}))
+    distinct, _ = jobs([Experiment("e", "E", "Q?", variants, "a")], given)
+    first, second = distinct
+    places = {(f"experiment_{number}", "a"): first for number in range(12)} | {("other", "b"): second}
+    lines = runs.plan_lines(distinct, places, given, 3)
+    assert lines[0].index("0 of 3 seeds there") == lines[1].index("0 of 3 seeds there")
+    assert lines[0].index("experiment_0") == lines[1].index("other")
+    assert len(lines[0]) <= 140
+    shown, more = lines[0].split(", ... (")
+    assert shown.count("experiment_") + int(more.removesuffix(" more)")) == 12
+    assert runs.shorten_list("a, b", 140) == "a, b"
+
+
+def test_studies_without_labels_are_not_counted():
+    given = {"train": [(), None, ("glioma",)], "val": [None], "test": [("glioma",)]}
+    store = SimpleNamespace(split=lambda name: [SimpleNamespace(labels=labels) for labels in given[name]])
+    assert runs.labelled_studies(store) == {"train": 2, "val": 0, "test": 1}
 
 
 def test_the_page_shows_every_built_in_experiment_whose_runs_are_there(tmp_path):

@@ -107,6 +107,18 @@ def test_a_stopped_run_stops_the_command_and_goes_on_later(tiny_store, encoder, 
     assert "stopped after step 1" in (folder / "log.txt").read_text()
 
 
+def test_a_failure_is_told_with_what_its_second_line_names(tmp_path, monkeypatch):
+    given = setting(tmp_path)
+    job = make_job(Variant("s", "S"), given)
+    job.folder(given, 0).mkdir(parents=True)
+
+    def broken(*asked):
+        raise ValueError("2 studies have labels that do not fit\n  no class 'x', in 2: s1, s2\n  a third line")
+
+    monkeypatch.setattr(training, "train", broken)
+    assert training.attempt(job, given, 0) == "2 studies have labels that do not fit: no class 'x', in 2: s1, s2"
+
+
 def test_tokens_that_one_variant_alone_cannot_have_are_its_own_runs_fault(tmp_path, monkeypatch):
     given, tried = setting(tmp_path), []
     shared, own = make_job(Variant("s", "S"), given), make_job(Variant("o", "O", {"head.blocks": "[1,2,2]"}), given)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import html
+
 import numpy as np
+import pytest
 
-from finetune.experiments.measures import Measured
+from finetune.experiments import page
+from finetune.experiments.measures import Measured, Test, measure
 from finetune.experiments.page import percent
-from finetune.experiments.plan import Variant
-from finetune.experiments.verdict import answers, hints, order, training
+from finetune.experiments.plan import Experiment, Variant
+from finetune.experiments.verdict import answers, hints, means, order, summarise, training
 
-from .small import TREE
+from .small import TREE, records
 
 
 def made(bacc: float, spread: float = 0.01) -> Measured:
@@ -32,7 +36,7 @@ def test_the_published_order_is_compared_pair_by_pair():
         ("A", "C", False, True),
         ("B", "C", True, False),
     ]
-    text = " ".join(answers({"order": {"bacc_3": found}, "missing": [], "variants": [], "reference": "a"}))
+    text = " ".join(answers({"order": {"bacc_3": found}, "missing": {}, "last": 3, "variants": [], "reference": "a"}))
     assert text.startswith(
         "Balanced accuracy at level 3: of 3 published pairs, 0 shown in the published direction, 2 shown against it, 1 undecided. "
         "Point estimates, shown or not: B > C > A; published: A > B > C."
@@ -41,15 +45,15 @@ def test_the_published_order_is_compared_pair_by_pair():
     across = {"a": made(0.70), "b": made(0.80)}
     across["a"].seeds["bacc_3"], across["b"].seeds["bacc_3"] = [0.60, 0.80], [0.79, 0.81]
     crossed = order(variants[:2], across, "bacc_3")
-    text = answers({"order": {"bacc_3": crossed}, "missing": [], "variants": [], "reference": "a"})[1]
+    text = answers({"order": {"bacc_3": crossed}, "missing": {}, "last": 3, "variants": [], "reference": "a"})[1]
     assert text == "Shown against the paper: B before A by 10.0 points (their seeds overlap)."
     same = order(variants, {"a": made(0.9), "b": made(0.8), "c": made(0.7)}, "bacc_3")
-    assert answers({"order": {"x": None, "bacc_3": same}, "missing": [], "variants": [], "reference": "a"}) == [
+    assert answers({"order": {"x": None, "bacc_3": same}, "missing": {}, "last": 3, "variants": [], "reference": "a"}) == [
         "Balanced accuracy at level 3: of 3 published pairs, 3 shown in the published direction, 0 shown against it, 0 undecided. "
         "Point estimates, shown or not, are in the published order: A > B > C."
     ]
     unsure = order(variants[:2], {"a": made(0.801), "b": made(0.8)}, "bacc_3")
-    assert answers({"order": {"bacc_3": unsure}, "missing": [], "variants": [], "reference": "a"})[0].startswith(
+    assert answers({"order": {"bacc_3": unsure}, "missing": {}, "last": 3, "variants": [], "reference": "a"})[0].startswith(
         "Balanced accuracy at level 3: of 1 published pair, 0 shown in the published direction, 0 shown against it, 1 undecided."
     )
 
@@ -70,10 +74,10 @@ def test_hints_name_runs_that_were_still_rising_and_seeds_that_decide():
         entry = {"bacc_3": {"value": float(np.mean(seeds)), "seeds": seeds}}
         return {"label": label, "measures": entry, "training": {"steps": 100, "best_steps": steps}}
 
-    found = hints({"variants": [row("A", [0.7, 0.8], [100, 100]), row("B", [0.76, 0.77], [50, 100])]})
+    found = hints({"last": 3, "variants": [row("A", [0.7, 0.8], [100, 100]), row("B", [0.76, 0.77], [50, 100])]})
     assert any(text.startswith("A was best at the last step") for text in found)
     assert any("not settled" in text for text in found)
-    assert hints({"variants": [row("A", [0.7, 0.71], [50, 100]), row("B", [0.8, 0.81], [50, 100])]}) == []
+    assert hints({"last": 3, "variants": [row("A", [0.7, 0.71], [50, 100]), row("B", [0.8, 0.81], [50, 100])]}) == []
 
 
 def test_percent():
@@ -90,3 +94,62 @@ def test_a_validation_auc_that_is_not_defined_is_no_zero():
     found = training(runs)
     assert np.isnan(found["val_auc"])
     assert (found["seconds"], found["best_steps"]) == (2.0, [3, 3])
+
+
+@pytest.fixture
+def two_levels() -> dict:
+    """A page's results of a tree of two levels: one variant is whole, one was cut, one failed. Of the leaves a1 alone has five studies."""
+    labels = [["a1"]] * 5 + [["a2"]] * 2 + [["b1"]] * 3 + [["b2"]] * 2
+    leaves = np.repeat(np.arange(4), [5, 2, 3, 2])
+    scores = [np.eye(2)[leaves // 2] * 0.8 + 0.1, np.eye(4)[leaves] * 0.8 + 0.1]
+    cut, measured = TREE.to_depth(1), {}
+    for key, tree, own in (("w", TREE, scores), ("c", cut, scores[1:])):
+        test = Test.of(records(labels), records(labels), tree, resamples=5, ruler=TREE)
+        measured[key] = measure([{"val": own, "test": own}], test)
+    variants = tuple(Variant(name, name.upper()) for name in ("whole", "cut", "broken"))
+    facts = {"seconds": 1.0, "val_auc": 0.5, "loss": 0.1, "step": 6, "steps": 6, "parameters": 10}
+    places = {("e", variant.name): variant.name[0] for variant in variants}
+    experiment = Experiment("e", "Title", "Q?", variants, "whole")
+    given = (measured, {key: [facts] for key in measured}, 2, {"b": "no memory"}, {"c": "left out: 3 of 12 studies"})
+    head = {
+        "simulated": False,
+        "studies": {"train": 9, "val": 12, "test": 12},
+        "steps": 6,
+        "seeds": 1,
+        "config": "demo",
+        "overrides": {},
+    }
+    head |= {"taxonomy": "small (2 / 4 classes)", "left_out": [], "resamples": 5, "last": 2, "failed": {}, "data": "x"}
+    return head | {"encoder": "hlip", "tuned": "frozen", "experiments": [summarise(experiment, places, *given)]}
+
+
+def test_levels_of_another_tree_have_their_own_numbers_and_no_published_ones_beside_them(two_levels):
+    for text in (page.html(two_levels), page.markdown(two_levels)):
+        assert "L2 BAcc" in text
+        assert "Drop L1 → L2, AUC" in text
+        assert "Right at level 2 given wrong at level 1" in text
+        for word in ("L3", "evel 3", "published"):
+            assert word not in text, word
+    (experiment,) = two_levels["experiments"]
+    assert set(experiment["variants"][1]["difference"]) >= {"bacc_2", "auc_2"}
+    assert "Beside WHOLE, AUC at level 2: no difference shown." in experiment["answers"]
+
+
+def test_the_classes_of_each_mean_and_the_reason_of_a_failure_are_said(two_levels):
+    (experiment,) = two_levels["experiments"]
+    assert experiment["basis"] == [
+        "Level 1: mean of 2 of 2 classes.",
+        "Level 2: mean of 1 of 4 classes (left out: a2, b1, b2: fewer than 5 positive or negative test studies).",
+        "\N{DAGGER} The drop compares unlike sets of classes: fewer than half of a level's classes count (level 2: 1 of 4).",
+        "CUT: left out: 3 of 12 studies.",
+    ]
+    assert "Failed: BROKEN (no memory)." in experiment["answers"]
+    for text in (html.unescape(page.html(two_levels)), page.markdown(two_levels)):
+        assert all(line in text for line in experiment["basis"])
+        assert text.count("\N{DAGGER}") == 3  # beside both drops of the whole tree, and where it is explained
+    rows = [
+        {"name": name, "label": name.upper(), "left_out": {}, "unlike": [], "counted": {"1": (of, of)}}
+        for name, of in (("x", 5), ("hp2l", 4), ("y", 4))
+    ]
+    found = means({"reference": "hp2l", "variants": rows})
+    assert found == ["Level 1: mean of 4 of 4 classes.", "Level 1: mean of 5 of 5 classes, for X."]

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.text import Text
 from safetensors.numpy import save_file
 
-from finetune.figures.movement import distances, draw_movement, in_plane, movement_figure, snapshots, summary
+from finetune.figures.movement import distances, draw_movement, in_plane, movement_figure, snapshots, summary, unmoved
 from hlip.taxonomy import Taxonomy
 
 TREE = Taxonomy.from_dict({
@@ -25,23 +25,40 @@ def test_distances_within_and_between_parents():
     tops[1, 3], places[:, 0] = 5, [0, 2, 6, 8]
     rows = [tuple(row.values()) for row in distances([tops, places], TREE)]
     assert rows == [
-        (1, "x", "y", 2.5, ""),
-        (2, "x1", "x2", 1.0, 1),
-        (2, "x1", "y1", 3.0, 0),
-        (2, "x1", "y2", 4.0, 0),
-        (2, "x2", "y1", 2.0, 0),
-        (2, "x2", "y2", 3.0, 0),
-        (2, "y1", "y2", 1.0, 1),
+        (1, "x", "y", 2.5, "", 1),
+        (2, "x1", "x2", 1.0, 1, 1),
+        (2, "x1", "y1", 3.0, 0, 1),
+        (2, "x1", "y2", 4.0, 0, 1),
+        (2, "x2", "y1", 2.0, 0, 1),
+        (2, "x2", "y2", 3.0, 0, 1),
+        (2, "y1", "y2", 1.0, 1, 1),
     ]
     row = summary([tops, places], TREE)[0]
     assert row == {"level": 2, "within": pytest.approx(1.0), "between": pytest.approx(3.0), "ratio": pytest.approx(1 / 3)}
+
+
+def test_a_class_that_never_moved_is_in_no_mean_and_hollow():
+    """y2 stays at its start, 8: left are x1, x2 and y1, so within 1 (2 over sqrt(4)) and between 2.5."""
+    start, places = [np.full((count, 4), 9, np.float32) for count in (2, 4)], np.zeros((4, 4), np.float32)
+    places[:, 0] = [0, 2, 6, 8]
+    start[1][3] = places[3]
+    kept = {0: start, 5: [np.eye(2, 4, dtype=np.float32), places]}
+    still = unmoved(kept, 5)
+    assert [level.tolist() for level in still] == [[False, False], [False, False, False, True]]
+    assert [row["learnt"] for row in distances(kept[5], TREE, still)] == [1, 1, 1, 0, 1, 0, 0]
+    assert summary(kept[5], TREE, still)[0]["between"] == pytest.approx(2.5)
+    figure = movement_figure(kept, TREE)
+    faces = [np.allclose(dot.get_facecolor()[0], 1) for dot in figure.axes[-1].collections]
+    assert faces == [False] * 5 + [True]
+    assert "hollow" in figure.get_suptitle()
+    assert "hollow" not in movement_figure({5: kept[5], 6: kept[5]}, TREE).get_suptitle()  # the start is not known
 
 
 def test_the_plane_holds_what_it_says_and_is_that_of_the_last_snapshot():
     first, last = np.zeros((4, 3), np.float32), np.zeros((4, 3), np.float32)
     last[:, 0], last[:, 1], last[:, 2] = [3, -3, 0, 0], [0, 0, 2, -2], [1, 1, -1, -1]  # variances 18, 8 and 4
     first[0, 2] = 7  # across the plane
-    flat, share = in_plane({0: [first], 9: [last]})
+    flat, share = in_plane({0: [first], 9: [last]}, 9)
     assert share == pytest.approx(26 / 30)
     assert np.abs(flat[9][0]) == pytest.approx(np.array([[3, 0], [3, 0], [0, 2], [0, 2]]), abs=1e-5)
     assert flat[0][0] == pytest.approx(np.zeros((4, 2)), abs=1e-5)
@@ -93,9 +110,21 @@ def test_the_figure_and_the_tables_of_a_run(tmp_path):
     assert draw_movement(tmp_path, TREE).stat().st_size > 10_000
     with (tmp_path / "prototypes.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [int(row["step"]) for row in rows] == [step for step in range(0, 900, 100) for _ in range(1 + 6)]
-    within = [float(row["distance"]) for row in rows[:7] if row["same_parent"] == "1"]
+    assert [int(row["step"]) for row in rows] == [800] * 7  # there is no model
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"facts": {"step": 300}}')
+    draw_movement(tmp_path, TREE)
+    with (tmp_path / "prototypes.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == [300] * 7
+    within = [float(row["distance"]) for row in rows if row["same_parent"] == "1"]
     with (tmp_path / "prototypes_summary.csv").open() as file:
         means = list(csv.DictReader(file))
     assert [int(row["step"]) for row in means] == list(range(0, 900, 100))
-    assert float(means[0]["within"]) == pytest.approx(np.mean(within))
+    assert [int(row["kept"]) for row in means] == [0, 0, 0, 1, 0, 0, 0, 0, 0]
+    assert float(means[3]["within"]) == pytest.approx(np.mean(within))
+    figure = movement_figure(snapshots(tmp_path), TREE, 300)
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert (titles[0], titles[-2:]) == ("step 0 (start)", ["step 800 (last)", "step 300, the kept model's"])
+    assert figure.get_suptitle().startswith("Prototypes up to step 800; the kept model is that of step 300\n")
+    assert "kept" not in movement_figure(snapshots(tmp_path), TREE).get_suptitle()

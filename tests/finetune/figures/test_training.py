@@ -119,11 +119,14 @@ def test_several_runs_are_thin_lines_and_their_mean_over_common_steps(tmp_path, 
     thin = [line for line in axes.lines if line.get_linewidth() < 1]
     assert len(thin) == 2 * 3
     assert thin[-1].get_xydata().tolist() == [[step, pytest.approx(0.5 / step + 0.2)] for step in (1, 2, 3)]
+    assert {line.get_marker() for line in axes.lines} == {"None"}
     mean = curves(axes)["level 2"]
     assert mean == [[step, pytest.approx(0.5 / step + 0.1)] for step in (1, 2, 3)]  # the third run ended there
     rings = panel(drawn[0], "validation AUC of 3 runs").lines[-1].get_xydata().tolist()
     assert rings == [[2, pytest.approx(0.7 + shift / 2)] for shift in (0.0, 0.1, 0.2)]
     assert mean_of([[{"step": 1, "a": 1.0}], [{"step": 1, "b": 1.0}]], "a") == []
+    draw_runs(tmp_path, [log(tmp_path / "seed_0", steps=1), log(tmp_path / "seed_1", steps=1)])
+    assert {line.get_marker() for line in panel(drawn[1], "loss, weighted").lines} == {"."}
 
 
 def test_what_goes_wrong_with_a_picture_is_said(tmp_path):

@@ -34,6 +34,21 @@ def test_a_series_is_drawn_where_it_has_values_and_not_at_all_without():
     assert axes.lines[1].get_marker() == "None"  # many points need no dots
 
 
+def test_steps_are_whole_numbers_and_a_power_of_ten_stands_where_no_title_does():
+    figure = Figure()
+    axes = figure.subplots()
+    draw_series(axes, [{"step": 10, "lr": 2e-6}, {"step": 11, "lr": 3e-6}], "lr")
+    finish(axes, "learning rate")
+    figure.draw_without_rendering()
+    assert [tick for tick in axes.get_xticks() if 10 <= tick <= 11] == [10, 11]
+    assert all(float(tick).is_integer() for tick in axes.get_xticks())
+    power = axes.yaxis.get_offset_text()
+    assert power.get_text().startswith("1e")
+    assert power.get_position()[0] == 1
+    draw_series(axes, [{"step": 10, "one": 1.0}], "one", dots=2)
+    assert axes.lines[-1].get_marker() == "."  # a line of one point is nothing to see
+
+
 def test_a_picture_that_fails_leaves_the_older_one(tmp_path):
     path = save_figure(Figure(figsize=(1, 1)), tmp_path / "training.png")
     before = path.read_bytes()
