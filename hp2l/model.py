@@ -46,8 +46,6 @@ class HP2LConfig(BlockConfig):
     """EMA momentum of the prototypes."""
     averaging: Averaging = "plain"
     """Where the average begins, see `PrototypeBank`: plain is the paper's."""
-    prototype_seed: int = 0
-    """Seed of the prototypes' start from N(0, 1)."""
     prompt: Prompt = "prototypes"
     """The ablation of prompts: no prompt token (none), a fixed one-hot vector a level (one_hot), a learnt token a level (learnable), or
     one token that travels and is updated from the prototypes (prototypes, the method). The first three read no prototypes."""
@@ -229,11 +227,10 @@ class HP2L(Head, TokenEntry):
                 config.width,
                 momentum=config.momentum,
                 averaging=config.averaging,
-                seed=config.prototype_seed,
             )
         # The last level's are never read: learnt ones would get no gradient.
         if config.prototypes == "learnable":
-            return LearnedPrototypes(self.counts[:-1], config.width, seed=config.prototype_seed)
+            return LearnedPrototypes(self.counts[:-1], config.width)
         return FixedPrototypes(self.counts[:-1], config.width) if config.prototypes == "one_hot" else None
 
     def _averaged(self) -> PrototypeBank:
