@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hlip.prepare.sources import source_path, sources_of
+from hlip.quality.flags import IMPORTED
 from hlip.quality.measures import ends, measure
 from hlip.quality.pictures import as_text, strip, thumbnail
 from hlip.reports import split_sentences
@@ -63,6 +64,7 @@ def _prepare_study(
     pictures: dict[int, bytes] = {}
     rows = []
     report = "yes" if study.sentences or split_sentences(study.report) else "none"
+    imported = _import_notes(study)
     for number, scan in enumerate(study.scans):
         tell(number)
         grid = volumes[0].affine if spec.grid == "study" and volumes else None
@@ -72,10 +74,12 @@ def _prepare_study(
         first = len(volumes)
         volumes += made
         sequences += [f"{sequence} {volume.window}".strip() for volume in made]
+        notes = [*imported[number], *([row["notes"]] if row.get("notes") else [])]
         row |= {
             "study_id": study.study_id,
             "scan": number,
             "path": source_path(scan.path, base),
+            "notes": "; ".join(notes),
             "report": report,
             "volumes": list(range(first, len(volumes))),
         }
@@ -92,6 +96,14 @@ def _prepare_study(
     if pictures and not volumes:
         metadata["pictures"] = as_text(pictures)
     write_study(store, study.study_id, [volume.voxels for volume in volumes], metadata, pictures)
+
+
+def _import_notes(study: Study) -> list[list[str]]:
+    """What the import mended in each scan (`scan_notes` of the manifest); nothing where the manifest has no text a scan."""
+    told = study.extra.get("scan_notes")
+    if not isinstance(told, list) or len(told) != len(study.scans) or not all(isinstance(text, str) for text in told):
+        return [[] for _ in study.scans]
+    return [[IMPORTED + note for note in text.split("; ") if note] for text in told]
 
 
 def _prepare_scan(

@@ -45,6 +45,9 @@ FLAGS = {
         2,
         "along one axis of the body it shows under 60 % of what the median scan of this store shows: a slab, or slices are missing at an end",
     ),
+    "incomplete": Flag(
+        3, "the DICOM series lacked slices, or some could not be decoded: filled in from their neighbours, or cut off at an end"
+    ),
     "sheared": Flag(2, "the slices lean against their stack by a degree or more: a tilted gantry, or a damaged header"),
     "repeated-scan": Flag(1, "another scan of the same study has a volume that is equal, voxel by voxel"),
     "duplicate-report": Flag(0.5, "another study has the same report, word by word (templates of normal findings do)"),
@@ -56,6 +59,9 @@ NOTED = {
     "sheared": (SHEARED,),
 }
 """Flag -> how the notes begin that are its cause; so that studies of earlier runs have it as well."""
+IMPORTED = "import: "
+"""How notes begin that an import wrote into the manifest."""
+INCOMPLETE = ("missing slices filled in", "slices lost at the ends", "files cannot be decoded", "slices may be missing")
 EMPTY, SATURATED, WHITE, GHOSTING = 0.02, 0.01, 0.10, 0.05
 SHORT, ENOUGH_SCANS = 0.6, 8
 WORST = 20
@@ -124,6 +130,8 @@ def own_flags(row: Mapping[str, Any]) -> list[str]:
         return []
     notes = row["notes"].split("; ")
     found = [name for name, begins in NOTED.items() if any(note.startswith(begins) for note in notes)]
+    if any(note.startswith(IMPORTED) and what in note for note in notes for what in INCOMPLETE):
+        found.append("incomplete")
     by_percentiles = not any(row["windows"])
     black = min(row["black"], default=0.0)
     if (row["foreground"] is not None and row["foreground"] < EMPTY) or black > 1 - EMPTY:

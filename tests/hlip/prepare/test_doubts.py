@@ -73,3 +73,32 @@ def test_doubts_stand_first_on_the_page(done: tuple[PrepareSummary, Path]) -> No
     cards = [part.split("</b>")[0] for part in page.split("<b>")[1:]]
     assert set(cards[:2]) == {"mirrored", "turned"}
     assert set(cards[:6]) == {"mirrored", "turned", "moved", "silent", "ct", "leaning"}
+
+
+def test_what_an_import_mended_is_told_and_flagged(tmp_path: Path) -> None:
+    """In words of the import's own; a text too few, or none, says nothing."""
+    told = {
+        "gap": ["2 missing slices filled in; uneven steps resampled"],
+        "cut": ["1 slices lost at the ends"],
+        "tilt": ["gantry tilt of 9 degrees corrected"],
+        "plain": None,
+        "few": [],
+        "odd": "2 missing slices filled in",
+    }
+    rows = []
+    for n, (name, notes) in enumerate(told.items()):
+        more = {} if notes is None else {"scan_notes": notes}
+        scans = [write(tmp_path / f"{name}.nii.gz", n)]
+        rows.append({"study_id": name, "patient_id": name, "scans": scans, "report": name, "split": "train"} | more)
+    (tmp_path / "gone.nii.gz").write_bytes(b"")
+    scans = [{"path": "gone.nii.gz"}]
+    rows.append({"study_id": "gone", "patient_id": "gone", "scans": scans, "scan_notes": ["1 slices lost at the ends"]})
+    (tmp_path / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prepare(tmp_path / "manifest.jsonl", tmp_path / "store", SPEC, workers=1, progress=False)
+    found = {row["study_id"]: row for row in Store(tmp_path / "store").quality}
+    assert found["gap"]["notes"] == "import: 2 missing slices filled in; import: uneven steps resampled"
+    assert found["tilt"]["notes"] == "import: gantry tilt of 9 degrees corrected"
+    assert found["gone"]["notes"] == "import: 1 slices lost at the ends"
+    assert not any(found[name]["notes"] for name in ("plain", "few", "odd"))
+    assert [name for name, row in found.items() if "incomplete" in row["flags"]] == ["gap", "cut"]
+    assert "import: 2 missing slices filled in" in (tmp_path / "store" / "quality.html").read_text()

@@ -13,6 +13,8 @@ import pytest
 from pydicom.encaps import encapsulate
 from pydicom.uid import RLELossless, generate_uid
 
+from hlip.quality.flags import INCOMPLETE
+
 from ...dicom import phantom
 from .made import assert_marks, one_scan, reasons, rows, run, value_at
 
@@ -69,6 +71,7 @@ def test_copies_count_once_and_damaged_files_not_at_all(tmp_path: Path) -> None:
     assert (row["duplicates"], row["damaged"]) == ("23", "1")
     assert row["notes"] == "1 missing slices filled in; 1 of 24 files damaged"
     assert study.extra["scan_notes"] == [row["notes"]]
+    assert any(what in row["notes"] for what in INCOMPLETE)  # which the quality page looks for
     assert_marks(one_scan(tmp_path / "out"))
 
 
