@@ -106,8 +106,11 @@ def only_read(
         return records
     every = [record for found in records.values() for record in found]
     present = [sum(reader.places(record)[place] is not None for record in every) for place in range(len(reader.channels))]
-    counts = ", ".join(f"{name} {count}" for name, count in zip(reader.channels, present, strict=True))
-    say(f"the encoder reads, of {len(every)} studies: {counts}; what a study lacks is zeros")
+    if min(present) == len(every):
+        say(f"the encoder reads {', '.join(reader.channels)} of all {len(every)} studies")
+    else:
+        counts = ", ".join(f"{name} {count}" for name, count in zip(reader.channels, present, strict=True))
+        say(f"the encoder reads, of {len(every)} studies: {counts}; what a study lacks is zeros")
     kept = {split: [record for record in found if reader.reads(record)] for split, found in records.items()}
     if without := [record.study_id for record in every if not reader.reads(record)]:
         named = sorted({name for record in every for name in record.sequences})

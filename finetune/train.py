@@ -13,7 +13,6 @@ RUN2 it goes on after the last checkpoint; told to stop (SIGTERM, Ctrl-C) it sav
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from datetime import timedelta
@@ -28,6 +27,7 @@ from finetune.cohort import Labels, cohort, cohort_digest, draw_weights, label_n
 from finetune.feed import CachedTokens, Feed, LiveScans, Steps
 from finetune.figures.movement import draw_movement, keep_snapshot
 from finetune.figures.training import draw_run, draw_safely
+from finetune.saving import facts, parted, rebuilt, write_bad_step
 from finetune.settings import (
     FinetuneConfig,
     check_same_cohort,
@@ -41,7 +41,6 @@ from finetune.settings import (
 )
 from finetune.several import check_folder, expand, keep_scores, summarise
 from finetune.tokens import encode_once, weights_digest
-from finetune.tuning import merged
 from finetune.validations import Validations, told
 from hlip.config import parse_config, plain, plain_errors
 from hlip.files.jsonable import jsonable
@@ -56,7 +55,7 @@ from hlip.training.runs import Checkpoints, RunLog, StopSignal
 from hp2l.diagnoser import Diagnoser
 from hp2l.encoders import Encoder, make_encoder
 from hp2l.head import Head
-from hp2l.long_tail import classes_without_positives, count_labels
+from hp2l.long_tail import count_labels
 from hp2l.loss import HP2LLoss
 from hp2l.scaling import Scaling
 
@@ -209,7 +208,8 @@ class Run:
                 done = step + 1
                 if not torch.isfinite(parts["loss"]):
                     bar.close()
-                    raise FloatingPointError(self.bad_step(done, rows, parts))
+                    studies = [self.records["train"][row].study_id for row in rows.tolist()]
+                    raise FloatingPointError(write_bad_step(config.out, done, studies, parts, self.checkpoints.all()))
                 bar.update()
                 if done % config.log_every == 0 or done == config.steps:
                     values = {name: float(self.accelerator.reduce(value.detach(), "mean")) for name, value in parts.items()}
@@ -245,18 +245,6 @@ class Run:
         """Let other processes into the run folder."""
         if self.main:
             self.lock.release()
-
-    def bad_step(self, step: int, rows: Tensor, parts: dict[str, Tensor]) -> str:
-        """Write `bad_step.json`, and say what to do."""
-        studies = [self.records["train"][row].study_id for row in rows.tolist()]
-        content = {"step": step, "studies": studies} | {name: str(float(value.detach())) for name, value in parts.items()}
-        (self.config.out / "bad_step.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        kept = self.checkpoints.all()
-        state = f"the last good checkpoint is {kept[-1].name}" if kept else "no checkpoint was written yet"
-        return (
-            f"{self.config.out}, step {step}: the loss is {content['loss']}; {state}. Lower --optimizer.lr, or look at its "
-            "studies, which bad_step.json names"
-        )
 
     def step(self, rows: Tensor, batch: object) -> dict[str, Tensor]:
         """One optimizer step on these training studies, then the prototypes move; returns the loss and its parts."""
@@ -296,31 +284,12 @@ class Run:
         if self.config.tuning.encoder == "frozen":
             model, head_state = self.model, state
         else:
-            own = self.accelerator.unwrap_model(self.trained)
-            visual = merged(
-                own.visual, {key[len("visual.") :]: value for key, value in state.items() if key.startswith("visual.")}
-            )
-            head_state = {key[len("head.") :]: value for key, value in state.items() if key.startswith("head.")}
-            encoder = self.make_encoder(fetch=False)
-            encoder.visual.load_state_dict(visual)
-            model = Diagnoser(encoder, self.config.head, self.taxonomy)
-        model.facts = self.facts(step, values)
+            visual, head_state = parted(state, self.accelerator.unwrap_model(self.trained).visual)
+            model = rebuilt(lambda: self.make_encoder(fetch=False), visual, self.config, self.taxonomy)
+        model.facts = facts(self.config, self.records["train"], self.learnt, self.taxonomy, step, values)
         model.scaling = Scaling.of(scores, self.labels["val"].targets, self.labels["val"].known)
         model.save(self.config.out / "model", head_state)
         keep_scores(self.config.out, [record.study_id for record in self.records["val"]], scores)
-
-    def facts(self, step: int, values: dict[str, float]) -> dict[str, object]:
-        """What a checkpoint says of itself; an AUC that is not defined is None."""
-        simulated = all(record.extra.get("simulated") is True for record in self.records["train"])
-        counts: dict[str, object] = {
-            "studies": len(self.records["train"]),
-            "simulated": simulated,
-            "tuned": self.config.tuning.encoder,
-        }
-        counts |= {"fraction": self.config.cohort.fraction, "head": self.config.head.kind, "seed": self.config.seed}
-        positives, _ = count_labels(self.learnt.targets, self.learnt.known)
-        counts["without_training_studies"] = classes_without_positives(self.taxonomy, positives)
-        return {"step": step, "kind": "finetune", **counts, **jsonable(values)}
 
     def steps(self) -> Steps:
         """This process's share of the remaining steps."""

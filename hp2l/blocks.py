@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from timm.models.vision_transformer import Block
@@ -92,6 +92,21 @@ def make_block(config: BlockConfig) -> Block:
         drop_path=config.drop_path,
         norm_layer=cast("type[nn.Module]", partial(nn.LayerNorm, eps=1e-6)),
     )
+
+
+def block_shape(block: nn.Module) -> tuple[int, int, float]:
+    """Width, heads and mlp_ratio of a transformer block, ours or timm's.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        attention = block.get_submodule("attn")
+        heads: Any = getattr(attention, "heads", None) or attention.num_heads
+        width, hidden = block.get_parameter("norm1.weight").numel(), block.get_parameter("mlp.fc1.weight").shape[0]
+    except AttributeError as error:
+        raise ValueError("the encoder has no transformer blocks: start levels fresh") from error
+    return width, int(heads), hidden / width
 
 
 def start_as_vit(module: nn.Module, *tokens: Tensor) -> None:

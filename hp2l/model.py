@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hlip.taxonomy import Taxonomy
-from hp2l.blocks import BlockConfig, TokenEntry, make_block, start_as_vit
+from hp2l.blocks import BlockConfig, TokenEntry, block_shape, make_block, start_as_vit
 from hp2l.head import Head, HP2LOutput
 from hp2l.prompts import PromptAttention, PromptLearning, PromptUpdate, attention_row
 from hp2l.prototypes import Averaging, FixedPrototypes, LearnedPrototypes, PrototypeBank, Prototypes, unit_vectors
@@ -190,19 +190,19 @@ class HP2L(Head, TokenEntry):
             blocks: of the encoder, with timm's parameter names.
 
         Raises:
-            ValueError: fewer than two, or blocks of another shape.
+            ValueError: fewer than two, blocks of another shape, or none of a transformer.
         """
         if len(blocks) < 2:
             raise ValueError(f"levels have two blocks each, the encoder has {len(blocks)}: start them fresh")
+        config = self.config
+        for given in blocks[-2:]:
+            shape = block_shape(given)
+            if (*shape[:2], round(shape[2] * shape[0])) != (config.width, config.heads, int(config.mlp_ratio * config.width)):
+                told = "--head.width {} --head.heads {} --head.mlp_ratio {:g}".format(*shape)
+                raise ValueError(f"levels that begin as the encoder's blocks need its width, heads and mlp_ratio: give {told}")
         for level in self._levels():
-            for own, given in zip((level.prompting, level.vanilla), blocks[-2:], strict=True):
-                try:
-                    own.load_state_dict(given.state_dict())
-                except RuntimeError as error:
-                    raise ValueError(
-                        "levels that begin as the encoder's blocks need its width, heads and mlp_ratio: "
-                        + str(error).splitlines()[1].strip()
-                    ) from error
+            level.prompting.load_state_dict(blocks[-2].state_dict())
+            level.vanilla.load_state_dict(blocks[-1].state_dict())
 
     def draw_prototypes(self, seed: int) -> None:
         """Prototypes that begin at random begin at another place; others stay."""

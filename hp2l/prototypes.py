@@ -41,7 +41,7 @@ class PrototypeBank(nn.Module):
     ) -> None:
         super().__init__()
         if not 0.0 <= momentum < 1.0:
-            raise ValueError(f"momentum must be in [0, 1), not {momentum}")
+            raise ValueError(f"head.momentum {momentum} is not in [0, 1)")
         if averaging not in get_args(Averaging):
             raise ValueError(f"averaging '{averaging}' is none of {', '.join(get_args(Averaging))}")
         self.counts, self.width, self.momentum, self.averaging = tuple(counts), width, momentum, averaging

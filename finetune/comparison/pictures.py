@@ -19,6 +19,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from finetune.comparison.scoring import Method
+from finetune.diagnosis.learnt import not_learnt, without
 from finetune.diagnosis.looks import looks
 from finetune.diagnosis.reading import read, read_scans
 from hlip.inference.explain import explain
@@ -118,7 +119,9 @@ def _look(model: Diagnoser, store: Store, record: StudyRecord) -> tuple[NDArray[
     if model.encoder.kind == "image" or not model.encoder.reader.reads(record):
         return None
     volumes = read_scans(model, store, record)
-    found = [look for look in looks(model, volumes, read(model, volumes)) if look.level == model.taxonomy.depth]
+    output = read(model, volumes)
+    likely = without(model.comparable(output.probabilities()), not_learnt(model))
+    found = [look for look in looks(model, volumes, output, likely) if look.level == model.taxonomy.depth]
     if not found:
         return None
     shares = found[0].map.numpy().astype(np.float32)

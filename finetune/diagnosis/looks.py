@@ -63,17 +63,17 @@ class Look(NamedTuple):
         return "one look for all classes" if self.kind == "prompt" else f"for {best}, the highest class"
 
 
-def looks(model: Diagnoser, volumes: Tensor, output: HP2LOutput, likely: list[Tensor] | None = None) -> Iterator[Look]:
+def looks(model: Diagnoser, volumes: Tensor, output: HP2LOutput, likely: list[Tensor]) -> Iterator[Look]:
     """The prompt's maps, then those of Grad-CAM, as far as head and encoder have them.
 
     Args:
-        likely: (1, K_l) of each level, whose highest class Grad-CAM is for; by default the model's `comparable` scores.
+        likely: (1, K_l) of each level, whose highest class Grad-CAM is for.
     """
     for level, found in enumerate(prompt_maps(output, model.config.blocks), start=1):
         yield Look("prompt", level, "where the prompt looked", found[0])
     if isinstance(model.encoder, ChannelEncoder):
         cam = GradCAM(model, volumes.to(model.encoder.device), [len(volumes)])
-        for level, values in enumerate(likely or model.comparable(output.probabilities()), start=1):
+        for level, values in enumerate(likely, start=1):
             found = cam.map(level, int(values[0].argmax()))[0].cpu()
             yield Look("grad_cam", level, "Grad-CAM", found / found.max().clamp(min=torch.finfo(found.dtype).tiny))
 

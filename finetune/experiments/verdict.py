@@ -256,9 +256,9 @@ def hints(found: Mapping[str, Any]) -> list[str]:
     late = [row["label"] for row in rows if all(step == row["training"]["steps"] for step in row["training"]["best_steps"])]
     if late:
         all_of_them = len(late) == len(rows)
-        who = "Every variant" if all_of_them else ", ".join(late)
+        who = "Every variant was" if all_of_them else f"{', '.join(late)} {'was' if len(late) == 1 else 'were'}"
         sentences.append(
-            f"{who} was best at the last step with all seeds: longer training may move {'all numbers' if all_of_them else 'these'}."
+            f"{who} best at the last step with all seeds: longer training may move {'all numbers' if all_of_them else 'these'}."
         )
     main = main_measures(found["last"])[0]
     values = [row["measures"][main] for row in rows if main in row["measures"]]

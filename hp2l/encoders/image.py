@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,10 @@ class ImageConfig:
         self.channels = checked_channels(self.channels, "image")
         self.weights = None if self.weights is None else Path(self.weights)
         if not timm.is_model(self.name):
-            near = ", ".join(timm.list_models(f"*{self.name.split('_')[0]}*")[:5]) or "see timm.list_models()"
-            raise ValueError(f"image.name '{self.name}' is no model of timm ({near}, ...)")
+            near = ", ".join(get_close_matches(self.name, timm.list_models(), 3, 0.5))
+            raise ValueError(
+                f"image.name '{self.name}' is no model of timm{f' (nearest: {near})' if near else ''}; timm.list_models() has all"
+            )
 
 
 class ImageTrunk(nn.Module):

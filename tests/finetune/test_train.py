@@ -156,8 +156,9 @@ def test_levels_can_begin_as_the_encoders_last_blocks(tiny_store, pretrained, tm
         for block, given in zip((level.prompting, level.vanilla), model.encoder.blocks()[-2:], strict=True):
             for name, value in given.state_dict().items():
                 assert torch.equal(block.state_dict()[name], value), name
-    with pytest.raises(SystemExit, match=r"need its width, heads and mlp_ratio"):
-        main(arguments(tiny_store, pretrained, tmp_path / "other", "--head.level_start", "encoder"))
+    for other in ((), ("--head.width", "24", "--head.mlp_ratio", "4", "--head.heads", "3")):  # heads share no shape of a weight
+        with pytest.raises(SystemExit, match=r"give --head.width 24 --head.heads 2 --head.mlp_ratio 4\n"):
+            main(arguments(tiny_store, pretrained, tmp_path / "other", "--head.level_start", "encoder", *other))
 
 
 def test_cached_tokens_are_reused_and_change_with_the_blocks(tiny_store, pretrained, tmp_path, monkeypatch):

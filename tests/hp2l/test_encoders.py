@@ -187,3 +187,8 @@ def test_the_cnn_has_no_text_to_begin_at():
     diagnoser = Diagnoser(CNNEncoder(CNNConfig(width=64)), config, Taxonomy.load("leukemia"))
     with pytest.raises(ValueError, match="an encoder of kind cnn has no text tower"):
         diagnoser.start([torch.zeros(2, count) for count in diagnoser.taxonomy.counts], [])
+
+
+def test_a_misspelt_backbone_is_told_the_nearest():
+    with pytest.raises(ValueError, match=r"'convnext_tny' is no model of timm \(nearest: convnext_tiny, .*timm.list_models"):
+        ImageConfig("convnext_tny")

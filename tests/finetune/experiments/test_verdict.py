@@ -77,6 +77,10 @@ def test_hints_name_runs_that_were_still_rising_and_seeds_that_decide():
     found = hints({"last": 3, "variants": [row("A", [0.7, 0.8], [100, 100]), row("B", [0.76, 0.77], [50, 100])]})
     assert any(text.startswith("A was best at the last step") for text in found)
     assert any("not settled" in text for text in found)
+    late = [row(name, [0.7], [100]) for name in "AB"]
+    both = hints({"last": 3, "variants": [*late, row("C", [0.7], [50])]})
+    assert both[0].startswith("A, B were best at the last step")
+    assert hints({"last": 3, "variants": late})[0].startswith("Every variant was best")
     assert hints({"last": 3, "variants": [row("A", [0.7, 0.71], [50, 100]), row("B", [0.8, 0.81], [50, 100])]}) == []
 
 
