@@ -186,7 +186,8 @@ class Run:
         """Every step from where the run stands to its end; False where it was told to stop, be it in its last step."""
         config = self.config
         if self.start >= config.steps or self.validations.is_out_of_patience:
-            self.say(f"{config.out} is finished ({self.start} steps)")
+            area = told(self.validations.best)
+            self.say(f"{config.out} is finished ({self.start} steps); best validation AUC {area}; checkpoint: {config.out / 'model'}")
             return True
         self.say(self.introduction())
         for split in ("train", "val"):

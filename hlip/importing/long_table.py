@@ -5,8 +5,9 @@
     s1,s1/flair.nii.gz,FLAIR,p1,train,F,61
 
 Notable choices:
-- study_id and path are needed. path is a NIfTI or MGZ file, a DICOM file (which stands for its series) or a folder of one series;
-  relative ones are taken from the table's folder, or from --root.
+- study_id and path are needed; study_id, patient_id, report and its sections may be called as others call them (`cells.NAMES`).
+- path is a NIfTI or MGZ file, a DICOM file (which stands for its series) or a folder of one series; relative ones are taken from the
+  table's folder, or from --root.
 - patient_id, split, report (or its sections) and label are of the study: they may stand in one of its rows or in all, but may not differ.
 - Any other column goes into the manifest, sex and age in one spelling (`hlip.importing.fields`). One whose values differ between the scans
   of a study (echo_time) becomes a list there, a value a scan, in all studies.
@@ -26,13 +27,13 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from hlip.importing import fields
-from hlip.importing.cells import RESERVED, SECTIONS, labels_of, report_of, split_of
+from hlip.importing.cells import RESERVED, SECTIONS, labels_of, renamed, report_of, split_of
 from hlip.importing.files import id_fault
 from hlip.importing.options import KEPT_NAMES, Options, add_options, finish, options_of, show
 from hlip.importing.outcome import Imported, ImportingError, LeftOut, check_place, manifest_file
 from hlip.importing.series import b_values_beside, diffusion_scans
 from hlip.importing.splits import REMEDY, check_patients
-from hlip.importing.table_files import Faults, Row, read_table
+from hlip.importing.table_files import Faults, Row, read_table, require_columns
 from hlip.scans.filekind import is_dicom, is_nifti
 from hlip.scans.sequence import guess_sequence
 from hlip.study import Scan, Study
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 _OF_STUDY = ("patient_id", "split", "label", "report", *SECTIONS)
 _OF_SCAN = ("path", "sequence")
+_RENAMED = ("study_id", "patient_id", "report", *SECTIONS)
 _BACKSLASHES = "paths with \\ are those of Windows; write / instead, and no drive letter"
 LEAK = "counts as a patient of its own; if patients have several studies that is a leak: fill in patient_id"
 
@@ -63,8 +65,9 @@ def import_table(
     table, manifest, options = Path(table), manifest_file(out), options or Options()
     root = Path(os.path.abspath(table.parent if root is None else root))
     check_place(manifest, "table")
-    rows = read_table(table, ["study_id", "path"])
+    rows = [(line, renamed(row, _RENAMED)) for line, row in read_table(table)]
     columns = list(rows[0][1])
+    require_columns(table, columns, ["study_id", "path"])
     taken = [name for name in columns if name in RESERVED and name != "report"]
     if taken:
         raise ImportingError(

@@ -47,6 +47,20 @@ def test_rows_become_studies(tmp_path: Path) -> None:
     assert made.notes == ()
 
 
+def test_columns_may_be_called_as_others_call_them(tmp_path: Path) -> None:
+    touch(tmp_path, "1.nii.gz")
+    csv = table(
+        tmp_path / "t.csv",
+        "StudyInstanceUID;path;PatientID;Befund;Beurteilung",
+        "1.2.3;1.nii.gz;P1;Unauffällig.;Keine Blutung.",
+    )
+    imported(csv, tmp_path / "out")
+    (study,) = read_manifest(tmp_path / "out/manifest.jsonl")
+    assert (study.study_id, study.patient_id) == ("1.2.3", "P1")
+    assert study.report == "FINDINGS: Unauffällig.\nIMPRESSION: Keine Blutung."
+    assert study.extra == {"imported": "table"}
+
+
 def test_columns_that_differ_between_scans_become_lists(tmp_path: Path) -> None:
     touch(tmp_path, "1.nii.gz", "2.nii.gz", "3.nii.gz")
     rows = ["study_id,path,echo_time,site,note", "A,1.nii.gz,10,X,", "A,2.nii.gz,90,X,late", "B,3.nii.gz,20,Y,"]
