@@ -3,7 +3,8 @@
     FOLDER/CLASS/[PATIENT/]image.png
     FOLDER/{train,val,valid,test}/CLASS/[PATIENT/]image.png
     --labels: a CSV with the columns path (from FOLDER), label (several parted by ;), and if known patient_id, split, report;
-              what other columns say goes into the manifest as it is. Folder names then mean nothing.
+              what other columns say goes into the manifest as it is. Folder names then mean nothing; a row that is there twice, cell by
+              cell, counts once; images without a split take their patient's, or are drawn.
 
 Notable choices:
 - A class is called as its folder, with underscores as spaces; a CSV's labels are taken as they are. Whether a taxonomy has a class of
@@ -25,6 +26,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hlip.importing.cells import renamed
 from hlip.importing.files import files_below, on_closed
 from hlip.importing.options import add_preparing, prepared
 from hlip.importing.outcome import ImportingError, check_place, some
@@ -170,17 +172,18 @@ def import_images(
         studies = [replace(study, labels=study.labels and tuple(meant[label] for label in study.labels)) for study in studies]
     unknown = sum(not study.patient_id for study in studies)
     studies = [replace(study, patient_id=study.patient_id or study.study_id) for study in _named(folder, studies)]
-    if studies[0].split is not None:
-        if splits is not None:
+    stated = [study for study in studies if study.split is not None]
+    if stated:
+        if splits is not None and len(stated) == len(studies):
             raise ImportingError(f"{labels or folder}: states its splits itself; leave --splits out")
         check_patients(
-            studies,
+            stated,
             REMEDY
             if labels
             else "move them into one; or, if only their folders share a name, tell them apart in a CSV (--labels)",
             Path(labels) if labels else None,
         )
-    else:
+    if len(stated) < len(studies):
         studies, notes = draw_beside(studies, SHARES if splits is None else splits, seed, manifest)
     if unknown:
         which = (
@@ -225,33 +228,32 @@ def _listed(folder: Path, table: Path) -> tuple[list[Study], dict[str, int]]:
     studies: list[Study] = []
     others: list[Path] = []
     faults: list[str] = []
-    line_of: dict[Path, int] = {}
+    row_of: dict[Path, Row] = {}
     for number, row in _rows(table):
         file = Path(os.path.abspath(folder / row["path"]))
         split = row.get("split", "").lower()
         if not row["path"]:
             faults.append(f"line {number}: no path")
-        elif file in line_of:
-            faults.append(f"line {number}: {row['path']} stands already on line {line_of[file]}")
+        elif file in row_of and row_of[file][1] == row:
+            continue
+        elif file in row_of:
+            faults.append(f"line {number}: {row['path']} stands already on line {row_of[file][0]}")
         elif not file.is_file():
             faults.append(f"line {number}: no file {file}")
         elif split and split not in SPLIT_NAMES:
             faults.append(f"line {number}: split '{row['split']}' is none of {', '.join(SPLIT_NAMES)}")
         elif is_image(file):
-            line_of[file] = number
+            row_of[file] = (number, row)
             studies.append(_study(row, file, SPLIT_NAMES.get(split)))
         else:
             others.append(file)
-    without = sum(study.split is None for study in studies)
-    if 0 < without < len(studies):
-        faults.append(f"split: {without} of {len(studies)} images have none; fill in all of them, or none to have them drawn")
     if faults:
         raise ImportingError(f"{table}: {len(faults)} problem(s){some(faults)}")
     return studies, _suffixes(others)
 
 
 def _rows(table: Path) -> list[Row]:
-    rows = read_table(table, ("path", "label"))
+    rows = [(line, renamed(row, ("patient_id", "report"))) for line, row in read_table(table, ("path", "label"))]
     if taken := [name for name in rows[0][1] if name in _TAKEN]:
         raise ImportingError(f"{table}: the column {taken[0]} would overwrite the manifest's own; rename it")
     return rows

@@ -46,30 +46,38 @@ def split_studies(
     before = earlier.homes(studies)
     drawn = draw_splits([*gone, *studies], SHARES if shares is None else shares, seed, before | said)
     done = [replace(study, split=drawn[study.patient_id]) for study in studies]
+    notes = _on_bare(studies, said)
     bare = [study.patient_id for study in studies if study.split is None]
-    notes = []
-    if stated and bare:
-        same = sum(patient in said for patient in bare)
-        notes.append(
-            f"{len(bare)} of {len(studies)} studies state no split: {same} take the one that their patient has elsewhere, {len(bare) - same} "
-            "are drawn by patient, beside the stated ones"
-        )
     if kept := len(set(bare) & before.keys() - said.keys()):
         notes.append(f"{kept} patients stay in the split that they had; --replace draws all of them anew")
     return done, [*notes, *earlier.moved(done)]
 
 
+def _on_bare(studies: Sequence[Study], said: Mapping[str, str]) -> list[str]:
+    """A note on studies without a split beside others that state theirs (`said`: patient -> split)."""
+    bare = [study.patient_id for study in studies if study.split is None]
+    if not said or not bare:
+        return []
+    same = sum(patient in said for patient in bare)
+    return [
+        f"{len(bare)} of {len(studies)} studies state no split: {same} take the one that their patient has elsewhere, {len(bare) - same} "
+        "are drawn by patient, beside the stated ones"
+    ]
+
+
 def draw_beside(studies: Sequence[Study], shares: Sequence[float], seed: int, manifest: Path) -> tuple[list[Study], list[str]]:
-    """Studies with drawn splits, and notes: patients of an earlier manifest at this place stay where they were.
+    """Studies with drawn splits, and notes: patients of an earlier manifest at this place stay where they were, but for stated splits.
 
     Raises:
         ImportingError: shares that are not three parts of 1.
         ManifestError: what stands there has faults.
     """
     before = Earlier.at(manifest).homes(studies)
-    drawn = draw_splits(studies, shares, seed, before)
-    kept = len({study.patient_id for study in studies} & before.keys())
-    notes = [f"{kept} patients stay in the split that they had; delete {manifest} to draw all of them anew"] if kept else []
+    said = {study.patient_id: study.split for study in studies if study.split is not None}
+    drawn = draw_splits(studies, shares, seed, before | said)
+    kept = len({study.patient_id for study in studies} & before.keys() - said.keys())
+    notes = _on_bare(studies, said)
+    notes += [f"{kept} patients stay in the split that they had; delete {manifest} to draw all of them anew"] if kept else []
     return [replace(study, split=drawn[study.patient_id]) for study in studies], notes
 
 

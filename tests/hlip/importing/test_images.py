@@ -245,6 +245,20 @@ def test_csv_without_patients_and_splits(tmp_path: Path) -> None:
     assert sorted(str(study.split) for study in summary.studies) == ["test"] * 2 + ["train"] * 6 + ["val"] * 2
 
 
+def test_a_csv_may_repeat_a_row_and_leave_splits_open(tmp_path: Path) -> None:
+    """Images without a split take their patient's, the rest are drawn beside the stated ones."""
+    touch(tmp_path / "i", *[f"{n}.png" for n in range(10)])
+    rows = [f"{n}.png,normal,P{n // 2},{'test' if n in (0, 6) else ''}" for n in range(10)]
+    labels = table(tmp_path / "labels.csv", "path,label,PatientID,split", *rows, rows[4])
+    summary = import_images(tmp_path / "i", tmp_path / "m.jsonl", labels)
+    splits = [study.split for study in summary.studies]
+    assert splits[:2] == splits[6:8] == ["test"] * 2
+    assert splits[::2] == splits[1::2]
+    assert sorted({str(split) for split in splits}) == ["test", "train", "val"]
+    assert len(summary.studies) == 10
+    assert "8 of 10 studies state no split: 2 take the one that their patient has elsewhere, 6 are drawn" in str(summary)
+
+
 @pytest.mark.parametrize(
     ("lines", "word"),
     [
@@ -252,7 +266,6 @@ def test_csv_without_patients_and_splits(tmp_path: Path) -> None:
         (["path,label", "gone.png,x"], "line 2: no file"),
         (["path,label", "a.png,x", "./a.png,y"], "line 3: ./a.png stands already on line 2"),
         (["path,label,split", "a.png,x,holdout"], "split 'holdout' is none of"),
-        (["path,label,split", "a.png,x,train", "b.png,x,"], "1 of 2 images have none"),
         (["path,label,study_id", "a.png,x,1"], "study_id would overwrite"),
         (
             ["path,label,patient_id,split", "a.png,x,p,train", "b.png,x,p,test"],
