@@ -16,8 +16,8 @@ Notable choices:
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -43,6 +43,7 @@ _OPTIONS = [  # no defaults file; sidecar without identifiers; plain NIfTI, neit
     *("-g", "i", "-b", "y", "-ba", "y", "-z", "n", "-x", "i", "-l", "o", "-m", "y", "-d", "0", "-w", "2", "-f", _NAME),
 ]
 _NO_ROOM = b"disk full"  # what it says of a file that it cannot write; it ends with a code that has other causes too
+_ECHO_TIME = re.compile(r'^\s*"EchoTime":\s*([-+.\deE]+)', re.MULTILINE)  # of its sidecar, in seconds
 _KILLED = -9  # SIGKILL
 _NEAR = 0.1  # mm; agreement of the converter's geometry with the headers'
 
@@ -209,11 +210,11 @@ def _read(file: Path) -> Converted:
     assert isinstance(proxy, ArrayProxy)
     bval, sidecar = file.with_suffix(".bval"), file.with_suffix(".json")
     b_values = tuple(float(word) for word in bval.read_text().split()) if bval.exists() else ()
-    told = json.loads(sidecar.read_text(errors="replace")) if sidecar.exists() else {}
-    echo = told.get("EchoTime")
+    # not parsed as JSON: the converter writes texts with a backslash in them (two kernels of a CT) as they stand, which is none
+    echo = _ECHO_TIME.search(sidecar.read_text(errors="replace")) if sidecar.exists() else None
     return Converted(
         np.array(proxy.get_unscaled()), image.affine, float(proxy.slope), float(proxy.inter), b_values,
-        round(float(echo) * 1000, 1) if echo is not None else None, file.stem.removeprefix(_NAME).strip("_"),
+        round(float(echo[1]) * 1000, 1) if echo else None, file.stem.removeprefix(_NAME).strip("_"),
     )  # fmt: skip
 
 

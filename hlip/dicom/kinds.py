@@ -56,35 +56,39 @@ _TYPES = (  # words of ImageType
     ({"FAT", "F", "FAT_FRACTION", *_OPPOSED}, "dixon_part"),
 )  # fmt: skip
 _WORDS = (  # of a description, where the tags are silent
-    ("dose_report", r"dose (report|info\w*|summary|record)|patient protocol|exam(ination)? summary|contrast timing"),
+    (
+        "dose_report",
+        r"dose (report|info\w*|summary|record)|dosis\w*|patient protocol|patientenprotokoll|\Asummary\Z|exam(ination)? summary|contrast timing",
+    ),
     ("screenshot", r"screen ?(save|shot)"),
     (
         "localizer",
-        r"loc|lo[ck]ali[zs]\w*|(aa ?h(ead)? ?)?scout\w*|surv\w*|topo\w*|scano\w*|(3|three)[- ]?(plane|pl)|smartbrain|plan scan|übersicht\w*|"
-        r"uebersicht\w*|rep[eé]rage",
+        r"loc|lo[ck]ali[zs]\w*|(aa ?h(ead)? ?)?scout\w*|surv\w*|topo\w*|scann?o\w*|pilot\w*|(3|three)[- ]?(plane|pl)|smartbrain|plan scan|"
+        r"planung\w*|übersicht\w*|uebersicht\w*|rep[eé]rage|vue d.?ensemble",
     ),
     (
         "calibration",
         r"cal|calib\w*|asset( cal)?|sense ref\w*|ref scan|coil survey|prescan|shim\w*|b0 ?map|b1 ?map|field ?map\w*",
     ),
-    ("subtraction", r"sub|subs|subtr\w*"),
-    ("projection", r"min?ip|mip|vrt|vr"),
+    ("subtraction", r"sub|subs|subtr\w*|soustr\w*|sottra\w*|sustr\w*"),
+    ("projection", r"min? ?ip|mip|vrt|vr|pjn|\Acol(?=:)"),
     (
         "derived_map",
-        r"\Afa\Z|fa[ -]?(map|colou?r\w*)|(dti|diff\w*|ep2d\w*).* fa|colou?r\w*[ -]?fa|colfa|eadc|exp(onential)? ?adc",
+        r"\Afa\Z|fa[ -]?(map|colou?r\w*)|(dti|diff\w*|ep2d\w*).* fa|colou?r\w*[ -]?fa|colfa|eadc|exp\w* ?(adc|apparent).*",
     ),
     (
         "derived_map",
-        r"(r|rel)?cbf|(r|rel)?cbv|mtt|ttp|tmax|pbp|ktrans|t1 ?map|t2 ?map|r2\*? ?map|qsm|cerebral blood (flow|volume)|mean transit time",
+        r"(r|rel)?cbf|(r|rel)?cbv|mtt|ttp|tmax|pbp|ktrans|[tr][12]\*? ?map\w*|t1 ?rho|qsm|cerebral blood (flow|volume)|mean transit time",
     ),
+    ("derived_map", r"fractional aniso\w*|tractogra\w*|fib(er|re)s?( track\w*)?"),
     ("derived_map", r"mono ?energetic.*|iodine\w*|virtual (non ?contrast|unenhanced)|vnc"),
     (
         "time_series",
-        r"(?<!ven )bold|f-?mri|dsc|dce|[ep]?p?c?asl|perf\w*|dynasusc\w*|ep2d_perf|bolus( tracking)?|smart ?prep|care ?bolus",
+        r"(?<!ven )bold|f-?mri|dsc|dce|[ep]?p?c?asl|perf\w*|dynasusc\w*|ep2d_perf|bolus( tracking)?|smart ?prep|care ?bolus|(pre ?)?monitoring",
     ),
-    ("phase", r"pha|phase( map| image)?"),
+    ("phase", r"pha|ph(?=:)|phase( map| image)?"),
 )
-_OF_MR = ("phase", "dixon_part")  # reasons that CT knows not
+_OF_MR = ("phase", "dixon_part", "calibration")  # reasons that CT knows not: "CAL" is its calcium
 UNWANTED = frozenset(
     {"burned_in_text", "calibration", "derived_map", "dixon_part", "dose_report", "localizer", "other_modality", "phase", "projection",
      "screenshot", "secondary_capture", "subtraction", "time_series"}
@@ -97,7 +101,7 @@ def is_adc(stack: Stack) -> bool:
     """An apparent diffusion coefficient made by the scanner (exponential ones, eADC, are not meant)."""
     if set(stack.image_type) & (_ADC | {"EADC"}):
         return bool(set(stack.image_type) & _ADC)
-    return _says(r"d?adc|apparent diffusion\w*( \w+)*", stack) and not _says(r"eadc|exp\w* ?adc", stack)
+    return _says(r"d?adc|apparent diffusion\w*( \w+)*|average dc", stack) and not _says(r"eadc|exp\w* ?(adc|apparent).*", stack)
 
 
 def reason_against(stack: Stack) -> str:

@@ -56,9 +56,13 @@ _MPR = "MPRAGE or a reformat"
 _DESCRIPTIONS = (  # first match wins
     ("CT angiography", "CT", r"cta|angio\w*|carotid\w*|circle of willis"),
     ("CT", "CT", r"ct|head|brain|sinus\w*|orbit\w*"),
-    ("ADC", "MR", r"d?adc|apparent diffusion\w*"),
-    ("DWI b0", "MR", r"b ?= ?0|b0|b0000?"),
-    ("DWI", "MR", r"dwi\w*|(?:iso|ss|[cemrs])dwi\d*|dw|diff\w*|trace\w*|dti|resolve|b ?=? ?[1-9]\d{2,3}"),
+    ("ADC", "MR", r"d?adc|apparent diffusion\w*|average dc"),
+    ("DWI b0", "MR", r"b ?= ?0|b0|b0000?|b 0(?! ?[0-9])"),
+    (
+        "DWI",
+        "MR",
+        r"dwi\w*|(?:iso|ss|[cemrs])dwi\d*|dw|diff\w*|difus\w*|isotropic image|trace\w*|dti|resolve|b ?=? ?[1-9]\d{2,3}",
+    ),
     ("SWI", "MR", r"swi\w*|swan|susc\w*|ven ?bold|t2 ?(\*|star|gre|fl2d|ffe|fe)|hemo\w*|haemo\w*|t2w? ?(gre|ffe)|swip"),
     ("MRA", "MR", r"mra|tof|angio\w*|mrv|venogra\w*|pca|inhance"),
     ("T1", "MR", r"t1 ?w?( \w+)* ?(flair|tirm)|(flair|tirm) ?t1"),
@@ -79,7 +83,10 @@ _FRAME_TYPES = {
     "T1": "T1", "T2": "T2", "T2_STAR": "SWI", "STIR": "T2", "PROTON_DENSITY": "PD", "FLUID_ATTENUATED": "FLAIR", "TOF": "MRA",
 }  # fmt: skip
 _FRAME_TYPE = 0.75
-_DENIED = rf"(?<![a-z])(?:(?:{NONE})(?![a-z])(?! ?op)|nativ\w*|plain|unenhanced|non ?con\w*)|{DENIED}"
+_DENIED = (
+    rf"(?<![a-z])(?:(?:{NONE})(?![a-z])(?! ?op)|nativ\w*|plain|unenhanced|non ?con\w*)|{DENIED}"
+    r"|(?<= )-(?:km|gd|gad|c)(?![a-z])|(?<![a-z])(?:km|gd|gad|c)-(?![a-z0-9])"  # T1 -KM, T1 C-
+)
 
 
 @dataclass(frozen=True)

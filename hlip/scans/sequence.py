@@ -12,17 +12,21 @@ from __future__ import annotations
 
 import re
 
-NONE = r"pre|non?|not|without|w/?o|vor|ohne|sans|avant|sin|senza"
+NONE = r"pre|non?|not|without|w/?o|vor|ohne|sans|avant|sin|senza|sem|zonder|bez|utan|uten|uden"
 """Words before an agent's that deny it."""
-AGENTS = r"contr\w*|gad\w*|gd|km|mdc|kontrast\w*|injection"
+_BEFORE = r"before|antes|prima|avant|voor"
+AGENTS = r"contr\w*|gad\w*|gd|km|mdc|kontrast\w*|inj(?:e[ck]\w*)?"
 GIVEN = (
     rf"(?<![a-z])(?:(?:{AGENTS}|ce|enhanced|postcontr\w*|t1w?ce?)(?![a-z])|post(?![a-z])(?![ _-]*(?:op(?![a-z])|foss|surg|interv)))"
     r"|\+ ?(?:c|gd|gad|km)(?![a-z])|(?<![a-z])c ?\+|contrast|(?<=t1)w?(?:ce?|gd|gad|km|post)(?![a-z])"
 )
 """An agent was given, in lower case."""
-BOTH = r"(?<![a-z0-9])w/?[ _]?(?:and[ _])?w/?o|with (?:and )?without|mit (?:und )?ohne"
+BOTH = r"(?<![a-z0-9])w/?[ _]?(?:and[ _])?w/?o|with (?:and )?without|mit (?:und )?ohne|pre[ _]?(?:and|und|et|&|/|\+)[ _]?post(?![a-z])"
 """Two series under one name: the agent was given."""
-DENIED = rf"(?<![a-z])(?:(?:{NONE})[ _-]*|un)(?:{AGENTS}|ce|c|enhanced)(?![a-z])"
+DENIED = (
+    rf"(?<![a-z])(?:(?:{NONE}|{_BEFORE})[ _-]*(?:d[ei'](?![a-z])[ _-]*)?|un)(?:{AGENTS}|ce|c|enhanced)(?![a-z])"
+    r"|(?<![a-z])[ck]ontrast(?:siz|frei|los|free)(?![a-z])"
+)
 """None was: precontrast, without gd, uncontrasted."""
 _ECHO_PHASES = r"(?:in|out|opp[a-z]*|of)"
 _AGENT_PHASES = (
@@ -38,9 +42,9 @@ _SEQUENCES = (  # first match wins; the order matters (a FLAIR is also a T2 but 
     ("T1", r"t1w?[ _-]*(flair|tirm)"),
     ("FLAIR", r"flair|tirm|t2f(?![a-z])"),
     ("SWI", r"swi|swan|susc|ven[ _-]?bold|t2w?[ _-]?\*|t2w?[ _-]?star"),
-    ("ADC", r"adc|apparent"),
+    ("ADC", r"adc|apparent|average[ _-]*dc(?![a-z])"),
     ("DWI b0", r"(dwi|diff|dti)[a-z]*[ _-]*b0+(?![0-9])(?!.*(?<![a-z])b[1-9])"),
-    ("DWI", r"dwi|(?:iso|ss|[cemrs])dwi(?![a-z])|diff|trace|dti"),
+    ("DWI", r"dwi|(?:iso|ss|[cemrs])dwi(?![a-z])|diff|difus|trace|dti"),
     ("CT angiography", r"cta|ct.*angio"),
     ("CT", r"ct(?![a-z]).*venogra"),
     ("MRA", r"mra|mrv|tof|angio|venogra"),

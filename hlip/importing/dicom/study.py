@@ -34,7 +34,7 @@ from hlip.importing.identity import hashed
 from hlip.importing.outcome import LeftOut
 from hlip.study import Scan, Study
 
-_REVISION = 8
+_REVISION = 9
 """Part of every hash. Raise it when the same files begin to give other scans."""
 RECORD = "import.json"
 _AGAIN = ("converter_timeout", "converter_killed", "unexpected")  # another run may fare better: such a study is tried again

@@ -106,6 +106,11 @@ def test_sequences_by_tags(tags: dict, sequence: str, rule: str) -> None:
         ("MPR sag", "T1"),
         ("isoDWI", "DWI"),
         ("sDWI_b1000", "DWI"),
+        ("Difusión axial", "DWI"),
+        ("Isotropic image", "DWI"),
+        ("T1 isotropic", "T1"),
+        ("DWI b 0", "DWI b0"),
+        ("Average DC", "ADC"),
         ("Baldwin Edwin", ""),
         ("protocol of the day", ""),
         ("Contact Dr Gretel", ""),
@@ -172,6 +177,10 @@ CONTRAST = (
     "T1 POST",
     "AX T1 W/WO CONTRAST",
     "T1 +C",
+    "T1 injecté",
+    "T1 INJ",
+    "T1 pre and post Gd",
+    "t1_tse-KM",  # no word stands before its mark
 )
 PLAIN_T1 = (
     "T1 TSE ohne KM",
@@ -186,6 +195,16 @@ PLAIN_T1 = (
     "T1 uncontrasted",
     "T1 non-enhanced",
     "T1 pregd",
+    "T1 sem contraste",
+    "T1 zonder contrast",
+    "T1 bez kontrastu",
+    "T1 utan kontrast",
+    "T1 antes de contraste",
+    "T1 prima mdc",
+    "kontrastsiz T1",
+    "T1 -KM",
+    "T1 KM-",
+    "T1 (C-)",
 )
 NO_EVIDENCE = ("POST OP T1", "T1 POST FOSSA", "T1 posterior")
 
@@ -240,7 +259,12 @@ def test_an_adc_in_a_series_called_diffusion_is_no_dispute() -> None:
      ("AAHScout_MPR_sag", "localizer"), ("AAHead_Scout", "localizer"), ("Lokalizer", "localizer"), ("Übersicht", "localizer"),
      ("PLAN SCAN", "localizer"), ("QSM", "derived_map"), ("relCBV", "derived_map"), ("Cerebral Blood Flow", "derived_map"),
      ("Monoenergetic 40 keV", "derived_map"), ("FA color", "derived_map"), ("FA_colored", "derived_map"), ("FA", "derived_map"),
-     ("T1 VIBE FA 15", ""), ("Iodine overlay", "derived_map"), ("VEN_BOLD", ""), ("BOLD rest", "time_series")],
+     ("T1 VIBE FA 15", ""), ("Iodine overlay", "derived_map"), ("VEN_BOLD", ""), ("BOLD rest", "time_series"),
+     ("Pilot", "localizer"), ("Planung", "localizer"), ("SCANNO", "localizer"), ("Soustraction", "subtraction"),
+     ("T1 mapping", "derived_map"), ("T1 rho", "derived_map"), ("Fractional Aniso.", "derived_map"), ("Tractography", "derived_map"),
+     ("Exponential Apparent Diffusion Coefficient", "derived_map"), ("PJN:TOF", "projection"), ("MIN IP: Ax SWAN", "projection"),
+     ("COL:MRA", "projection"), ("Patientenprotokoll", "dose_report"), ("Dosisbericht", "dose_report"), ("Summary", "dose_report"),
+     ("PreMonitoring", "time_series"), ("CAL SC", "")],
 )  # fmt: skip
 def test_reasons_by_description(description: str, reason: str) -> None:
     assert reason_against(stack(description, sop_class=CT, modality="CT")) == reason
@@ -259,7 +283,16 @@ PHASES = (
     ),
     *("Thorax venoese Phase", "portalvenöse_phase", "Late Phase", "delayed phase", "multi phase", "CT 3 Phase Liver"),
 )
-SIGNALS = ("SWAN 2 phase", "VenBOLD Phase", "SWI_part-phase", "SWI Phase", "Pha_Images", "phase map", "GRE Phase")
+SIGNALS = (
+    "Ph: AX SWAN",
+    "SWAN 2 phase",
+    "VenBOLD Phase",
+    "SWI_part-phase",
+    "SWI Phase",
+    "Pha_Images",
+    "phase map",
+    "GRE Phase",
+)
 
 
 @pytest.mark.parametrize(("modality", "sop_class"), [("MR", MR), ("CT", CT)])

@@ -76,6 +76,7 @@ def test_kernels_and_reformats(tmp_path: Path) -> None:
             ("1.1", {"ConvolutionKernel": "H30s", "plane": phantom.CORONAL, **derived}),
             ("1.2", {"ConvolutionKernel": "BONE"}),
             ("1.3", {"ConvolutionKernel": "H30s", **derived}),
+            ("1.4", {"ConvolutionKernel": ["Br40f", "3"]}),  # the converter's sidecar is no JSON then
         ],
         1,
     ):
@@ -84,7 +85,7 @@ def test_kernels_and_reformats(tmp_path: Path) -> None:
         )
     run(tmp_path / "in", tmp_path / "out", keep_ids=True)
     assert [(row["study_id"], row["reason"]) for row in rows(tmp_path / "out")] == [
-        ("1.1", ""), ("1.1", "sharp_kernel"), ("1.1", "reformat"), ("1.2", ""), ("1.3", ""),
+        ("1.1", ""), ("1.1", "sharp_kernel"), ("1.1", "reformat"), ("1.2", ""), ("1.3", ""), ("1.4", ""),
     ]  # fmt: skip
 
 
