@@ -11,12 +11,12 @@ Notable choices:
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 
 from pydicom.uid import UID
 
 from hlip.dicom.tags import Stack
 from hlip.scans.sequence import without_other_phases
+from hlip.scans.unwanted import says, unwanted
 
 IMAGES = {
     "1.2.840.10008.5.1.4.1.1.2": "CT",
@@ -55,39 +55,6 @@ _TYPES = (  # words of ImageType
     ),
     ({"FAT", "F", "FAT_FRACTION", *_OPPOSED}, "dixon_part"),
 )  # fmt: skip
-_WORDS = (  # of a description, where the tags are silent
-    (
-        "dose_report",
-        r"dose (report|info\w*|summary|record)|dosis\w*|patient protocol|patientenprotokoll|\Asummary\Z|exam(ination)? summary|contrast timing",
-    ),
-    ("screenshot", r"screen ?(save|shot)"),
-    (
-        "localizer",
-        r"loc|lo[ck]ali[zs]\w*|(aa ?h(ead)? ?)?scout\w*|surv\w*|topo\w*|scann?o\w*|pilot\w*|(3|three)[- ]?(plane|pl)|smartbrain|plan scan|"
-        r"planung\w*|übersicht\w*|uebersicht\w*|rep[eé]rage|vue d.?ensemble",
-    ),
-    (
-        "calibration",
-        r"cal|calib\w*|asset( cal)?|sense ref\w*|ref scan|coil survey|prescan|shim\w*|b0 ?map|b1 ?map|field ?map\w*",
-    ),
-    ("subtraction", r"sub|subs|subtr\w*|soustr\w*|sottra\w*|sustr\w*"),
-    ("projection", r"min? ?ip|mip|vrt|vr|pjn|\Acol(?=:)"),
-    (
-        "derived_map",
-        r"\Afa\Z|fa[ -]?(map|colou?r\w*)|(dti|diff\w*|ep2d\w*).* fa|colou?r\w*[ -]?fa|colfa|eadc|exp\w* ?(adc|apparent).*",
-    ),
-    (
-        "derived_map",
-        r"(r|rel)?cbf|(r|rel)?cbv|mtt|ttp|tmax|pbp|ktrans|[tr][12]\*? ?map\w*|t1 ?rho|qsm|cerebral blood (flow|volume)|mean transit time",
-    ),
-    ("derived_map", r"fractional aniso\w*|tractogra\w*|fib(er|re)s?( track\w*)?"),
-    ("derived_map", r"mono ?energetic.*|iodine\w*|virtual (non ?contrast|unenhanced)|vnc"),
-    (
-        "time_series",
-        r"(?<!ven )bold|f-?mri|dsc|dce|[ep]?p?c?asl|perf\w*|dynasusc\w*|ep2d_perf|bolus( tracking)?|smart ?prep|care ?bolus|(pre ?)?monitoring",
-    ),
-    ("phase", r"pha|ph(?=:)|phase( map| image)?"),
-)
 _OF_MR = ("phase", "dixon_part", "calibration")  # reasons that CT knows not: "CAL" is its calcium
 UNWANTED = frozenset(
     {"burned_in_text", "calibration", "derived_map", "dixon_part", "dose_report", "localizer", "other_modality", "phase", "projection",
@@ -122,10 +89,7 @@ def reason_against(stack: Stack) -> str:
     for words, reason in _TYPES:
         if types & words and not (ct and reason in _OF_MR):
             return reason
-    for reason, pattern in _WORDS:
-        if _says(pattern, stack) and not (ct and reason in _OF_MR):
-            return reason
-    return ""
+    return unwanted(stack.description, _OF_MR if ct else ())
 
 
 def is_opposed(stack: Stack) -> bool:
@@ -156,9 +120,4 @@ def is_sharp(stack: Stack) -> bool:
 
 def _says(pattern: str, stack: Stack) -> bool:
     """Whether a description has one of these words, alone: not inside of another word, nor as another kind of phase."""
-    return bool(re.search(rf"(?<![a-z0-9])(?:{pattern})(?![a-z0-9])", _words(stack.description)))
-
-
-@lru_cache(maxsize=1024)
-def _words(description: str) -> str:
-    return without_other_phases(description.replace("_", " "))
+    return says(pattern, without_other_phases(stack.description.replace("_", " ")))

@@ -8,6 +8,7 @@ Notable choices:
 - study_id and path are needed; study_id, patient_id, report and its sections may be called as others call them (`cells.NAMES`).
 - path is a NIfTI or MGZ file, a DICOM file (which stands for its series) or a folder of one series; relative ones are taken from the
   table's folder, or from --root.
+- A sequence that is only spelled otherwise (t1w, T1ce, T2-FLAIR) becomes the name that specs and models know; other names stay.
 - patient_id, split, report (or its sections) and label are of the study: they may stand in one of its rows or in all, but may not differ.
 - Any other column goes into the manifest, sex and age in one spelling (`hlip.importing.fields`). One whose values differ between the scans
   of a study (echo_time) becomes a list there, a value a scan, in all studies.
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,7 @@ from hlip.importing.series import b_values_beside, diffusion_scans
 from hlip.importing.splits import REMEDY, check_patients
 from hlip.importing.table_files import Faults, Row, read_table, require_columns
 from hlip.scans.filekind import is_dicom, is_nifti
-from hlip.scans.sequence import guess_sequence
+from hlip.scans.sequence import guess_sequence, spelled
 from hlip.study import Scan, Study
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ def import_table(
             elif text := next((row[name] for _, row in group if row[name]), ""):
                 further.setdefault(*fields.told(name, text))
         studies.append(Study(study_id, scans=tuple(scans), extra=further, **known[study_id]))
-    notes = [f"{twice} rows of {table.name} are the same as an earlier one in every cell, and not counted"] if twice else []
+    notes = _respelled(rows)
+    notes += [f"{twice} rows of {table.name} are the same as an earlier one in every cell, and not counted"] if twice else []
     alone = sum(study.patient_id == study.study_id for study in studies)
     notes += [f"the patient of {alone} of {len(studies)} studies is not said: each {LEAK}"] if alone else []
     check_patients([study for study in studies if study.split], REMEDY, table, _first_lines(by_study))
@@ -107,6 +109,14 @@ def import_table(
         raise ImportingError(f"{table}: no file is there, e.g. {(windows or missing)[0]}; {remedy}")
     notes += [f"{len(windows)} files are not there: {_BACKSLASHES}"] if windows else []
     return finish("table", studies, out, options, left_out, notes, given=_given(columns, extra))
+
+
+def _respelled(rows: Sequence[Row]) -> list[str]:
+    """A note on sequences that are spelled otherwise here."""
+    cells = Counter(row.get("sequence", "") for _, row in rows)
+    others = {cell: count for cell, count in cells.items() if spelled(cell) != cell}
+    told = ", ".join(f"{cell} -> {spelled(cell)} ({count})" for cell, count in others.items())
+    return [f"sequences that are spelled otherwise here: {told}"] if others else []
 
 
 def _given(columns: Sequence[str], extra: Sequence[str]) -> set[str]:
@@ -193,7 +203,7 @@ def _scans(
         if not (file.is_dir() or is_nifti(file) or is_dicom(file)):
             left_out.append(LeftOut(str(file), "not_a_scan", f"{table}, line {line}: {file} is neither NIfTI, MGZ nor DICOM"))
             continue
-        found = [Scan(file, row.get("sequence") or guess_sequence(file.name))]
+        found = [Scan(file, spelled(row.get("sequence", "")) or guess_sequence(file.name))]
         if is_nifti(file) and (b_values := b_values_beside(file)):
             found, lost = diffusion_scans(file, b_values, split_into)
             left_out += [lost] if lost else []

@@ -7,19 +7,23 @@ Notable choices:
 - A folder that holds NIfTI or MGZ files is a study; a folder above it, below ROOT, is its patient. Both layouts may be mixed. Without a
   patient's folder a study is a patient of its own, which may leak between splits: that is said.
 - study_id is STUDY, or PATIENT__STUDY; tables may call a study either way, as long as STUDY is one of its kind.
-- Files called masks or segmentations are left out; DICOM is for `hlip import dicom`. No file is opened, except diffusion series with
-  a .bval beside them, which become b0, DWI and ADC under OUT/scans. Other 4-D series are named when the scans are prepared.
+- Files called masks or segmentations are left out, and what is called a localizer, a map, a projection or a subtraction
+  (`hlip.scans.unwanted`), by its name or by the description in a sidecar that a converter wrote (NAME.json).
+- DICOM is for `hlip import dicom`. No file is opened, except diffusion series with a .bval beside them, which become b0, DWI and ADC under
+  OUT/scans. Other 4-D series are named when the scans are prepared.
 - Every folder of ROOT either gives a study or stands in left_out.csv, by itself or by what is in it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from tqdm import tqdm
@@ -27,11 +31,12 @@ from tqdm import tqdm
 from hlip.importing.files import children, files_below, id_fault, looks_like_mask, on_closed, own_places
 from hlip.importing.options import KEPT_NAMES, Options, add_options, finish, options_of, show
 from hlip.importing.outcome import Imported, ImportingError, LeftOut, check_place, manifest_file, some
-from hlip.importing.series import b_values_beside, diffusion_scans
+from hlip.importing.series import b_values_beside, diffusion_scans, stem_of
 from hlip.importing.tables import KeyOf
 from hlip.importing.unusable import unusable, unusable_rows
 from hlip.scans.filekind import is_dicom, is_nifti
 from hlip.scans.sequence import guess_sequence
+from hlip.scans.unwanted import unwanted_file
 from hlip.study import Scan, Study
 
 LEAK = "each study counts as a patient of its own; if patients have several studies that is a leak: give PATIENT folders or --metadata"
@@ -94,8 +99,24 @@ def scans_of(files: Sequence[Path], split_into: Path) -> tuple[list[Scan], list[
             scans += found
             left_out += [lost] if lost else []
         else:
-            scans.append(Scan(file, guess_sequence(file.name)))
+            words = _words_of(file)
+            if reason := unwanted_file(words):
+                message = f"{file}: by its name or sidecar ({shorten(words, 80)}) no scan to read; list it to keep it: hlip import table"
+                left_out.append(LeftOut(str(file), reason, message))
+            else:
+                scans.append(Scan(file, guess_sequence(file.name) or guess_sequence(words)))
     return scans, left_out
+
+
+def _words_of(file: Path) -> str:
+    """A file's name without its ending, and the description in the sidecar (NAME.json) that converters write."""
+    sidecar = file.with_name(f"{stem_of(file)}.json")
+    try:
+        told = json.loads(sidecar.read_text(encoding="utf-8", errors="replace")) if sidecar.is_file() else {}
+    except (OSError, ValueError):  # dcm2niix writes some that are no JSON
+        told = {}
+    described = told.get("SeriesDescription") or told.get("ProtocolName") if isinstance(told, dict) else ""
+    return f"{stem_of(file)} {described or ''}".strip()
 
 
 def _found(root: Path, skip: set[Path], progress: bool) -> tuple[dict[Path, list[Path]], list[LeftOut], list[str]]:
@@ -209,10 +230,10 @@ def add_folders(sources: Any) -> None:
     source = sources.add_parser(
         "folders",
         help="NIfTI or MGZ files, a folder a study",
-        description="Layouts: ROOT/STUDY/scan.nii.gz or ROOT/PATIENT/STUDY/scan.nii.gz. Sequences are guessed from file names; a table says "
-        "them (hlip import table). Files called masks are left out. A folder without a scan is named in left_out.csv. A diffusion series "
-        "with a .bval beside it becomes b0, DWI and ADC under OUT/scans; other series of volumes are refused when they are prepared."
-        + KEPT_NAMES,
+        description="Layouts: ROOT/STUDY/scan.nii.gz or ROOT/PATIENT/STUDY/scan.nii.gz. Sequences are guessed from file names and sidecars "
+        "(NAME.json); a table says them (hlip import table). Files called masks, localizers, maps or subtractions are left out. A folder "
+        "without a scan is named in left_out.csv. A diffusion series with a .bval beside it becomes b0, DWI and ADC under OUT/scans; other "
+        "series of volumes are refused when they are prepared." + KEPT_NAMES,
     )
     source.add_argument("root", type=Path, metavar="ROOT", help="folder of the studies, or of the patients")
     source.add_argument("out", type=Path, metavar="OUT", help="folder to write: manifest.jsonl, left_out.csv, scans/")

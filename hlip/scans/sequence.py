@@ -18,14 +18,17 @@ _BEFORE = r"before|antes|prima|avant|voor"
 AGENTS = r"contr\w*|gad\w*|gd|km|mdc|kontrast\w*|inj(?:e[ck]\w*)?"
 GIVEN = (
     rf"(?<![a-z])(?:(?:{AGENTS}|ce|enhanced|postcontr\w*|t1w?ce?)(?![a-z])|post(?![a-z])(?![ _-]*(?:op(?![a-z])|foss|surg|interv)))"
-    r"|\+ ?(?:c|gd|gad|km)(?![a-z])|(?<![a-z])c ?\+|contrast|(?<=t1)w?(?:ce?|gd|gad|km|post)(?![a-z])"
+    r"|\+ ?(?:c|gd|gad|km)(?![a-z])|(?<![a-z])m\.? ?km(?![a-z])|(?<![a-z])c ?\+|contrast|(?<=t1)w?(?:ce?|gd|gad|km|post)(?![a-z])"
 )
 """An agent was given, in lower case."""
-BOTH = r"(?<![a-z0-9])w/?[ _]?(?:and[ _])?w/?o|with (?:and )?without|mit (?:und )?ohne|pre[ _]?(?:and|und|et|&|/|\+)[ _]?post(?![a-z])"
+BOTH = (
+    r"(?<![a-z0-9])w/?[ _]?(?:and[ _])?w/?o|with (?:and )?without|mit (?:und )?ohne|ohne (?:und )?mit"
+    r"|pre[ _]?(?:and|und|et|&|/|\+)[ _]?post(?![a-z])"
+)
 """Two series under one name: the agent was given."""
 DENIED = (
     rf"(?<![a-z])(?:(?:{NONE}|{_BEFORE})[ _-]*(?:d[ei'](?![a-z])[ _-]*)?|un)(?:{AGENTS}|ce|c|enhanced)(?![a-z])"
-    r"|(?<![a-z])[ck]ontrast(?:siz|frei|los|free)(?![a-z])"
+    r"|(?<![a-z])(?:[ck]ontrast(?:siz|frei|los|free)|o\.? ?(?:km|gd))(?![a-z])"
 )
 """None was: precontrast, without gd, uncontrasted."""
 _ECHO_PHASES = r"(?:in|out|opp[a-z]*|of)"
@@ -39,17 +42,17 @@ _PART = r"(phase|pha)(?![a-z])"
 _HAS_PARTS = r"(swi|swan|susc[a-z]*|gre|star)(?![a-z])"
 _SEQUENCES = (  # first match wins; the order matters (a FLAIR is also a T2 but for a T1 FLAIR, a DWI may say "b0 t2")
     ("", rf"(mip|minip)(?![a-z])|{_HAS_PARTS}.*(?<![a-z]){_PART}|{_PART}.*(?<![a-z]){_HAS_PARTS}"),
-    ("T1", r"t1w?[ _-]*(flair|tirm)"),
-    ("FLAIR", r"flair|tirm|t2f(?![a-z])"),
-    ("SWI", r"swi|swan|susc|ven[ _-]?bold|t2w?[ _-]?\*|t2w?[ _-]?star"),
+    ("T1", r"t1w?[ _-]*(flair|tirm)|(flair|tirm)[ _-]*t1w?(?![a-z0-9])"),
+    ("FLAIR", r"flair|tirm|t2f(?![a-z])|dark[ _-]?fluid|da[ _-]?fl(?![a-z])"),
+    ("SWI", r"swi|swan|susc|ven[ _-]?bold|t2w?[ _-]?(\*|star|fl2d|ffe)"),
     ("ADC", r"adc|apparent|average[ _-]*dc(?![a-z])"),
     ("DWI b0", r"(dwi|diff|dti)[a-z]*[ _-]*b0+(?![0-9])(?!.*(?<![a-z])b[1-9])"),
-    ("DWI", r"dwi|(?:iso|ss|[cemrs])dwi(?![a-z])|diff|difus|trace|dti"),
+    ("DWI", r"dwi|(?:iso|ss|[cemrs])dwi(?![a-z])|diff|difus|trace|dti|b[ _=]?[1-9][0-9]{2,3}(?![0-9])"),
     ("CT angiography", r"cta|ct.*angio"),
     ("CT", r"ct(?![a-z]).*venogra"),
     ("MRA", r"mra|mrv|tof|angio|venogra"),
     ("PD", r"pd|proton"),
-    ("T1", r"t1|[desv]t1w|mp ?rage|spgr|bravo"),
+    ("T1", r"t1|[desv]t1w|mp ?rage|f?spgr|bravo|(vibe|thrive|lava)(?![a-z])"),
     ("SWI", r"gre(?![a-z])|hemo"),
     ("T2", r"t2|[desv]t2w|(t?stir|ciss|fiesta|haste|ssfse|blade|propeller)(?![a-z])"),
     ("CT", r"ct"),
@@ -66,6 +69,28 @@ def without_other_phases(text: str) -> str:
         text = re.sub(r"phase[ _-]*contrast", " ", text)
     kinds = _ECHO_PHASES if re.search(rf"(?<![a-z]){_HAS_PARTS}", text) else f"(?:{_ECHO_PHASES}|{_AGENT_PHASES})"
     return re.sub(rf"(?<![a-z0-9]){kinds}[ _-]?phase", " ", text)
+
+
+_SPELLINGS = {
+    "T1": r"t1(w|weighted|mprage)?|mprage",
+    "T1 contrast": r"t1w?(ce|c|gd|gad|km|post|contrast|postcontrast|postgd)",
+    "T2": r"t2(w|weighted)?",
+    "FLAIR": r"(t2w?)?flair|flairt2",
+    "PD": r"pdw?|protondensity",
+    "DWI b0": r"(dwi)?b0",
+    "DWI": r"dwi|diffusion|(dwi)?b1000",
+    "ADC": r"adc",
+    "SWI": r"swi|swan|t2star",
+    "MRA": r"mra|tof|tofmra|mratof",
+    "CT": r"ct",
+    "CT angiography": r"cta|ctangio(graphy)?",
+}
+
+
+def spelled(name: str) -> str:
+    """A sequence's name as it is spelled here, where it is nothing but another spelling (t1w, T1ce, T2-FLAIR); else as it is."""
+    letters = re.sub(r"[\W_]+", "", name.lower().replace("*", "star"))
+    return next((ours for ours, pattern in _SPELLINGS.items() if re.fullmatch(pattern, letters)), name)
 
 
 def guess_sequence(text: str) -> str:

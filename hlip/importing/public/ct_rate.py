@@ -173,7 +173,7 @@ def _study(
 
 
 def _with_val(studies: Sequence[Study], val: float, seed: int, manifest: Path) -> tuple[list[Study], list[str]]:
-    train = [study for study in studies if study.split == "train"]
+    train = [replace(study, split=None) for study in studies if study.split == "train"]
     if not train or not val:
         return list(studies), []
     drawn, notes = draw_beside(train, (1 - val, val, 0), seed, manifest)

@@ -179,6 +179,8 @@ CONTRAST = (
     "T1 +C",
     "T1 injecté",
     "T1 INJ",
+    "T1 mKM",
+    "T1 ohne und mit KM",
     "T1 pre and post Gd",
     "t1_tse-KM",  # no word stands before its mark
 )
@@ -203,6 +205,9 @@ PLAIN_T1 = (
     "T1 prima mdc",
     "kontrastsiz T1",
     "T1 -KM",
+    "T1 o. KM",
+    "T1 o.KM",
+    "T1 GD-",
     "T1 KM-",
     "T1 (C-)",
 )
@@ -264,7 +269,8 @@ def test_an_adc_in_a_series_called_diffusion_is_no_dispute() -> None:
      ("T1 mapping", "derived_map"), ("T1 rho", "derived_map"), ("Fractional Aniso.", "derived_map"), ("Tractography", "derived_map"),
      ("Exponential Apparent Diffusion Coefficient", "derived_map"), ("PJN:TOF", "projection"), ("MIN IP: Ax SWAN", "projection"),
      ("COL:MRA", "projection"), ("Patientenprotokoll", "dose_report"), ("Dosisbericht", "dose_report"), ("Summary", "dose_report"),
-     ("PreMonitoring", "time_series"), ("CAL SC", "")],
+     ("PreMonitoring", "time_series"), ("CAL SC", ""),
+     ("PD fs Loc. Tumor", ""), ("CT Head Sub Acute", ""), ("T2 sub-second", ""), ("PD SPACE Cal", ""), ("T1 sub", "subtraction")],
 )  # fmt: skip
 def test_reasons_by_description(description: str, reason: str) -> None:
     assert reason_against(stack(description, sop_class=CT, modality="CT")) == reason

@@ -39,12 +39,12 @@ def test_rows_become_studies(tmp_path: Path) -> None:
         ("B", "P2", "val", None, "Normal, for age."),
     ]
     assert [(s.path, s.sequence) for s in first.scans] == [
-        (tmp_path / "in/a/t1.nii.gz", "T1 post"),
+        (tmp_path / "in/a/t1.nii.gz", "T1 contrast"),
         (tmp_path / "in/a/x.mgz", "FLAIR"),
     ]
     assert second.scans[0].sequence == "FLAIR"  # guessed from its name
     assert (first.extra, second.extra) == ({"sex": "F", "imported": "table"}, {"imported": "table"})
-    assert made.notes == ()
+    assert made.notes == ("sequences that are spelled otherwise here: T1 post -> T1 contrast (1)",)
 
 
 def test_columns_may_be_called_as_others_call_them(tmp_path: Path) -> None:

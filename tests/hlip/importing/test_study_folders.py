@@ -138,7 +138,7 @@ def test_masks_are_left_out_by_name(tmp_path: Path) -> None:
 def test_series_with_b_values_are_split_and_links_to_nowhere_named(tmp_path: Path) -> None:
     root = tmp_path / "in"
     scan(root / "s1/ep2d.nii.gz", (8, 7, 6, 3), [0, 1000, 1000])
-    scan(root / "s1/perf.nii.gz", (8, 7, 6, 3))  # 4-D without b-values: not opened here, refused when prepared
+    scan(root / "s1/rest.nii.gz", (8, 7, 6, 3))  # 4-D without b-values: not opened here, refused when prepared
     scan(root / "s2/dti.nii.gz", (8, 7, 6, 3), [0, 1000])
     (root / "s1/t1.nii.gz").symlink_to("nowhere.nii.gz")
     scan(root / "s2/t1.nii.gz")
@@ -184,3 +184,23 @@ def test_written_among_its_data_it_does_not_read_itself(tmp_path: Path, place: s
     store = Store(root / place / "store")
     assert store.record("s1").sequences == ("DWI b0", "DWI", "ADC", "T1")
     assert store.record("s2").sequences == ("T2",)
+
+
+def test_what_no_reader_looks_at_is_left_out_by_name_or_sidecar(tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    bad = {
+        "T1_sub": "subtraction", "T2_map": "derived_map", "SWI_QSM": "derived_map", "ep2d_diff_FA": "derived_map", "exp_ADC": "derived_map",
+        "localizer": "localizer", "3_scout": "localizer", "rCBV": "derived_map", "9": "localizer",
+    }  # fmt: skip
+    good = {"sub-01_ses-02_T1w": "T1", "sub_01_dark-fluid": "FLAIR", "5": "T2", "6": "", "ADC": "ADC"}
+    touch(root / "s1", *[f"{name}.nii.gz" for name in [*bad, *good]])
+    for number, text in (
+        ("9", '{"SeriesDescription": "AAHScout"}'),
+        ("5", '{"ProtocolName": "t2_tse_tra"}'),
+        ("6", '{"Kernel": "Br40f\\",'),
+    ):
+        (root / "s1" / f"{number}.json").write_text(text)
+    imported(root, tmp_path / "out")
+    found = studies(tmp_path / "out")
+    assert {name.removesuffix(".nii.gz"): sequence for name, sequence in found["s1"][1]} == good
+    assert reasons(tmp_path / "out") == {f"{name}.nii.gz": reason for name, reason in bad.items()}

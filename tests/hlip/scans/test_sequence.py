@@ -7,7 +7,7 @@ import time
 import pytest
 
 from hlip.dicom.sequence import guess
-from hlip.scans.sequence import guess_sequence, without_other_phases
+from hlip.scans.sequence import guess_sequence, spelled, without_other_phases
 
 from ..dicom.test_rules import stack
 
@@ -34,7 +34,26 @@ ALIKE = {
     "sT2W_FLAIR": "FLAIR",
     "T1 in phase": "T1",
     "t1_opposed_phase": "T1",
+    "FLAIR T1": "T1",
+    "t2_fl2d": "SWI",
+    "dark-fluid tra": "FLAIR",
+    "vibe": "T1",
+    "B1000": "DWI",
+    "Difusión": "DWI",
+    "Average DC": "ADC",
+    "T1 o. KM": "T1",
+    "T1 mKM": "T1 contrast",
+    "T1 antes de contraste": "T1",
 }
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [("t1w", "T1"), ("T1 post", "T1 contrast"), ("T2-FLAIR", "FLAIR"), ("T2*", "SWI"), ("dwi", "DWI"), ("b0", "DWI b0"),
+     ("CTA", "CT angiography"), ("T1 contrast", "T1 contrast"), ("T1 cor", "T1 cor"), ("my scan", "my scan"), ("", "")],
+)  # fmt: skip
+def test_other_spellings_of_a_sequence(theirs: str, ours: str) -> None:
+    assert spelled(theirs) == ours
 
 
 @pytest.mark.parametrize("text", ALIKE)
