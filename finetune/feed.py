@@ -94,7 +94,8 @@ class Scans(Dataset[Sample]):
         draws = np.random.default_rng([self.seed, place.epoch, place.study])
         order = draws.permutation(len(record.sequences))[: self.max_scans].tolist()
         volumes = self.reader(self.store, record, order)
-        return Sample(str(place.study), augment(volumes, self.augmentation, draws), "", "")
+        axes = self.reader.axes(self.store, record, order)
+        return Sample(str(place.study), augment(volumes, self.augmentation, draws), "", "", axes=axes)
 
 
 class LiveScans:
@@ -135,18 +136,19 @@ class LiveScans:
     def output(self, trained: nn.Module, rows: Tensor, batch: Batch | None) -> HP2LOutput:
         assert batch is not None
         volumes = batch.volumes.to(self.accelerator.device, non_blocking=True)
-        output: HP2LOutput = trained(volumes, batch.scans_per_study)
+        output: HP2LOutput = trained(volumes, batch.scans_per_study, batch.axes)
         return output
 
     @torch.no_grad()
     def scores(self, trained: nn.Module, split: str) -> list[Tensor]:
         model, accelerator, records = self.accelerator.unwrap_model(trained).eval(), self.accelerator, self.records[split]
         own = range(accelerator.process_index, len(records), accelerator.num_processes)
+        mine = [records[row] for row in own]
         parts: list[list[Tensor]] = []
         with whole_weights(accelerator, model), accelerator.autocast():
-            for batch in evaluation_batches(self.store, [records[row] for row in own], self.batch_size, self.reader):
-                volumes = batch.volumes.to(accelerator.device)
-                parts.append([level.float().cpu() for level in model(volumes, batch.scans_per_study).probabilities()])
+            for batch in evaluation_batches(self.store, mine, self.batch_size, self.reader, self.reader.axes):
+                output = model(batch.volumes.to(accelerator.device), batch.scans_per_study, batch.axes)
+                parts.append([level.float().cpu() for level in output.probabilities()])
         levels = [torch.cat(level) for level in zip(*parts, strict=True)]
         rows = [(row, [level[place].tolist() for level in levels]) for place, row in enumerate(own)]
         found = dict(gather_object(rows))

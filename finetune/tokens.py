@@ -38,12 +38,12 @@ def encode(
     model: Diagnoser, store: Store, records: Sequence[StudyRecord], batch_size: int, progress: str | None = None
 ) -> Tokens:
     """All scans of each study -> tokens on the host, float32."""
-    device = model.encoder.device
+    device, reader = model.encoder.device, model.encoder.reader
     patches: list[Tensor] = []
     cls: list[Tensor] = []
     with tqdm(total=len(records), desc=progress, unit="study", mininterval=0.5, disable=progress is None) as bar:
-        for batch in evaluation_batches(store, records, batch_size, model.encoder.reader):
-            tokens = model.tokens(batch.volumes.to(device), batch.scans_per_study)
+        for batch in evaluation_batches(store, records, batch_size, reader, reader.axes):
+            tokens = model.tokens(batch.volumes.to(device), batch.scans_per_study, batch.axes)
             patches.append(tokens.patches.float().cpu())
             cls.append(tokens.cls.float().cpu())
             bar.update(len(batch.study_ids))
@@ -155,6 +155,8 @@ def _digest(model: Diagnoser, store: Store, precision: str) -> str:
         list(model.encoder.channels or ()),
         precision,
     ]
+    if store.spec.through_plane != "axial":
+        made.append("turned to the patient's axes")  # tokens of an earlier version were averaged by index, whatever the plane
     return hashlib.sha256(json.dumps(made, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

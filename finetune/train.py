@@ -187,7 +187,9 @@ class Run:
         config = self.config
         if self.start >= config.steps or self.validations.is_out_of_patience:
             area = told(self.validations.best)
-            self.say(f"{config.out} is finished ({self.start} steps); best validation AUC {area}; checkpoint: {config.out / 'model'}")
+            self.say(
+                f"{config.out} is finished ({self.start} steps); best validation AUC {area}; checkpoint: {config.out / 'model'}"
+            )
             return True
         self.say(self.introduction())
         for split in ("train", "val"):
@@ -345,8 +347,18 @@ class Run:
             left_out_of_the_loss(config, self.loss.config),
             without_effect(config, self.loss, weights),
             untrained_levels(config),
+            self.mixed_planes(),
         ]
         return [line for line in lines if line]
+
+    def mixed_planes(self) -> str:
+        """What to know of a store whose scans keep their planes, where an encoder stacks them; empty if it does not."""
+        if self.model.encoder.kind != "cnn" or self.store.spec.through_plane == "axial":
+            return ""
+        return (
+            "the store keeps scans in the planes they were acquired in: channels of one study may show different ones; prepare with "
+            "--spec hp2l for one grid a study"
+        )
 
     def say(self, text: str) -> None:
         """Print on the main process, above the bar."""

@@ -1,4 +1,4 @@
-"""Typed configuration: a dataclass beside what it configures, a YAML file, and `--key.sub value` overrides.
+"""Typed configuration: a dataclass beside what it configures, a YAML file, and `--key.sub value` overrides, before or behind it.
 
 Unknown keys are errors, `--help` shows every field with its type, default and meaning, and `--config` takes a path or a
 built-in name.
@@ -48,15 +48,19 @@ class _Parser(ArgumentParser):
         raise SystemExit(2)
 
 
-def _resolve(argv: Sequence[str] | None, command: str) -> list[str] | None:
-    """`--config demo` -> `--config <configs>/pretrain/demo.yaml`."""
-    resolved = list(sys.argv[1:] if argv is None else argv)
-    for place, argument in enumerate(resolved):
-        if argument == "--config" and place + 1 < len(resolved):
-            resolved[place + 1] = str(find(command, resolved[place + 1]))
+def _resolve(argv: Sequence[str] | None, command: str) -> list[str]:
+    """`--config demo` -> `--config <configs>/pretrain/demo.yaml`, and to the front: options win, wherever they stand."""
+    files: list[str] = []
+    others: list[str] = []
+    given = iter(sys.argv[1:] if argv is None else argv)
+    for argument in given:
+        if argument == "--config" and (name := next(given, None)) is not None:
+            files.append(name)
         elif argument.startswith("--config="):
-            resolved[place] = f"--config={find(command, argument.split('=', 1)[1])}"
-    return resolved
+            files.append(argument.split("=", 1)[1])
+        else:
+            others.append(argument)
+    return [*(f"--config={find(command, name)}" for name in files), *others]
 
 
 @contextmanager

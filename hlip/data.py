@@ -53,6 +53,8 @@ class Sample(NamedTuple):
     """(n, T) int64 patches that patch dropout keeps."""
     chunk: int = 0
     """Which forward pass of its step it belongs to."""
+    axes: tuple[tuple[int, int, int], ...] = ()
+    """Which axis of each scan's grid runs along the patient's z, y and x; empty: all scans are axial, or nobody asked."""
     faults: tuple[tuple[str, str], ...] = ()
     """Studies that should have stood here and could not be read, each with the reason."""
 
@@ -73,6 +75,8 @@ class Batch(NamedTuple):
     """(B, t) int64, when a tokenizer was at hand."""
     report_ids: Tensor | None = None
     """(B, t) int64."""
+    axes: tuple[tuple[int, int, int], ...] = ()
+    """As of `Sample`, of all scans."""
     faults: tuple[tuple[str, str], ...] = ()
     """As of `Sample`."""
 
@@ -181,6 +185,7 @@ def collate(samples: Sequence[Sample], tokenizer: Callable[[Sequence[str]], Tens
         kept=torch.cat(kept) if kept else None,
         sentence_ids=tokenizer(sentences) if tokenizer else None,
         report_ids=tokenizer(reports) if tokenizer else None,
+        axes=tuple(own for sample in samples for own in sample.axes),
         faults=tuple(fault for sample in samples for fault in sample.faults),
     )
 
@@ -209,9 +214,13 @@ def evaluation_batches(
     records: Sequence[StudyRecord],
     batch_size: int,
     read: Callable[[Store, StudyRecord], Tensor] | None = None,
+    axes: Callable[[Store, StudyRecord], tuple[tuple[int, int, int], ...]] | None = None,
 ) -> Iterator[Batch]:
-    """All scans of each study, in order, or what `read` makes of them; nothing random; sentence and report are left empty."""
+    """All scans of each study, in order, or what `read` makes of them, with their `axes` if asked for; nothing random; sentence and report
+    are left empty."""
     for first in range(0, len(records), batch_size):
         part = records[first : first + batch_size]
         volumes = [store.volumes(record.study_id) if read is None else read(store, record) for record in part]
-        yield collate([Sample(record.study_id, each, "", "") for record, each in zip(part, volumes, strict=True)])
+        places = [() if axes is None else axes(store, record) for record in part]
+        drawn = zip(part, volumes, places, strict=True)
+        yield collate([Sample(record.study_id, each, "", "", axes=own) for record, each, own in drawn])

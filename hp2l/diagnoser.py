@@ -33,7 +33,7 @@ from hp2l.heads import HeadConfig, build_head
 from hp2l.model import HP2L
 from hp2l.scaling import Scaling
 from hp2l.text_prototypes import text_prototypes
-from hp2l.tokens import Tokens
+from hp2l.tokens import Axes, Tokens
 
 __all__ = ["Diagnoser", "HeadConfig", "load"]
 
@@ -61,9 +61,13 @@ class Diagnoser(nn.Module, HubCheckpoint):
         self.facts: dict[str, Any] = {}
         self.scaling: Scaling | None = None
 
-    def tokens(self, volumes: Tensor, scans_per_study: Sequence[int]) -> Tokens:
-        """(S, 1, D, H, W) uint8 of all scans (as `encoder.reader` reads them), B counts on the host -> what the head reads."""
-        return self.encoder.read(self.encoder.visual, volumes, scans_per_study, self.config.blocks)
+    def tokens(self, volumes: Tensor, scans_per_study: Sequence[int], axes: Sequence[Axes] | None = None) -> Tokens:
+        """(S, 1, D, H, W) uint8 of all scans (as `encoder.reader` reads them), B counts on the host -> what the head reads.
+
+        Args:
+            axes: of each scan's grid in the patient (`encoder.reader.axes`); None: all scans are axial.
+        """
+        return self.encoder.read(self.encoder.visual, volumes, scans_per_study, self.config.blocks, axes)
 
     def forward(self, tokens: Tokens, return_attention: bool = False) -> HP2LOutput:
         """Logits of every level."""
@@ -72,9 +76,9 @@ class Diagnoser(nn.Module, HubCheckpoint):
         return output
 
     @torch.no_grad()
-    def diagnose(self, volumes: Tensor, scans_per_study: Sequence[int]) -> list[Tensor]:
-        """Scores in [0, 1] of every level, (B, K_l) float32 each."""
-        return self(self.tokens(volumes, scans_per_study)).probabilities()
+    def diagnose(self, volumes: Tensor, scans_per_study: Sequence[int], axes: Sequence[Axes] | None = None) -> list[Tensor]:
+        """Scores in [0, 1] of every level, (B, K_l) float32 each; arguments as of `tokens`."""
+        return self(self.tokens(volumes, scans_per_study, axes)).probabilities()
 
     def comparable(self, scores: Sequence[Tensor]) -> list[Tensor]:
         """Scores (B, K_l) of `diagnose` made such that a study's classes can be held against one another, float32 on the host.

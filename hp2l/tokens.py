@@ -2,16 +2,22 @@
 
 Patches are averaged over blocks of place and over the study's scans: `blocks` (2, 4, 4) gives 32 tokens, the number of the
 paper's own encoder, whatever the number of scans and the grid. Nothing is zero-filled: a missing sequence is simply not
-part of the mean. Where the grid is no multiple of the blocks (14 patches over 4), neighbouring blocks share a layer of patches; maps of
-blocks are drawn as cells of equal size, whose faces are then up to half a patch off.
+part of the mean. Blocks part the patient's z, y and x, in whatever plane a scan was acquired: the patches of a sagittal scan are turned
+before they are averaged with those of an axial one. Place is a share of a scan's own box, not millimetres. Where the grid is no multiple
+of the blocks (14 patches over 4), neighbouring blocks share a layer of patches; maps of blocks are drawn as cells of equal size, whose
+faces are then up to half a patch off.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from einops import rearrange, reduce
+from nibabel.orientations import io_orientation
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -27,8 +33,27 @@ class Tokens(NamedTuple):
     """(B, C): the encoder's first class token, or the mean of what it sees where it has none."""
 
 
-def pool_over_place(tokens: StudyTokens, blocks: tuple[int, int, int]) -> Tensor:
-    """Tokens of packed studies, all patches kept -> (B, N, C), N = the product of `blocks` (depth, height, width).
+Axes = tuple[int, int, int]
+"""Which axis of a scan's grid (0 depth, 1 height, 2 width) runs along the patient's z, y and x."""
+AXIAL: Axes = (0, 1, 2)
+
+
+def axes_of(affine: NDArray[np.float64]) -> Axes:
+    """Of an affine (4, 4), voxel index (D, H, W) -> RAS mm; an oblique axis counts as the nearest."""
+    towards = io_orientation(affine)[:, 0].tolist()
+    return towards.index(2), towards.index(1), towards.index(0)
+
+
+def turned_back(blocks: Tensor, axes: Axes) -> Tensor:
+    """A map (d, h, w) over the patient's z, y, x -> over the axes of a scan's grid."""
+    return blocks.permute(*(axes.index(axis) for axis in range(3)))
+
+
+def pool_over_place(tokens: StudyTokens, blocks: tuple[int, int, int], axes: Sequence[Axes] | None = None) -> Tensor:
+    """Tokens of packed studies, all patches kept -> (B, N, C), N = the product of `blocks` (along z, y, x of the patient).
+
+    Args:
+        axes: of all scans, study after study; None: all are axial. A turned grid with fewer patches than blocks along an axis repeats them.
 
     Raises:
         ValueError: patches were dropped, or there are more blocks than patches along an axis.
@@ -39,7 +64,12 @@ def pool_over_place(tokens: StudyTokens, blocks: tuple[int, int, int]) -> Tensor
         raise ValueError(f"token blocks {tuple(blocks)} do not fit the encoder's grid {tokens.grid}: choose fewer an axis")
     d, h, w = tokens.grid
     place = rearrange(tokens.patches, "S (d h w) C -> S C d h w", d=d, h=h, w=w)
-    pooled = rearrange(F.adaptive_avg_pool3d(place, blocks), "S C d h w -> S (d h w) C")
+    if axes is None or set(axes) <= {AXIAL}:
+        pooled = F.adaptive_avg_pool3d(place, blocks)
+    else:
+        turned = (scan.permute(0, *(axis + 1 for axis in own)) for scan, own in zip(place, axes, strict=True))
+        pooled = torch.stack([F.adaptive_avg_pool3d(scan, blocks) for scan in turned])
+    pooled = rearrange(pooled, "S C d h w -> S (d h w) C")
     return torch.stack([reduce(scans, "n N C -> N C", "mean") for scans in pooled.split(tokens.scans_per_study)])
 
 

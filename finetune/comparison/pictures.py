@@ -22,6 +22,7 @@ from finetune.comparison.scoring import Method
 from finetune.diagnosis.learnt import not_learnt, without
 from finetune.diagnosis.looks import looks
 from finetune.diagnosis.reading import read, read_scans
+from finetune.diagnosis.written import on_scans
 from hlip.inference.explain import explain
 from hlip.inference.overlay import AIR, ScanEvidence, tissue_of
 from hlip.model import HLIP
@@ -92,8 +93,8 @@ def pictured(
 
 def _map(
     method: Method, store: Store, record: StudyRecord, taxonomy: Taxonomy, example: Mapping[str, Any], table: Scores | None
-) -> tuple[NDArray[np.float32], str] | None:
-    """(S, d, h, w) of all scans, and what they show; None where the method has no map of this study."""
+) -> tuple[Sequence[Map], str] | None:
+    """(d, h, w) of each scan, and what they show; None where the method has no map of this study."""
     if isinstance(method.model, HLIP):
         return _evidence(method.model, store, record, taxonomy, example.get(method.name, ()), table)
     return _look(method.model, store, record)
@@ -101,7 +102,7 @@ def _map(
 
 def _evidence(
     model: HLIP, store: Store, record: StudyRecord, taxonomy: Taxonomy, top: Sequence[tuple[str, float]], table: Scores | None
-) -> tuple[NDArray[np.float32], str] | None:
+) -> tuple[Sequence[Map], str] | None:
     """What speaks for the highest class that is not the normal one: for that one the direction to the normal phrase is no direction."""
     name = next((name for name, _ in top if name != taxonomy.normal), None)
     if name is None:
@@ -111,21 +112,21 @@ def _evidence(
     prompts = PromptSet.load(chosen.get("prompts", "plain"))
     study = record.study_id
     found = explain(model, store.volumes(study), store.affines(study), item.prompt, prompts, steps=STEPS)
-    return found.evidence.numpy(), f"evidence for {name}"
+    return list(found.evidence.numpy()), f"evidence for {name}"
 
 
-def _look(model: Diagnoser, store: Store, record: StudyRecord) -> tuple[NDArray[np.float32], str] | None:
-    """The last level's map, the same for every scan: a head reads the study, not a scan."""
+def _look(model: Diagnoser, store: Store, record: StudyRecord) -> tuple[Sequence[Map], str] | None:
+    """The last level's map, the same for every scan but for how its grid lies: a head reads the study, not a scan."""
     if model.encoder.kind == "image" or not model.encoder.reader.reads(record):
         return None
     volumes = read_scans(model, store, record)
-    output = read(model, volumes)
+    output = read(model, volumes, model.encoder.reader.axes(store, record))
     likely = without(model.comparable(output.probabilities()), not_learnt(model))
     found = [look for look in looks(model, volumes, output, likely) if look.level == model.taxonomy.depth]
     if not found:
         return None
-    shares = found[0].map.numpy().astype(np.float32)
-    return np.repeat(shares[None], len(record.sequences), axis=0), f"{found[0].title}, {found[0].blocks}"
+    shares = on_scans(model, store, record, found[0].map, range(len(record.sequences)))
+    return shares, f"{found[0].title}, {found[0].blocks}"
 
 
 def _strength(volume: Volume, shares: Map, affine: NDArray[np.float64], cells: bool) -> Map:

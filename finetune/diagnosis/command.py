@@ -46,7 +46,7 @@ def diagnose_command(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         store, record = find_study(arguments, expected_spec(model.encoder.volume_spec, str(arguments.finetuned)), Path(scratch))
         volumes = read_scans(model, store, record)
-        output = read(model, volumes)
+        output = read(model, volumes, model.encoder.reader.axes(store, record))
         missing = not_learnt(model)
         likely = without(model.comparable(output.probabilities()), missing)
         notes = scan_notes(store, record.study_id) + folder_notes(store, record.study_id) + channel_notes(model, record)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from hlip.store import Store, StudyRecord
 from hp2l.diagnoser import Diagnoser
 from hp2l.head import HP2LOutput
+from hp2l.tokens import Axes
 
 
 def read_scans(model: Diagnoser, store: Store, record: StudyRecord) -> Tensor:
@@ -33,7 +36,11 @@ def channel_notes(model: Diagnoser, record: StudyRecord) -> list[str]:
 
 
 @torch.no_grad()
-def read(model: Diagnoser, volumes: Tensor) -> HP2LOutput:
-    """Output of one study's (n, 1, D, H, W) uint8 volumes, with the prompt's attention."""
+def read(model: Diagnoser, volumes: Tensor, axes: Sequence[Axes] = ()) -> HP2LOutput:
+    """Output of one study's (n, 1, D, H, W) uint8 volumes, with the prompt's attention.
+
+    Args:
+        axes: of their grids, as the encoder's `reader` gives them.
+    """
     device = next(model.parameters()).device
-    return model(model.tokens(volumes.to(device), [len(volumes)]), return_attention=True)
+    return model(model.tokens(volumes.to(device), [len(volumes)], axes), return_attention=True)

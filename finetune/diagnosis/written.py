@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from einops import rearrange
+from numpy.typing import NDArray
 from torch import Tensor
 
 from finetune.diagnosis.image_maps import write_image_maps
@@ -22,6 +25,7 @@ from hlip.taxonomy import Taxonomy
 from hp2l.dependency import PAIR, DependentHead
 from hp2l.diagnoser import Diagnoser
 from hp2l.head import HP2LOutput
+from hp2l.tokens import turned_back
 
 
 def write_looks(
@@ -74,6 +78,14 @@ def best_class(taxonomy: Taxonomy, likely: list[Tensor], level: int) -> str:
     return taxonomy.levels[level - 1][int(likely[level - 1][0].argmax())]
 
 
+def on_scans(
+    model: Diagnoser, store: Store, record: StudyRecord, blocks: Tensor, own: Sequence[int]
+) -> list[NDArray[np.float32]]:
+    """A map (d, h, w) as the head read it, on the axes of each of these scans' grids."""
+    axes = model.encoder.reader.axes(store, record)
+    return [(turned_back(blocks, axes[place]) if axes else blocks).float().numpy() for place in own]
+
+
 def write_volumes(
     model: Diagnoser,
     store: Store,
@@ -91,18 +103,20 @@ def write_volumes(
     warning = SIMULATED if model.facts.get("simulated") else ""
     for look in found:
         scans = [
-            ScanEvidence(record.sequences[place] or "scan", scan, look.map.numpy(), affine, cells=True)
-            for place, scan, affine in zip(own, voxels, affines, strict=True)
+            ScanEvidence(record.sequences[place] or "scan", scan, cells, affine, cells=True)
+            for place, scan, affine, cells in zip(
+                own, voxels, affines, on_scans(model, store, record, look.map, own), strict=True
+            )
         ]
         name, best = model.taxonomy.level_names[look.level - 1], best_class(model.taxonomy, likely, look.level)
         title = f"{study}, level {look.level} ({name}): {look.title} ({look.of(best)})"
         about = f"one map of {look.blocks} for all scans of the study: {look.range}"
         stem = f"level_{look.level}_{look.kind}"
         montage(scans, out / f"{stem}.png", title, warning, about=about, legend=LEGENDS[look.kind])
-        for place, scan in zip(own, scans, strict=True):
+        for place, scan, values in zip(own, scans, on_scans(model, store, record, look.values, own), strict=True):
             safe = re.sub(r"[^A-Za-z0-9+-]+", "_", scan.name).strip("_") or "scan"
             path = out / f"{stem}_{place + 1}_{safe}.nii.gz"
-            write_nifti(replace(scan, evidence=look.values.numpy()), path, sources.get(place))
+            write_nifti(replace(scan, evidence=values), path, sources.get(place))
     notes.append("NIfTI maps hold the numbers of the colour bars, and 0 where the model saw nothing")
     if any(place not in sources for place in own):
         notes.append(

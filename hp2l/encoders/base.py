@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hlip.store import Store, StudyRecord
 from hlip.volume import VolumeSpec
-from hp2l.tokens import Tokens
+from hp2l.tokens import Axes, Tokens, axes_of
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,17 @@ class ScanReader:
     def count(self, record: StudyRecord) -> int:
         """Volumes that a study comes to."""
         return len(record.sequences) if self.channels is None else len(self.channels)
+
+    def axes(self, store: Store, record: StudyRecord, order: Sequence[int] | None = None) -> tuple[Axes, ...]:
+        """Where the grids of the scans that are read lie in the patient; empty where all of the store are axial, or channels of one image.
+
+        Args:
+            order: as of a call.
+        """
+        if self.channels is not None or store.spec.through_plane == "axial":
+            return ()
+        affines = store.affines(record.study_id)
+        return tuple(axes_of(affine) for affine in (affines if order is None else affines[list(order)]))
 
     def __call__(self, store: Store, record: StudyRecord, order: Sequence[int] | None = None) -> Tensor:
         """(n, 1, D, H, W) uint8, a channel that the study lacks as zeros.
@@ -75,7 +86,14 @@ class Encoder(nn.Module, ABC):
         """C, channels of the tokens."""
 
     @abstractmethod
-    def read(self, visual: nn.Module, volumes: Tensor, scans_per_study: Sequence[int], blocks: tuple[int, int, int]) -> Tokens:
+    def read(
+        self,
+        visual: nn.Module,
+        volumes: Tensor,
+        scans_per_study: Sequence[int],
+        blocks: tuple[int, int, int],
+        axes: Sequence[Axes] | None = None,
+    ) -> Tokens:
         """Tokens of packed studies.
 
         Args:
@@ -83,6 +101,7 @@ class Encoder(nn.Module, ABC):
             volumes: (S, 1, D, H, W) uint8, study after study, as `reader` gives them.
             scans_per_study: B counts on the host.
             blocks: token blocks along depth, height and width.
+            axes: of each scan's grid, as `reader.axes` gives them; None or empty: all are axial.
         """
 
     @abstractmethod

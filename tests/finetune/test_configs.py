@@ -76,3 +76,15 @@ def test_the_cnn_recipes_run_with_other_heads(recipe, kind, tiny_store, tmp_path
     main([*files, *SMALL, "--cnn.width", "64", "--store", str(tiny_store), "--out", str(out)])
     model = load(out)
     assert (model.config.kind, model.encoder.kind, model.encoder.width) == (kind, "cnn", 64)
+
+
+def test_an_option_wins_over_a_file_wherever_it_stands(tmp_path):
+    (tmp_path / "own.yaml").write_text("taxonomy: brain_mri_flat\nsteps: 7\n")
+    needed = ["--store", "s", "--encoder", "e", "--out", "o"]
+    for given in (
+        ["--taxonomy", "leukemia", "--config", "demo", *needed],
+        [*needed, "--config=demo", "--taxonomy=leukemia", f"--config={tmp_path / 'own.yaml'}"],
+    ):
+        config = parse_config(FinetuneConfig, command="finetune", description="", argv=given)
+        assert config.taxonomy == "leukemia"
+        assert config.steps == (7 if any("own" in word for word in given) else 200)

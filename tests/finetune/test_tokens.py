@@ -7,14 +7,18 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import finetune.tokens as tokens
+from finetune.feed import Scans
 from finetune.tokens import encode, encode_once
 from hlip.model import load as load_pretrained
 from hlip.store import Store, study_file
 from hlip.taxonomy import Taxonomy
+from hlip.training.augment import AugmentConfig
+from hlip.training.batches import Place
 from hp2l.diagnoser import Diagnoser
 from hp2l.heads import HeadConfig
 
@@ -140,3 +144,26 @@ def test_a_damaged_part_is_named(tiny_store, tiny_pretrained, tmp_path):
     part.write_bytes(part.read_bytes()[:20])
     with pytest.raises(ValueError, match=rf"{part.name}: cached tokens, damaged .* delete the file"):
         ask(model, store, [0], tmp_path)
+
+
+def test_scans_in_their_acquired_planes_are_turned_before_they_are_averaged(tiny_store, tiny_pretrained, tmp_path, monkeypatch):
+    """Encoded for the cache or read for a training step; a store whose scans are all axial is not asked."""
+    model, store = diagnoser(tiny_pretrained, (4, 2, 2)), Store(tiny_store)
+    store.spec = replace(store.spec, through_plane="acquired")
+    record = next(record for record in store.records if len(record.sequences) == 2)
+    sagittal = np.eye(4)[[0, 2, 1, 3]]
+    monkeypatch.setattr(Store, "affines", lambda self, study: np.stack([np.eye(4)[[2, 1, 0, 3]], sagittal]))
+    volumes = store.volumes(record.study_id)
+    found = encode(model, store, [record], 8)
+    with torch.no_grad():
+        turned, plain = (model.tokens(volumes, [2], axes) for axes in ([(0, 1, 2), (1, 2, 0)], None))
+    assert torch.equal(found.patches, turned.patches)
+    assert torch.equal(found.cls, plain.cls)
+    assert not torch.allclose(found.patches, plain.patches, atol=1e-3)
+    scans = Scans(store, [record] * 8, model.encoder.reader, 2, AugmentConfig(), 0)
+    drawn = [scans[Place(0, study)] for study in range(8)]
+    assert {sample.axes for sample in drawn} == {((0, 1, 2), (1, 2, 0)), ((1, 2, 0), (0, 1, 2))}
+    for sample in drawn:
+        assert torch.equal(sample.volumes[sample.axes.index((0, 1, 2))], volumes[0])
+    store.spec = replace(store.spec, through_plane="axial")
+    assert torch.equal(encode(model, store, [record], 8).patches, plain.patches)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from hlip.vision import StudyTokens
-from hp2l.tokens import pool_over_place
+from hp2l.tokens import AXIAL, axes_of, pool_over_place, turned_back
 
 
 def tokens(counts: tuple[int, ...], grid: tuple[int, int, int], width: int = 5) -> StudyTokens:
@@ -53,6 +54,39 @@ def test_a_study_does_not_depend_on_its_neighbours_nor_on_the_order_of_its_scans
     given = tokens((3, 2), (4, 4, 4))
     alone = StudyTokens(given.cls[:1], given.patches[[2, 0, 1]], (3,), None, given.grid)
     torch.testing.assert_close(pool_over_place(alone, (2, 2, 2))[0], pool_over_place(given, (2, 2, 2))[0])
+
+
+PLANES = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}  # world axis (x, y, z) of depth, height and width
+
+
+def affine_of(plane: str) -> np.ndarray:
+    """Of a grid in this plane whose axes run right to left, front to back, top to bottom, 2 mm a voxel."""
+    affine = np.zeros((4, 4))
+    affine[3, 3] = 1
+    for axis, world in enumerate(PLANES[plane]):
+        affine[world, axis] = -2.0
+    return affine
+
+
+def in_plane(place: torch.Tensor, plane: str) -> torch.Tensor:
+    """(C, z, y, x) -> (C, d, h, w)."""
+    return place.permute(0, *(3 - world for world in PLANES[plane]))
+
+
+def test_scans_of_any_plane_meet_at_the_same_place_of_the_patient():
+    """One body in three planes: pooled together it is what each of them is alone, and nothing without the turn."""
+    body = torch.randn(5, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    scans = [in_plane(body, plane).flatten(1).T for plane in PLANES]
+    axes = [axes_of(affine_of(plane)) for plane in PLANES]
+    assert axes[0] == AXIAL
+    assert axes == [(0, 1, 2), (1, 0, 2), (1, 2, 0)]
+    given = StudyTokens(torch.zeros(1, 2, 5), torch.stack(scans), (3,), None, (4, 4, 4))
+    alone = StudyTokens(torch.zeros(1, 2, 5), scans[0][None], (1,), None, (4, 4, 4))
+    torch.testing.assert_close(pool_over_place(given, (2, 4, 4), axes), pool_over_place(alone, (2, 4, 4)))
+    assert not torch.allclose(pool_over_place(given, (2, 4, 4)), pool_over_place(alone, (2, 4, 4)), atol=0.1)
+    blocks = body[0]
+    for plane, own in zip(PLANES, axes, strict=True):
+        assert torch.equal(turned_back(blocks, own), in_plane(body, plane)[0])
 
 
 def test_what_cannot_be_pooled_is_refused():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +17,7 @@ from finetune.diagnosis.command import diagnose_command, path_notes, scaled_leve
 from finetune.diagnosis.looks import chosen_prototypes, prompt_maps, prototype_similarity
 from finetune.diagnosis.pictures import LEGENDS, ImageRow, draw_image, draw_levels
 from finetune.diagnosis.reading import read
+from finetune.diagnosis.written import on_scans
 from hlip.store import Store
 from hlip.taxonomy import Taxonomy
 from hp2l.diagnoser import Diagnoser
@@ -323,3 +326,15 @@ def test_json_goes_to_other_programs(model, tiny_store, tmp_path, capsys):
     diagnose_command(given)
     content = json.loads(capsys.readouterr().out)
     assert (content["study"], [level["name"] for level in content["levels"]]) == ("s3", list(model.taxonomy.level_names))
+
+
+def test_a_map_lies_at_one_place_of_the_patient_in_scans_of_any_plane(model, tiny_store, monkeypatch):
+    store = Store(tiny_store)
+    record, blocks = store.record("s3"), torch.arange(16.0).reshape(4, 2, 2)
+    assert [values.tolist() for values in on_scans(model, store, record, blocks, [0])] == [blocks.tolist()]
+    store.spec = replace(store.spec, through_plane="acquired")
+    planes = [np.eye(4)[[2, 1, 0, 3]], np.eye(4)[[0, 2, 1, 3]]]  # axial; sagittal: its depth is x, its height z
+    monkeypatch.setattr(Store, "affines", lambda self, study: np.stack(planes))
+    axial, sagittal = on_scans(model, store, record, blocks, [0, 1])
+    assert axial.tolist() == blocks.tolist()
+    assert all(sagittal[x, z, y] == blocks[z, y, x] for x in range(2) for z in range(4) for y in range(2))

@@ -15,6 +15,7 @@ from hlip.dicom import kinds
 from hlip.dicom import reasons as reasons_module
 from hlip.importing.dicom import study
 from hlip.importing.outcome import ImportingError
+from hlip.scans import unwanted
 
 from ...dicom import phantom
 from .made import PLANES, reasons, rows, run
@@ -199,7 +200,7 @@ def test_every_reason_has_its_words_with_what_to_do() -> None:
         part.value for node in nodes for found in given_by(node) for part in ast.walk(found) if isinstance(part, ast.Constant)
     ]
     given = {code for code in held if isinstance(code, str) and re.fullmatch("[a-z]+(_[a-z]+)*", code)}
-    given |= {reason for _, reason in (*kinds._OBJECTS, *kinds._TYPES)} | {reason for reason, _ in kinds._WORDS}
+    given |= {reason for _, reason in (*kinds._OBJECTS, *kinds._TYPES)} | {reason for reason, _ in unwanted._WORDS}
     assert {"uneven_slices", "sharp_kernel", "converter_killed", "unexpected", "damaged", "other_modality"} <= given
     assert given | {"no_usable_series"} == set(reasons_module.WORDS)
     assert all(len(words.split()) >= 4 for words in reasons_module.WORDS.values())
