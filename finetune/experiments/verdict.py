@@ -117,12 +117,13 @@ UNLIKE = "\N{DAGGER}"
 
 
 def training(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """How the runs went: means over seeds, the best step of each."""
+    """How the runs went: means over seeds, the best step of each; of seconds the median, as a machine may have stood still in one."""
     # an AUC that is not defined is null, and NaN here
-    means = {name: float(np.mean(np.array([run[name] for run in runs], float))) for name in ("seconds", "val_auc", "loss")}
+    means = {name: float(np.mean(np.array([run[name] for run in runs], float))) for name in ("val_auc", "loss")}
     evenness = [run["prompt_evenness"] for run in runs if run.get("prompt_evenness") is not None]
     return {
         **means,
+        "seconds": float(np.median([run["seconds"] for run in runs])),
         "prompt_evenness": float(np.mean(evenness)) if len(evenness) == len(runs) else None,
         "best_steps": [run["step"] for run in runs],
         "steps": runs[0]["steps"],

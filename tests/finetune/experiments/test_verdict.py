@@ -94,10 +94,14 @@ def test_percent():
 
 
 def test_a_validation_auc_that_is_not_defined_is_no_zero():
-    runs = [{"step": 3, "steps": 6, "parameters": 29, "seconds": 2.0, "loss": 0.5, "val_auc": area} for area in (None, 0.5)]
+    seconds = (1.0, 2.0, 90.0)
+    runs = [
+        {"step": 3, "steps": 6, "parameters": 29, "seconds": second, "loss": 0.5, "val_auc": area}
+        for second, area in zip(seconds, (None, 0.5, 0.5), strict=True)
+    ]
     found = training(runs)
     assert np.isnan(found["val_auc"])
-    assert (found["seconds"], found["best_steps"]) == (2.0, [3, 3])
+    assert (found["seconds"], found["best_steps"]) == (2.0, [3, 3, 3])
 
 
 @pytest.fixture
