@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hlip.prepare.sources import source_path, sources_of
 from hlip.quality.flags import IMPORTED
-from hlip.quality.measures import ends, measure
+from hlip.quality.measures import cut, ends, measure
 from hlip.quality.pictures import as_text, strip, thumbnail
 from hlip.reports import split_sentences
 from hlip.scans.background import filled
@@ -143,9 +143,14 @@ def _from_scan(scan: Scan, spec: VolumeSpec, row: dict[str, Any], grid: NDArray[
     loaded = read_scan(scan.path, None if spec.nan == "refuse" else fill)
     row |= _described(loaded)
     row["sequence"] = scan.sequence or loaded.sequence
-    row |= measure(loaded, ct=bool(spec.windows))
+    measured = measure(loaded, ct=bool(spec.windows))
+    points = measured.pop("points")
+    row |= measured
     row["picture"] = strip(loaded.data, loaded.affine)
-    return prepare_volume(loaded, spec, grid)
+    volumes = prepare_volume(loaded, spec, grid)
+    if spec.skull_strip is None:  # else most of the foreground is meant to go
+        row["cut"] = cut(points, volumes[0].affine, volumes[0].voxels.shape)
+    return volumes
 
 
 def _from_image(scan: Scan, spec: VolumeSpec, row: dict[str, Any], _: NDArray[np.float64] | None) -> list[PreparedVolume]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -203,10 +204,20 @@ def verify_study(file: Path, spec: VolumeSpec | None, count: int | None) -> str:
     if "digest" not in metadata:
         return ""
     if metadata["digest"] != study_digest(metadata, pictured):
-        raise StoreError(f"{file}: damaged (its metadata or pictures are not what was written)")
+        raise StoreError(f"{file}: damaged (its metadata or pictures are not what was written{_of_voxels(hashes, metadata)})")
     if bad := [str(n) for n, (found, told) in enumerate(zip(hashes, metadata["hashes"], strict=False)) if found != told]:
-        raise StoreError(f"{file}: damaged (voxels of volume {', '.join(bad)} are not what was written)")
+        raise StoreError(f"{file}: damaged (voxels of volume {', '.join(bad)} are not what was written; all else is)")
     return str(metadata["digest"])
+
+
+def _of_voxels(hashes: list[str], metadata: Mapping[str, Any]) -> str:
+    """What a file's hashes tell of its voxels where its metadata are not sound, and so may the hashes be."""
+    told = metadata.get("hashes")
+    if not hashes or not isinstance(told, list) or len(told) != len(hashes):
+        return ""
+    if told == hashes:
+        return "; the voxels of all its volumes are"
+    return "; the voxels of some volumes do not fit their hashes, which are metadata, too"
 
 
 def _read_all(file: Path, spec: VolumeSpec | None, count: int) -> tuple[dict[str, NDArray[np.uint8]], list[str]]:

@@ -11,6 +11,8 @@ Notable choices:
 - `part`: a guess from millimetres alone. The foreground is 260 mm wide or more: `chest` (any trunk). It is a slab narrower than 100 mm from
   left to right and 150 mm or taller, or 290 mm tall and more: `spine` (a neck with its head, too). 100 to 260 mm wide, 110 to 280 mm deep:
   `head`. Else nothing is guessed. A sagittal slab of a pituitary is called spine; a child's chest, head.
+- `cut`: of a sample of the foreground's voxels, the share whose middle lies outside of the prepared volume, by the two affines: so it holds
+  for tilted grids, too. It tells by a few voxels' breadth; a neck, a table or held-up arms that a spec leaves out on purpose count as well.
 """
 
 from __future__ import annotations
@@ -25,13 +27,14 @@ from hlip.volume.counting import Counts
 from hlip.volume.fitting import along_each_axis
 
 _SIDE = 96  # voxels of the thinned scan along its longest axis
+_COARSE = 48  # ... of the sample of its foreground
 _SLICES = 9
 _TAIL = 0.01  # of the foreground, left out at each end: specks do not count
 
 
 def measure(scan: LoadedScan, ct: bool) -> dict[str, Any]:
     """Of a scan as it was read: `saturated`, `ghosting` (None where it cannot be told), `extent_mm` (of the foreground along x, y, z),
-    `part` (head, chest, spine or empty).
+    `part` (head, chest, spine or empty). And `points` for `cut`, no column of the table: (N, 3) RAS mm of some of the foreground's voxels.
 
     Args:
         ct: values are HU: foreground is all above -200, and motion is not measured.
@@ -49,7 +52,33 @@ def measure(scan: LoadedScan, ct: bool) -> dict[str, Any]:
         "ghosting": None if ct else _ghosting(scan, floor),
         "extent_mm": [round(value, 1) for value in extent],
         "part": _part(extent),
+        "points": _points(mask, scan.affine, steps),
     }
+
+
+def cut(points: NDArray[np.float64], affine: NDArray[np.float64], size: tuple[int, ...]) -> float | None:
+    """Share of `points` (N, 3), RAS mm, outside of a prepared volume; None of no points.
+
+    Args:
+        affine: (4, 4), the volume's index -> RAS mm.
+        size: its voxels along each axis.
+    """
+    if not len(points):
+        return None
+    to_index = np.linalg.inv(affine)
+    index = points @ to_index[:3, :3].T + to_index[:3, 3]
+    edge = 0.5 + 1e-3  # of the outermost voxels; a rounding must not decide
+    inside = ((index > -edge) & (index < np.array(size) - 1 + edge)).all(1)
+    return round(1 - float(np.count_nonzero(inside)) / len(points), 3)
+
+
+def _points(mask: NDArray[np.bool_], affine: NDArray[np.float64], steps: tuple[int, ...]) -> NDArray[np.float64]:
+    """RAS mm of the voxels of a thinned mask, thinned once more."""
+    again = np.array([max(1, round(n / _COARSE)) for n in mask.shape])
+    first = again // 2
+    coarse = mask[tuple(slice(start, None, step) for start, step in zip(first, again, strict=True))]
+    index = (np.argwhere(coarse) * again + first) * np.array(steps) + np.array(steps) // 2
+    return index @ affine[:3, :3].T + affine[:3, 3]
 
 
 def ends(volumes: list[NDArray[np.uint8]]) -> dict[str, list[float]]:

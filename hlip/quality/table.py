@@ -42,6 +42,7 @@ COLUMNS = {
     "ghosting": "number",
     "extent_mm": _NUMBERS,
     "part": "text",
+    "cut": "number",  # share of the foreground outside of the prepared volume
     "hashes": _TEXTS,  # one a volume
     "flags": _TEXTS,
     "same_voxels": _TEXTS,  # other studies with one of the scan's volumes

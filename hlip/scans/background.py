@@ -50,10 +50,12 @@ def filled(scan: LoadedScan, value: float | None = None, within: bool = False) -
             f"{scan.path}: {count} of the NaN voxels lie within it, not around it; replace them, or where they are background too say so "
             "(`nan: background` in the VolumeSpec), then prepare again",
         )
+    lowest = value is None
     value = float(np.nanmin(scan.data)) if value is None else value
+    shown = f"{value:g}" + (", the lowest of the others" if lowest else "")
     data = scan.data if scan.data.flags.writeable else scan.data.copy()
     data[empty] = value
-    note = f"{share:.1%} of the voxels were NaN and became background, {value:g}"
+    note = f"{share:.1%} of the voxels were NaN and became background, with the value {shown}"
     return replace(scan, data=data, notes=(*scan.notes, note))
 
 

@@ -36,6 +36,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[PrepareSummary, Path
     moved, turned, leaning = AFFINE.copy(), AFFINE.copy(), AFFINE.copy()
     moved[0, 3], leaning[1, 2] = 40, 2
     turned[:2, :2] *= -1  # half a turn about z: left and right are exchanged, no mirror
+    wide = np.diag([9.0, 9, 9, 1])
     scans = {f"good{n}": write(folder / f"good{n}.nii.gz", n) for n in range(30)} | {
         "mirrored": write(folder / "mirrored.nii.gz", 40, qform=AFFINE @ MIRROR),
         "turned": write(folder / "turned.nii.gz", 41, qform=turned),
@@ -43,6 +44,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[PrepareSummary, Path
         "silent": write(folder / "silent.nii.gz", 43, code=0),
         "ct": write(folder / "ct.nii.gz", 44, low=-1000),
         "leaning": write(folder / "leaning.nii.gz", 45, sform=leaning, qform=leaning),
+        "called": write(folder / "called.nii.gz", 46) | {"sequence": "CT"},
+        "wide": write(folder / "wide.nii.gz", 47, sform=wide, qform=wide),
     }
     rows = [
         {"study_id": name, "patient_id": name, "scans": [scan], "report": name, "split": "train"}
@@ -53,10 +56,14 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[PrepareSummary, Path
 
 
 def test_doubts_of_orientation_and_modality_are_flags(done: tuple[PrepareSummary, Path]) -> None:
-    found = {row["study_id"]: set(row["flags"]) for row in Store(done[1]).quality}
+    rows = {row["study_id"]: row for row in Store(done[1]).quality}
+    found = {study: set(row["flags"]) for study, row in rows.items()}
     assert found["mirrored"] == found["turned"] == {"mirrored", "orientation"}
     assert found["moved"] == found["silent"] == {"orientation"}
-    assert found["ct"] == {"wrong-spec"}
+    assert found["ct"] == found["called"] == {"wrong-spec"}
+    assert found["wide"] == {"cut"}
+    assert rows["wide"]["cut"] == pytest.approx(1 - 96 * 96 * 60 / (144 * 126 * 90), abs=0.1)
+    assert rows["good0"]["cut"] == 0
     assert "sheared" in found["leaning"]
     assert not any(found[f"good{n}"] for n in range(30))
 
@@ -64,7 +71,7 @@ def test_doubts_of_orientation_and_modality_are_flags(done: tuple[PrepareSummary
 def test_doubts_are_counted_and_explained_in_the_summary(done: tuple[PrepareSummary, Path]) -> None:
     said = str(done[0])
     assert "mirrored 2, orientation" in said
-    assert "wrong-spec 1: looks like CT" in said
+    assert "wrong-spec 2: looks like CT" in said
     assert "mirrored 2: sform and qform" in said
 
 
@@ -72,7 +79,8 @@ def test_doubts_stand_first_on_the_page(done: tuple[PrepareSummary, Path]) -> No
     page = (done[1] / "quality.html").read_text()
     cards = [part.split("</b>")[0] for part in page.split("<b>")[1:]]
     assert set(cards[:2]) == {"mirrored", "turned"}
-    assert set(cards[:6]) == {"mirrored", "turned", "moved", "silent", "ct", "leaning"}
+    assert set(cards[:8]) == {"mirrored", "turned", "moved", "silent", "ct", "called", "leaning", "wide"}
+    assert page.count(" of the foreground<br>") == len(cards)
 
 
 def test_what_an_import_mended_is_told_and_flagged(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_nan_around_a_scan_is_background(tmp_path: Path, ct: bool) -> None:
     assert store.volumes("masked").max() > 0
     notes = {row["study_id"]: row["notes"] for row in store.quality}
     value = -1024 if ct else whole[4:].min()
-    assert f"25.0% of the voxels were NaN and became background, {value:g}" in notes["masked"]
+    assert f"25.0% of the voxels were NaN and became background, with the value {value:g}" in notes["masked"]
     assert "NaN" not in notes["stood_for"]
     assert run(path, tmp_path / "strict", replace(spec, nan="refuse")).reasons == {"nan": 1}
 

@@ -13,7 +13,7 @@ import pytest
 from hlip.cli import main
 from hlip.prepare import prepare
 from hlip.quality.check import check_store, delete_damaged
-from hlip.store import StoreError, skipped_file, study_file
+from hlip.store import Store, StoreError, skipped_file, study_file
 from hlip.volume import VolumeSpec
 
 SPEC = VolumeSpec(size=(6, 12, 12), spacing_mm=(30, 20, 20), through_plane="axial")
@@ -64,6 +64,30 @@ def test_one_flipped_bit_is_found_wherever_it_lies(folder: Path, place: int) -> 
     """In voxels or pictures (at the end), in the metadata, in the header."""
     flip(study_file(folder / "store", "s2"), place)
     assert set(check_store(folder / "store", progress=False).damaged) == {"s2"}
+
+
+def inside(file: Path, tensor: str) -> int:
+    """Where a byte of a tensor lies in a study's file."""
+    data = file.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    return start + json.loads(data[8:start])[tensor]["data_offsets"][0] + 5
+
+
+def test_what_is_known_of_the_voxels_is_said(folder: Path) -> None:
+    file = study_file(folder / "store", "s2")
+    whole = file.read_bytes()
+    hashes = Store(folder / "store").quality[4]["hashes"]
+    cases = {
+        "metadata or pictures are not what was written; the voxels of all its volumes are)": [inside(file, "before.1")],
+        "voxels of volume 1 are not what was written; all else is)": [inside(file, "1")],
+        "do not fit their hashes": [inside(file, "before.1"), inside(file, "0")],
+        "which are metadata, too": [whole.index(hashes[0].encode())],
+    }
+    for said, places in cases.items():
+        for place in places:
+            flip(file, place)
+        assert said in check_store(folder / "store", progress=False).damaged["s2"]
+        file.write_bytes(whole)
 
 
 def test_every_byte_of_a_study_is_covered(folder: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from hlip.quality import duplicates, flags
-from hlip.quality.measures import ends, measure
+from hlip.quality.measures import cut, ends, measure
 from hlip.quality.pictures import SIDE, strip
 from hlip.quality.table import complete
 from hlip.scans.scan import LoadedScan
@@ -74,6 +74,29 @@ def test_ghosts_of_motion_are_seen() -> None:
     assert measure(scan, ct=True)["ghosting"] is None
     tight = body((60, 70, 60), spacing=3.0, margin=-20)  # no air to look at
     assert measure(tight, ct=False)["ghosting"] is None
+
+
+@pytest.mark.parametrize("codes", ["RAS", "PIL"])
+@pytest.mark.parametrize("degrees", [0, 30])
+def test_foreground_outside_of_the_prepared_volume_is_measured(codes: str, degrees: float) -> None:
+    """Of a ball, caps beyond planes: (2 - 3 t + t^3) / 4 of it lies beyond t radii. A box may be turned about the ball's middle."""
+    points = measure(body((90, 90, 90), codes=codes), ct=False)["points"]
+    turn = np.radians(degrees)
+    affine = np.diag([2.0, 2, 2, 1])
+    affine[:2, :2] = 2 * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    middle = points.mean(0)
+
+    def lost(*mm: float) -> float | None:
+        """Of a box of this width, about the middle."""
+        size = tuple(int(length / 2) for length in mm)
+        affine[:3, 3] = middle - affine[:3, :3] @ ((np.array(size) - 1) / 2)
+        return cut(points, affine, size)
+
+    cap = (2 - 3 * 0.6 + 0.6**3) / 4
+    assert lost(220, 220, 220) == 0
+    for box in ((108, 220, 220), (220, 108, 220), (220, 220, 108)):
+        assert lost(*box) == pytest.approx(2 * cap, abs=0.04)
+    assert cut(points[:0], affine, (1, 1, 1)) is None
 
 
 def test_ends_of_prepared_volumes() -> None:
@@ -158,6 +181,39 @@ def test_half_a_head_is_short_and_so_is_a_slab_but_of_few_scans_nothing_is_usual
     assert flagged(whole + odd) == {("half", 0): ["short"], ("side", 0): ["short"]}
     other = row("chest", extent_mm=[400.0, 250.0, 60.0], part="chest")
     assert flagged([*whole, *odd, other, row("unmeasured", extent_mm=[])])[("chest", 0)] == ["other-part"]
+
+
+def test_a_slab_of_a_head_is_short_by_itself_and_neither_a_spine_nor_a_chest_is() -> None:
+    slabs = {
+        "thin": [150.0, 190.0, 48.0],
+        "side": [59.0, 190.0, 140.0],
+        "edge": [150.0, 190.0, 61.0],
+        "small": [50.0, 50.0, 150.0],
+    }
+    rows = [row(name, extent_mm=extent) for name, extent in slabs.items()]
+    rows += [row("none", extent_mm=[0.0, 0.0, 0.0], part=""), row("unmeasured", extent_mm=[])]
+    assert flagged(rows) == {("thin", 0): ["short"], ("side", 0): ["short"]}
+    assert flagged([row("neck", extent_mm=[45.0, 150.0, 240.0], part="spine")]) == {}
+    assert flagged([row("trunk", extent_mm=[400.0, 250.0, 50.0], part="chest")]) == {}
+    whole = [row(f"w{n}", extent_mm=[150.0, 190.0, 150.0]) for n in range(8)]
+    assert flagged([*whole, rows[0]]) == {("thin", 0): ["short"]}, "by both rules, once"
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"sequence": "CT"}, ["wrong-spec"]),
+        ({"sequence": "CTA"}, ["wrong-spec"]),
+        ({"sequence": "CT angiography", "notes": "looks like CT, but"}, ["wrong-spec"]),
+        ({"sequence": "CT", "windows": ["brain"]}, []),
+        ({"sequence": "T1"}, []),
+        ({"sequence": "CT", "status": "skipped"}, []),
+        ({"cut": 0.06}, ["cut"]),
+        ({"cut": 0.04}, []),
+    ],
+)
+def test_a_ct_under_percentiles_and_a_cut_head_are_flagged(more: dict[str, Any], expected: list[str]) -> None:
+    assert flagged([row("a", **more)]).get(("a", 0), []) == expected
 
 
 def test_equal_voxels_across_and_within_studies() -> None:

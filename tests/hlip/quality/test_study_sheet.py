@@ -25,6 +25,7 @@ def test_a_named_study_is_shown_beside_the_page_of_all(folder: Path, capsys: pyt
     assert str(page) in capsys.readouterr().out
     text = page.read_text()
     assert text.count("<img") == 4, "before and after of both scans"
+    assert text.count("<span><i>L</i>coronal<i>R</i></span><span><i>A</i>sagittal<i>P</i></span>") == 4, "sides below each"
     assert "s3_t1.nii.gz" in text
     assert "s3_t2.nii.gz" in text
     assert "s2_t1" not in text

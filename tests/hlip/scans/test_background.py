@@ -27,7 +27,8 @@ def test_nan_may_be_background(tmp_path: Path) -> None:
         np.testing.assert_array_equal(scan.data[:, :, 2:], data[:, :, 2:])
         low = np.nanmin(data) if value is None else value
         assert (scan.data[:, :, :2] == low).all()
-        assert scan.notes[-1] == f"{2 / data.shape[2]:.1%} of the voxels were NaN and became background, {low:g}"
+        said = f"{low:g}, the lowest of the others" if value is None else "-1024"
+        assert scan.notes[-1] == f"{2 / data.shape[2]:.1%} of the voxels were NaN and became background, with the value {said}"
     data[0, 0, 5] = np.inf
     assert refused(write(tmp_path / "infinite.nii.gz", data), filled) == "nan"
     wide = np.full((40, 40, 40), np.nan, np.float32)
