@@ -30,7 +30,7 @@ class Line:
     text: str
     """As it is kept; "" where it is left out."""
     reason: str = ""
-    """Why it is left out: `section`, `boilerplate GROUP`, `leave_out`, `token`, `empty` (nothing was left of it)."""
+    """Why it is left out: `section`, `boilerplate GROUP`, `leave_out`, `token`, `empty` (nothing was left of it, or it has no word)."""
     lead: str = ""
     """The sentence that leads the list of which this one is an item."""
 
@@ -74,7 +74,10 @@ def lines(report: str, sentences: Sequence[str], spec: ReportSpec) -> list[Line]
             if reason:
                 told.append(Line(name, part, "", reason))
             else:
-                told += [_line(name, sentence, spec) for sentence in led_sentences(part, language)]
+                told += [
+                    _line(name, sentence, spec) if sentence.has_words else Line(name, sentence.text, "", "empty")
+                    for sentence in led_sentences(part, language)
+                ]
     return told
 
 
@@ -186,8 +189,9 @@ def _compiled(spec: ReportSpec) -> Iterator[tuple[str, re.Pattern[str]]]:
 def _tokens(language: Language) -> tuple[re.Pattern[str], re.Pattern[str]]:
     """A token, and a token with the words that lead to it."""
     token = "|".join(f"(?:{each})" for each in language.tokens)
+    heads = "|".join(language.token_heads) or "(?!)"
     leads = "|".join(re.escape(word) for word in sorted(language.token_leads, key=len, reverse=True)) or "(?!)"
     return (
         re.compile(token, re.IGNORECASE),
-        re.compile(rf"(?:(?<!\w)(?:{leads})\s){{0,4}}(?:{token})", re.IGNORECASE),
+        re.compile(rf"(?:(?<!\w)(?:{leads})\s){{0,4}}(?:{token})(?!\s+(?:{heads}))", re.IGNORECASE),
     )

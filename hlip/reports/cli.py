@@ -60,7 +60,8 @@ def add_label(commands: Any) -> None:
         "On 2,400 simulated reports, which are easy, mean F1 is 0.99 at each level of brain_mri. Real reports were not at hand and are harder: "
         "of 30 hard sentences for which no cue was made 18 are judged right, and of 24 made-up reports 18 were read right in every class "
         "at first. "
-        "Names of classes are the taxonomy's alone: for reports in another language give --language and a TAXONOMY with synonyms in it.",
+        "Names of classes are the taxonomy's, and some common ones and short forms (stroke, SDH, GBM) the language file's: what neither "
+        "knows is not found; for reports in another language give --language and a TAXONOMY with synonyms in it.",
     )
     command.add_argument("manifest", type=Path, metavar="MANIFEST", help="JSON lines, one study a line")
     command.add_argument("taxonomy", metavar="TAXONOMY", help=f"a YAML file or one of {', '.join(names('taxonomy'))}")

@@ -21,12 +21,12 @@ from hlip.files import resources
 CUES = (
     "none", "present_after", "negated_before", "negated_until_comma", "negated_by_contrast", "negated_by_exception", "negated_after",
     "uncertain_before", "uncertain_after", "uncertain_around",
-    "probable_before", "probable_after", "history_before", "history_after", "family_before", "open_before", "open_after",
+    "probable_before", "probable_after", "history_before", "history_after", "family_before", "open_before", "open_until_comma", "open_after",
 )  # fmt: skip
-REACH = ("joins", "adds", "prepositions", "counts", "times", "presuming")
+REACH = ("joins", "adds", "prepositions", "counts", "times", "presuming", "stays")
 _TEXT = (
     "headers", "labels", "abbreviations", "months", "after_ordinals", "openers", "unfinished", "capital_nouns", "single_letters_after",
-    "tokens", "token_leads", "boilerplate", "boilerplate_lines",
+    "tokens", "token_leads", "token_heads", "boilerplate", "boilerplate_lines",
 )  # fmt: skip
 _WORDS = (
     "spellings", "same", "same_names", "articles", "gap", "neutral", "breaks", "qualifiers", "negating_prefixes",
@@ -66,6 +66,8 @@ class Language:
     tokens: tuple[str, ...] = ()
     """Regular expressions of anonymisation tokens."""
     token_leads: tuple[str, ...] = ()
+    token_heads: tuple[str, ...] = ()
+    """Regular expressions of what stands behind a token whose words in front then stay: "compared to the [date] MRI"."""
     boilerplate: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Group -> regular expressions, found anywhere in a sentence, in any letters."""
     boilerplate_lines: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -73,7 +75,7 @@ class Language:
     spellings: dict[str, str] = field(default_factory=dict)
     same: dict[str, str] = field(default_factory=dict)
     same_names: dict[str, str] = field(default_factory=dict)
-    """A name of a disease -> the name, as a taxonomy may have it, that means the same."""
+    """A name of a disease -> the name, as a taxonomy may have it, that means the same, or what it is a kind of; that may stand above it."""
     articles: tuple[str, ...] = ()
     gap: int = 0
     neutral: tuple[str, ...] = ()
@@ -100,7 +102,7 @@ class Language:
     verbs: tuple[str, ...] = ()
     reach: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Words that say how far a negation reaches: `joins` of a list (`adds`: more of them, for cues behind it), `prepositions`, words that count
-    (`counts`) or tell a time (`times`), and what takes the next name as there (`presuming`)."""
+    (`counts`) or tell a time (`times`), what takes the next name as there (`presuming`), and the one before it, behind a comma (`stays`)."""
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Language:
@@ -184,7 +186,7 @@ def _plain(key: str, value: Any) -> Any:
 
 
 def _is_regex(key: str) -> bool:
-    return key in ("tokens", "boilerplate", "boilerplate_lines", "normal", "not_normal", "normal_but")
+    return key in ("tokens", "token_heads", "boilerplate", "boilerplate_lines", "normal", "not_normal", "normal_but")
 
 
 def _list(key: str, items: Any, regex: bool, as_written: bool = False) -> tuple[str, ...]:

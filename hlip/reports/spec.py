@@ -32,7 +32,7 @@ from hlip.files.folders import write_atomically
 from hlip.reports.language import Language
 
 FILE = "report_spec.json"
-_REVISION = 5
+_REVISION = 6
 """Part of every digest. Raise it when the same spec begins to give other sentences."""
 _TOKENS = ("keep", "remove", "leave_out")
 

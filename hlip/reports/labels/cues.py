@@ -18,6 +18,7 @@ Cues and terminators are data (configs/language). What was added:
   if it numbers no item and the list does not go on ("no infarct, 5 mm midline shift or hemorrhage"; hlip.reports.labels.reach).
 - A negation does not reach a name that a phrase takes as there: "no mass effect from the meningioma".
 - A cue of contrast ("over") negates only behind one of probability ("favored to be meningioma over metastasis").
+- A condition ("if glioma is suspected, ...") says nothing of what it names, up to its comma.
 - An exception ("other than") ends a negation before it ("no abnormality other than a cyst") and is one itself elsewhere.
 - A cue of doubt or history behind a name does not reach back over a comma, but in a list ("glioma, abscess or cyst cannot be excluded") or
   right behind that comma ("glioma, 3 mm, cannot be excluded"); so not in "microhemorrhages, angiopathy not excluded".
@@ -42,6 +43,8 @@ _STATE = {
     "probable": PRESENT,
 }  # fmt: skip
 _TURNED = {f"{state}_after": f"{state}_before" for state in ("negated", "uncertain", "probable", "history")}
+_ENDS = {"negated_until_comma": "comma", "open_until_comma": "comma", "history_before": "history", "family_before": "history"}
+_BEFORE = (*_ENDS, "negated_before", "uncertain_before", "open_before")
 _FAR = 20  # words between a cue and the colon before a list; none of list_leads is as long
 
 
@@ -92,16 +95,14 @@ class Reading:
 
     def _before(self, start: int) -> Cue | None:
         """The nearest cue in front of a name that reaches it."""
-        kinds = ("negated_before", "negated_until_comma", "uncertain_before", "history_before", "family_before", "open_before")
-        for cue in sorted(self._of(*kinds), key=lambda cue: -cue.end):
+        for cue in sorted(self._of(*_BEFORE), key=lambda cue: -cue.end):
             if cue.end > start:
                 continue
-            ends = {"negated_until_comma": ("comma",), "history_before": ("history",), "family_before": ("history",)}
             opened = ("comma",) if self._stopped(0, cue.start, "opener") else ()
             numbered = ("number",) if cue.state == NEGATED else ()
             if cue.state == NEGATED and self._presumed(cue.end, start):
                 return None
-            if not self._stopped(cue.end, start, "terminator", *numbered, *ends.get(cue.kind, ()), *opened):
+            if not self._stopped(cue.end, start, "terminator", *numbered, _ENDS.get(cue.kind, ""), *opened):
                 return cue
         return None
 

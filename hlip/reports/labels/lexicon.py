@@ -64,15 +64,19 @@ class Lexicon:
         self._no_gap = (vocabulary - {words(word, language)[0].normal for word in language.neutral}) | set(language.breaks)
 
     def _add_same_names(self) -> None:
-        """Names that the language knows for what the tree calls otherwise, where no class has them of its own."""
+        """Names that the language knows for what the tree calls otherwise, where no class has them of its own.
+
+        One may be that of another before it: "sdh" is a subdural hematoma, which is an intracranial hemorrhage where no class is more exact.
+        """
         known: dict[tuple[str, ...], list[tuple[str, str]]] = {}
         for keys in self._by_first.values():
             for key, name, term in keys:
                 known.setdefault(key, []).append((name, term))
         for other, meant in self._language.same_names.items():
             key, target = (tuple(w.normal for w in words(text, self._language)) for text in (other, meant))
-            if key not in known:
-                self._by_first.setdefault(key[0], []).extend((key, name, term) for name, term in known.get(target, ()))
+            if key not in known and target in known:
+                known[key] = known[target]
+                self._by_first.setdefault(key[0], []).extend((key, name, term) for name, term in known[key])
 
     def find(self, sentence: str, among: list[Word]) -> list[Found]:
         """The names in a sentence, in order; a statement that all is normal is one of the normal class."""

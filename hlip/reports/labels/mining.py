@@ -58,7 +58,7 @@ class Miner:
 
     def mentions(self, report: str, sentences: Sequence[str] = ()) -> list[Mention]:
         """Every name of a class in a report (or in the sentences given instead), in order."""
-        told = [line for line in lines(report, sentences, self.spec) if line.reason != "section"]
+        told = [line for line in lines(report, sentences, self.spec) if line.reason not in ("section", "empty")]
         found = [self._of_line(line, below) for line, below in itertools.pairwise([*told, None]) if line]
         return [mention for own, following in itertools.pairwise([*found, []]) for mention in _answered(own, following)]
 

@@ -1,4 +1,5 @@
-"""How far a negation reaches: up to a comma before a number that measures or counts, and round what a phrase takes as there.
+"""How far a negation reaches: up to a comma before a number that measures or counts, or before what is said to stay, and
+round what a phrase takes as there.
 
 The words are data (configs/language: reach).
 """
@@ -17,12 +18,13 @@ class Reach:
 
     def __init__(self, language: Language) -> None:
         self._phrases = Phrases(language.reach, language)
+        self._stays = set(language.reach.get("stays", ()))
         self._breaks = set(language.breaks)
         self._articles = set(language.articles)
 
     def stops(self, among: list[Word], cued: set[int]) -> Iterator[tuple[int, str]]:
-        """(word, kind) of commas, of those before a number ("number"), of what joins a list ("join"), of "presuming" words and of what
-        ends their "phrase".
+        """(word, kind) of commas, of those before a number ("number") or something that stays ("terminator"), of what
+        joins a list ("join"), of "presuming" words and of what ends their "phrase".
 
         Args:
             cued: places of words that belong to cues.
@@ -40,6 +42,8 @@ class Reach:
                 yield place, "comma"
                 if self._counts(among, place + 1, kinds) and not self._goes_on(among, place + 1, kinds, cued):
                     yield place, "number"
+                if self._remains(among, place + 1, kinds, cued):
+                    yield place, "terminator"
             elif place in inner:
                 if place in kinds:
                     yield place, "presuming"
@@ -55,6 +59,16 @@ class Reach:
             return True
         digits = re.fullmatch(r"\d+(?:[.,]\d+)?", among[first].written) and float(among[first].written.replace(",", ".")) > 0
         return bool(digits) and [word.written for word in among[first + 1 : first + 2]] not in ([")"], ["."])
+
+    def _remains(self, among: list[Word], first: int, kinds: dict[int, str], cued: set[int]) -> bool:
+        """Whether words from `first` on say that something is as it was, or has changed: "no infarct, [glioma stable since 2019]"."""
+        for place in range(first, len(among)):
+            if among[place].written in self._stays:
+                ends = place + 1 == len(among) or among[place + 1].is_mark or kinds.get(place + 1) == "prepositions"
+                return ends and place > first
+            if among[place].is_mark or place in cued or kinds.get(place) == "joins":
+                return False
+        return False
 
     def _goes_on(self, among: list[Word], first: int, kinds: dict[int, str], cued: set[int]) -> bool:
         """Whether a list goes on behind a number, "5 mm midline shift or infarct": up to a preposition, cue or comma, or right behind that."""

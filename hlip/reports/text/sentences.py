@@ -28,6 +28,8 @@ _WORD = "[A-Z\u00c4\u00d6\u00dc][a-z\u00df-\u00ff]{3,}"
 _GLUED = re.compile(
     rf"(?:(?<=[^\W\d_]{{2}}[.!?])|(?<=[\w ]\d[.!?])|(?<=\w[)\]][.!?]))(?=(?:No|The|There|Normal|Mild|{_WORD})\b(?!\.\w|@))"
 )
+# "L4-L5.", "C5/6.", "L5."; T1 and T2 alone are sequences
+_LEVEL = re.compile(r"\b(?:[CTLS]\d{1,2} ?[-/\u2013] ?[CTLS]?\d{1,2}|[CLS]\d{1,2}|T(?:[3-9]|1[0-2]))\b", re.IGNORECASE)
 _NUMBER = re.compile(r"\(?\d{1,3}(?:[.,]\d{1,2})?[.)]*")
 _STOP = re.compile(r"(?<![.!?])(?P<stop>[.!?]+)(?P<close>[\"')\]]*) (?=[\"'(\[<_]*[A-Z\u00c0-\u00d6\u00d8-\u00de0-9_])")
 _ANY_STOP = re.compile(r"(?<![.!?])(?P<stop>[.!?]+)(?P<close>[\"')\]]*) (?=[\"'(\[<_]*\w)")
@@ -41,6 +43,11 @@ class Sentence:
     lead: str = ""
     """The sentence before the list of which it is an item, where that ends with a colon or in the middle."""
 
+    @property
+    def has_words(self) -> bool:
+        """Whether it says anything: a word of two letters, or a level of the spine."""
+        return bool(re.search(r"[^\W\d_]{2}", self.text) or _LEVEL.search(self.text))
+
 
 def split_sentences(report: str, language: Language | None = None) -> list[str]:
     """The sentences of a report in order, headers and list numbers removed, wrapped lines joined. An empty report has none."""
@@ -50,11 +57,11 @@ def split_sentences(report: str, language: Language | None = None) -> list[str]:
 
 def sentences_of(text: str, language: Language) -> list[str]:
     """The sentences of one section's text, without bare numbers and marks."""
-    return [sentence.text for sentence in led_sentences(text, language)]
+    return [sentence.text for sentence in led_sentences(text, language) if sentence.has_words]
 
 
 def led_sentences(text: str, language: Language) -> list[Sentence]:
-    """`sentences_of` with what leads to each.
+    """`sentences_of` with what leads to each, and with bare numbers and letters, which are no sentences.
 
     A paragraph or a line that is no item ends a list, as does another mark, and the lead's own; blank lines between items do not.
     """
@@ -66,13 +73,17 @@ def led_sentences(text: str, language: Language) -> list[Sentence]:
             lines = [line for line in item.split("\n") if line.strip()]
             leads = _unmarked(block, lines, language) if len(parts) == 1 and not mark else [""] * len(lines)
             for below, line in enumerate(lines):
-                own = [
-                    part for part in _sentences(re.sub(r"\s+", " ", line).strip(), language) if re.search(r"[^\W\d_]{2}", part)
-                ]
+                split = _sentences(re.sub(r"\s+", " ", line).strip(), language)
+                told = [Sentence(part) for part in split if re.search(r"\w", part)]
+                own = [sentence.text for sentence in told if sentence.has_words]
                 list_mark = list_mark or mark
                 goes_on = mark.strip() == list_mark.strip() and (mark == list_mark or mark != leads_mark)
                 lead = lead if number and not below and goes_on else ""
-                found += [Sentence(part, "" if behind else lead or leads[below]) for behind, part in enumerate(own)]
+                first = next((place for place, sentence in enumerate(told) if sentence.has_words), len(told))
+                found += told[:first]
+                found += [
+                    Sentence(each.text, "" if behind else lead or leads[below]) for behind, each in enumerate(told[first:])
+                ]
                 if own and (own[-1][-1] == ":" or (own[-1][-1] not in ".!?" and leads_on(own[-1], language))):
                     lead, leads_mark, list_mark = own[-1], mark, ""
     return found

@@ -71,6 +71,12 @@ def test_sections() -> None:
         ("**Findings** [as before] of a mass.", "**Findings** [as before] of a mass."),  # no token
         ("Lesion at L4_L5 is larger.", "Lesion at L4_L5 is larger."),  # no token
         ("Dr. [NAME]", ""),
+        ("As compared to [date_1] no change.", "No change."),
+        ("In comparison with the prior from [date_1], no change.", "No change."),
+        ("The mass is larger as compared with [date_1].", "The mass is larger."),
+        ("Compared to the [date_1] MRI no change.", "Compared to the MRI no change."),
+        ("In comparison to the study of [date_1] no change.", "In comparison to the study no change."),
+        ("On [date_1] MRI was normal.", "MRI was normal."),
     ],
 )
 def test_tokens(sentence: str, removed: str) -> None:
@@ -79,6 +85,14 @@ def test_tokens(sentence: str, removed: str) -> None:
         (line,) = lines("", [sentence], ReportSpec(tokens=tokens))
         assert line.text == expected
         assert bool(line.reason) == (not expected)
+
+
+def test_what_has_no_word_is_listed() -> None:
+    found = lines("FINDINGS: Disc bulge. L4-L5. T2. A mass.\n\n----\nIMPRESSION: Glioma.", (), ReportSpec.load("clean"))
+    assert [(line.sentence, line.text, line.reason) for line in found] == [
+        ("Disc bulge.", "Disc bulge.", ""), ("L4-L5.", "L4-L5.", ""), ("T2.", "", "empty"), ("A mass.", "A mass.", ""),
+        ("Glioma.", "Glioma.", ""),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

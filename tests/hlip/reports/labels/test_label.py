@@ -11,7 +11,10 @@ import pytest
 from hlip.cli import main
 from hlip.reports.labels.agreement import agreement, mean
 from hlip.reports.labels.label import LabelError, label
+from hlip.reports.labels.lexicon import Lexicon
 from hlip.reports.labels.mining import Miner, labels_of, states
+from hlip.reports.labels.words import words
+from hlip.reports.language import english
 from hlip.study import read_manifest
 from hlip.taxonomy import Taxonomy, TaxonomyError
 
@@ -133,6 +136,43 @@ def test_the_command(manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert table["3", "glioma"]["given_only"] == table["3", "meningioma"]["mined_only"] == "1"
     main(["reports", str(manifest), "--reports", "impression"])
     assert "sentences kept: 6" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "brain", "mr_rate"),
+    [
+        ("Stroke.", "vascular", "vascular disease"),
+        ("Large left MCA stroke.", "infarction", "ischemia"),
+        ("Lacunar stroke.", "lacunar infarction", "lacunar infarct"),
+        ("SDH.", "hemorrhage", "subdural intracranial hemorrhage"),
+        ("Chronic subdural hematoma.", "chronic hemorrhage", "subdural intracranial hemorrhage"),
+        ("SAH.", "hemorrhage", "intracranial hemorrhage"),
+        ("GBM.", "glioma", "glioma"),
+        ("Glioblastoma multiforme.", "glioma", "glioma"),
+        ("Brain mets.", "metastasis", "metastatic malignant neoplasm to brain"),
+        ("Cerebral metastases.", "metastasis", "metastatic malignant neoplasm to brain"),
+        ("MS plaques.", "", "demyelinating disease of central nervous system"),
+        ("Stroke protocol and stroke team.", None, None),
+    ],
+)
+def test_common_names(text: str, brain: str | None, mr_rate: str | None) -> None:
+    for name, expected in (("brain_mri", brain), ("mr_rate", mr_rate), ("mr_rate_brain", mr_rate)):
+        found = states(Miner(Taxonomy.load(name)).mentions("", [text]))
+        assert [each for each, state in found.items() if state == "present"] == ([expected] if expected else [])
+
+
+@pytest.mark.parametrize(
+    "name", ["brain_mri", "brain_mri_flat", "brain_mri_2level", "brain_mri_clinical", "mr_rate", "mr_rate_brain"]
+)
+def test_no_name_is_of_two_classes(name: str) -> None:
+    """Neither of those of the taxonomy nor of those that the language adds."""
+    tree, language = Taxonomy.load(name), english()
+    classes = [item for level in range(1, tree.depth + 1) for item in tree.classes(level)]
+    written = [term for item in classes for term in (item.name, *item.synonyms, item.prompt)]
+    lexicon = Lexicon(tree, language)
+    for term in [*written, *language.same_names]:
+        places = [found.places for found in lexicon.find(term, words(term, language))]
+        assert len(places) == len(set(places)), term
 
 
 def test_agreement_on_simulated_reports() -> None:

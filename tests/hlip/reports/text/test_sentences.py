@@ -67,6 +67,11 @@ def test_lists(text: str, expected: list[str]) -> None:
     assert split_sentences(text) == expected
 
 
+def test_a_level_of_the_spine_is_a_sentence() -> None:
+    text = "Disc bulge. L4-L5. C5/6. S1. T2. Normal."
+    assert split_sentences(text) == ["Disc bulge.", "L4-L5.", "C5/6.", "S1.", "Normal."]
+
+
 @pytest.mark.parametrize(
     "piece",
     [
