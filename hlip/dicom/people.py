@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import re
 from datetime import date
+from typing import TYPE_CHECKING
 
-from pydicom.dataset import Dataset
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 OLDEST = 90  # years
-_VENDORS = (
+_VENDORS = (  # found anywhere in a name; the first match wins
     ("Siemens", r"siemens"),
-    ("GE", r"\bge\b|general electric"),
+    ("GE", r"\bge\b|general electric|gehc"),
     ("Philips", r"philips"),
     ("Canon", r"canon|toshiba"),
-    ("United Imaging", r"uih|united imaging"),
-    ("Fujifilm", r"hitachi|fuji"),
+    ("United Imaging", r"\buih\b|united imaging"),
+    ("Fujifilm", r"hitachi|fuji"),  # which took over Hitachi's scanners
     ("Neusoft", r"neusoft"),
     ("Samsung", r"samsung|neurologica"),
     ("Hyperfine", r"hyperfine"),
@@ -74,8 +76,12 @@ def sex_of(text: str) -> str:
 
 def vendor_of(text: str) -> str:
     """One of the known makers, "other", or nothing where none is stated."""
-    found = next((name for name, pattern in _VENDORS if re.search(pattern, text.lower())), "other")
-    return found if text else ""
+    return (known_vendor(text) or "other") if text else ""
+
+
+def known_vendor(text: str) -> str | None:
+    """One of the known makers; None where it is none of them."""
+    return next((name for name, pattern in _VENDORS if re.search(pattern, text.lower().replace("_", " "))), None)
 
 
 def model_of(text: str) -> str:

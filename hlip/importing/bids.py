@@ -67,7 +67,9 @@ def import_bids(root: str | Path, out: str | Path, options: Options | None = Non
     sidecars = Sidecars(root)
     studies = []
     closed: list[Path] = []
-    for subject in tqdm(_folders(root, "sub-"), unit="subject", disable=not progress):
+    subjects = _folders(root, "sub-")
+    notes += _on_strangers(people, subjects)
+    for subject in tqdm(subjects, unit="subject", disable=not progress):
         sessions = _folders(subject, "ses-", closed)
         if sessions:
             astray = [file for file in scans_below(subject) if not file.parent.name.startswith("ses-")]
@@ -85,6 +87,9 @@ def import_bids(root: str | Path, out: str | Path, options: Options | None = Non
     left_out += [LeftOut(str(path), "sidecar", f"{path}: no JSON object ({why})") for path, why in sidecars.broken.items()]
     sessions_said = _add_sessions(root, studies)
     lost, closed_said = on_closed(closed)
+    if not studies and all(item.reason == "not_raw" for item in [*left_out, *lost]):
+        where = "sub-*/[ses-*/]anat, dwi or another folder of a data type"
+        raise ImportingError(f"{root}: no *.nii or *.nii.gz in {where}, of {len(subjects)} folders sub-*; nothing is written")
     notes += [*closed_said, *sessions_said]
     return finish("bids", studies, out, options or Options(), [*left_out, *lost], notes, _called)
 
@@ -184,6 +189,12 @@ def _participants(root: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
         return {}, [f"{error}; the table is not used"]
     codes = _sex_codes(root / "participants.json")
     return {"sub-" + row.pop("participant_id").removeprefix("sub-"): _person(row, codes) for _, row in rows}, []
+
+
+def _on_strangers(people: Mapping[str, object], subjects: Sequence[Path]) -> list[str]:
+    """A note on rows of participants.tsv that are of no subject here."""
+    strangers = people.keys() - {subject.name for subject in subjects}
+    return [f"participants.tsv: {len(strangers)} of {len(people)} rows meet no folder sub-*"] if strangers else []
 
 
 def _add_sessions(root: Path, studies: Sequence[Study]) -> list[str]:

@@ -43,12 +43,13 @@ SEQUENCES = {
 }
 """Suffix -> sequence, of files that are scans; T2* counts with SWI, as everywhere here. dwi may be a series of volumes and is split."""
 _WITH_CONTRAST = {"T1": "T1 contrast", "FLAIR": "FLAIR contrast", "T2": "T2 contrast"}
-_MAPS = r"[TRM][12]?(rho|star)?map|(PD|MT|MTV|MTR|MTsat|MWF|S0|B0|B1|TB1|RB1|Chi)map|MTR|MTsat|FA|colFA|expADC|minIP|PDT2"
+_MAPS = r"[TRM][12]?(rho|star)?map|(PD|MT|MTV|MTR|MTsat|MWF|S0|B0|B1|TB1|RB1|Chi)map|MTR|MTsat|FA|colFA|expADC|minIP"
 _REASONS = (  # pattern of the suffix, reason, what it is
     (r"bold|cbv|sbref", "functional", "a functional series or its reference"),
     (r"asl|m0scan|asllabeling", "perfusion", "a perfusion series or its calibration"),
     (r"phase\d?|phasediff|magnitude\d?|fieldmap|epi|TB1.*|RB1.*|B[01]map", "fieldmap", "a map of the magnetic field"),
     (r"mask|defacemask|dseg|probseg|roi|label", "mask", "a mask or segmentation"),
+    (r"PDT2", "double_echo", "proton density and T2 in one file, which does not say which of its images is which"),
     (_MAPS, "map", "a computed map, whose values are no image"),
     (r"MP2RAGE|MPM|MTS|VFA|IRT1|MESE|MEGRE|TB1|mtw|MTw", "part", "one of several images of which a map is computed"),
     (r"pet|blood|eeg|meg|ieeg|nirs|motion|mrsi|svs|unloc|mrsref", "other_modality", "no CT or MR image"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ SECTIONS = ("clinical_information", "indication", "history", "technique", "compa
 NAMES = {
     "study_id": ("studyinstanceuid", "studyuid", "studyid"),  # StudyID beside StudyInstanceUID is another number
     "patient_id": ("patientid", "participantid", "subjectid", "patientenid"),
-    "accession_number": ("accessionnumber", "accessionno", "accession"),
+    "accession_number": ("accessionnumber", "accessionno", "accession", "untersuchungsnummer", "auftragsnummer"),
     "report": ("report", "reporttext", "befundtext", "befundbericht"),
     "clinical_information": ("clinicalinformation", "klinischeangaben"),
     "indication": ("indication", "indikation", "fragestellung"),
@@ -58,6 +58,13 @@ def renamed(row: Mapping[str, str], wanted: Sequence[str]) -> dict[str, str]:
     """A row under our names of columns."""
     names = names_of(tuple(row), tuple(wanted))
     return {names.get(name, name): text for name, text in row.items()}
+
+
+def zeros_lost(there: Iterable[str], here: Iterable[str]) -> dict[str, str]:
+    """Numbers of a table -> those of studies from which they differ by leading zeros alone, as spreadsheets drop them."""
+    bare = {name.lstrip("0"): name for name in here if name.isdigit()}
+    pairs = ((name, bare.get(name.lstrip("0"), name)) for name in there if name.isdigit())
+    return {name: other for name, other in pairs if name != other}
 
 
 def put_together(sections: Mapping[str, str]) -> str:

@@ -130,6 +130,7 @@ def _write_left_out(rows: Sequence[LeftOut], file: Path) -> None:
     if not rows:
         file.unlink(missing_ok=True)
         return
+    file.parent.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(("path", "reason", "message"))

@@ -18,7 +18,11 @@ from hlip.study import SPLITS, Study
 
 SHARES = (0.7, 0.1, 0.2)
 """Of train, val and test."""
-SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "holdout", "held_out", "held-out"), "test"),
+}
 """What others call the splits."""
 REMEDY = "give all studies of a patient the same one"
 """For whom a patient stands in several splits."""

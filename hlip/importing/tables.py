@@ -14,6 +14,7 @@ Notable choices:
   counts as absent, since a manifest knows all classes of a study or none. How often is said.
 - A report that is keyed by patient is taken where the patient has one study: of several it does not say which it describes.
 - Rows that are the same in all cells count as one.
+- An age that is no number of years is left out and counted, not told: a date of birth may stand there.
 - Metadata is joined first, so that patients it states are those by which the other tables are joined.
 """
 
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hlip.importing import fields
-from hlip.importing.cells import NAMES, labels_of, names_of, plain, renamed, report_of, split_of
+from hlip.importing.cells import NAMES, labels_of, names_of, plain, renamed, report_of, split_of, zeros_lost
 from hlip.importing.cells import NO as NO
 from hlip.importing.cells import RESERVED as RESERVED
 from hlip.importing.cells import SECTIONS as SECTIONS
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 KEYS = ("study_id", "patient_id")
 _IDENTIFIERS = (*KEYS, "accession_number")  # columns that are never a class, nor told
 _CALLED = {name for key in _IDENTIFIERS for name in NAMES[key]}
+_ZEROS = ": leading zeros were lost, in a spreadsheet?"
 KeyOf = Callable[[Study, str], "str | Sequence[str]"]
 """What a study is called under a key column; of several names the first that a row has counts."""
 
@@ -133,12 +135,13 @@ def join(
             problems.append(str(error))
     if problems:
         raise ImportingError("\n".join(problems))
-    return done, notes
+    done, odd = fields.without_odd_ages(studies, done)
+    return done, [*notes, *odd]
 
 
 def check_tables(tables: Tables, keys: Sequence[str] = KEYS) -> None:
-    """What can be known of tables without studies: that they are there, their columns, their keys. For imports that work for hours before
-    they join.
+    """What can be known of tables without studies: that they are there, their columns, keys and cells. For imports that work for hours before
+    they join. Each row counts as if it met a study, since it may.
 
     Raises:
         ImportingError: as `join`; all of them at once.
@@ -147,12 +150,14 @@ def check_tables(tables: Tables, keys: Sequence[str] = KEYS) -> None:
     for file, add in ((tables.metadata, _metadata), (tables.reports, _report), (tables.labels, _labels)):
         try:
             if file is not None:
-                rows, faults = _rows(file, keys), Faults(file)
-                _unique(_key(file, rows, add, keys), rows, faults)
-                faults.stop()
+                rows = _rows(file, keys)
+                names = _unique(_key(file, rows, add, keys), rows, Faults(file))
+                anyones = [Study(name, name, ()) for name in names]
+                _joined(anyones, file, add, tables.taxonomy, lambda study, _: study.study_id, keys, ())
         except ImportingError as error:
             problems.append(str(error))
     if problems:
+        problems.append("every row counts here, as it may meet a study: put it right, or leave it out")
         raise ImportingError("\n".join(problems))
 
 
@@ -181,8 +186,9 @@ def _joined(
     key = _key(file, rows, add, keys)
     faults = Faults(file)
     by_key = _unique(key, rows, faults)
-    called, example = _called(studies, by_key, lambda study: key_of(study, key))
+    called, without_row = _called(studies, by_key, lambda study: key_of(study, key))
     met, bare = set(called) - {None}, called.count(None)
+    zeros = zeros_lost([name for name in by_key if name not in met], without_row)
     if add is _labels:
         _check_cells(columns, [by_key[name] for name in by_key if name in met], faults)
     shared = _shared(studies, called, others) if add is _report and key == "patient_id" else set()
@@ -198,7 +204,8 @@ def _joined(
             done.append(study)
             faults.add(number, str(error))
     if not met and not faults:
-        there = f"{key} '{next(iter(by_key))}' there, '{example}' here" if studies else "there are no studies"
+        name, other = next(iter(zeros.items()), (next(iter(by_key)), next(iter(without_row), "")))
+        there = f"{key} '{name}' there, '{other}' here{_ZEROS if zeros else ''}" if studies else "there are no studies"
         raise ImportingError(f"{file}: no row meets a study ({there})")
     faults.stop()
     if add is _metadata:
@@ -210,7 +217,8 @@ def _joined(
     if twice := len(rows) - len(by_key):
         notes.append(f"{file.name}: {twice} rows are the same as an earlier one in every cell, and not counted")
     if unmet := len(by_key) - len(met):
-        notes.append(f"{file.name}: {unmet} of {len(by_key)} rows meet no study")
+        few = f", {len(zeros)} of them but for leading zeros{_ZEROS}" if zeros else ""
+        notes.append(f"{file.name}: {unmet} of {len(by_key)} rows meet no study{few}")
     if bare:
         notes.append(f"{file.name}: {bare} of {len(studies)} studies have no row")
     return done, notes
@@ -218,15 +226,16 @@ def _joined(
 
 def _called(
     studies: Sequence[Study], by_key: Mapping[str, Row], names_of_study: Callable[[Study], str | Sequence[str]]
-) -> tuple[list[str | None], str]:
-    """What each study is called in a table, None where it has no row; and an example of what it would be called."""
-    called, example = [], ""
+) -> tuple[list[str | None], list[str]]:
+    """What each study is called in a table, None where it has no row; and what those would be called, each name of them."""
+    called: list[str | None] = []
+    without_row: list[str] = []
     for study in studies:
         names = names_of_study(study)
         names = (names,) if isinstance(names, str) else names
-        example = example or next(iter(names), "")
         called.append(next((name for name in names if name in by_key), None))
-    return called, example
+        without_row += names if called[-1] is None else []
+    return called, without_row
 
 
 def _shared(studies: Sequence[Study], called: Sequence[str | None], others: Collection[str]) -> set[str]:
@@ -299,13 +308,12 @@ def _check_cells(columns: Sequence[str], rows: Sequence[Row], faults: Faults) ->
         odd = [(line, row[name]) for line, row in rows if row[name].lower() not in YES | NO | UNKNOWN]
         known = sum(row[name].lower() in YES | NO for _, row in rows)
         for line, _ in odd:
-            cell = odd[0][1]
-            if len(odd) > known:
+            if len(odd) > known:  # names and dates, maybe: told is where they stand, not what
                 faults.add(
-                    line, f"{name} is no label column: '{cell}' is neither 0 nor 1; leave it out, or give it by --metadata"
+                    line, f"{name} is no label column: most cells are neither 0 nor 1; leave it out, or give it by --metadata"
                 )
             else:
-                faults.add(line, f"'{cell}' under {name} is neither 0 nor 1")
+                faults.add(line, f"'{odd[0][1]}' under {name} is neither 0 nor 1")
 
 
 def _unknown(file: Path, columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> list[str]:

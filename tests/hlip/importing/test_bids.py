@@ -87,6 +87,7 @@ def test_scans_and_their_sequences(stem: str, folder: str, sequence: str) -> Non
         ("sub-1_T1map", "anat", "map"),
         ("sub-1_T2starmap", "anat", "map"),
         ("sub-1_FA", "dwi", "map"),
+        ("sub-1_PDT2", "anat", "double_echo"),
         ("sub-1_minIP", "swi", "map"),
         ("sub-1_inv-1_MP2RAGE", "anat", "part"),
         ("sub-1_echo-2_MEGRE", "anat", "part"),
@@ -180,6 +181,12 @@ def test_a_data_set_without_a_usable_scan_says_why(tmp_path: Path) -> None:
     assert reasons(tmp_path / "out") == {"sub-01_task-rest_bold.nii.gz": "functional"}
 
 
+def test_a_data_set_without_a_file_says_what_was_looked_for(tmp_path: Path) -> None:
+    root = bids(tmp_path / "set", "sub-01/anat/readme.txt", "derivatives/fs/sub-01/anat/sub-01_T1w.nii.gz")
+    with pytest.raises(ImportingError, match=r"no \*\.nii or \*\.nii\.gz in sub-\*/\[ses-\*/\]anat.* of 1 folders sub-\*"):
+        imported(root, tmp_path / "out")
+
+
 def test_what_is_no_raw_data_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ImportingError, match="no such folder"):
         imported(tmp_path / "gone", tmp_path / "out")
@@ -250,7 +257,9 @@ def test_participants_and_sessions(tmp_path: Path) -> None:
     )
     (root / "participants.json").write_text('{"Sex": {"Levels": {"1": "male", "2": "female"}}, "group": "text"}')
     table(root / "sub-01/sub-01_sessions.tsv", "session_id\tage\tacq_time\tedss", "ses-2\t36\t2019-03-01\t2.5")
-    studies = imported(root, tmp_path / "out")
+    notes = import_bids(root, tmp_path / "out", progress=False).notes
+    assert "participants.tsv: 1 of 3 rows meet no folder sub-*" in notes
+    studies = {study.study_id: study for study in read_manifest(tmp_path / "out" / "manifest.jsonl")}
     about = {name: {k: v for k, v in s.extra.items() if k not in ("entities", "imported")} for name, s in studies.items()}
     first = {"age": 34, "sex": "M", "group": "patient", "participant_split": "x"}
     assert about == {

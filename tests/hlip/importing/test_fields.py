@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from hlip.dicom.people import vendor_of
 from hlip.importing import fields
 
 
@@ -19,11 +20,15 @@ from hlip.importing import fields
         ("UIH", "United Imaging"),
         ("Gebrüder Test", "Gebrüder Test"),
         ("  Neusoft ", "Neusoft"),
+        ("Hitachi Medical Corporation", "Fujifilm"),
+        ("FUJIFILM Healthcare", "Fujifilm"),
+        ("NeuroLogica", "Samsung"),
         (None, ""),
     ],
 )
 def test_vendor(text: object, name: str) -> None:
     assert fields.vendor(text) == name
+    assert vendor_of(str(text or "").strip()) in (name, "other"), "headers and tables speak of the same makers"
 
 
 @pytest.mark.parametrize(
@@ -46,7 +51,9 @@ def test_field_strength(value: object, tesla: float | None) -> None:
 
 def test_numbers_that_are_none() -> None:
     assert [fields.field_strength(value) for value in (float("nan"), float("inf"), -3, None, "")] == [None] * 5
-    assert [fields.age(value) for value in ("n/a", "", None, "-3", "150", "nan", "12Q")] == [None] * 7
+    assert [fields.age(value) for value in ("n/a", "", None, "-3", "150", "nan", "12Q", "1961-03-12", "12.03.1961")] == [
+        None
+    ] * 9
 
 
 @pytest.mark.parametrize(
@@ -60,6 +67,11 @@ def test_numbers_that_are_none() -> None:
         ("61.0", 61),
         ("61,5", 61.5),
         ("045Y", 45),
+        ("67 J", 67),
+        ("67 Jahre", 67),
+        ("67 J.", 67),
+        ("6 Monate", 0.5),
+        ("40 years", 40),
         ("0", 0),
         ("010D", 0.03),
     ],

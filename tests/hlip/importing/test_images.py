@@ -265,7 +265,7 @@ def test_a_csv_may_repeat_a_row_and_leave_splits_open(tmp_path: Path) -> None:
         (["path,class", "a.png,x"], "no column label"),
         (["path,label", "gone.png,x"], "line 2: no file"),
         (["path,label", "a.png,x", "./a.png,y"], "line 3: ./a.png stands already on line 2"),
-        (["path,label,split", "a.png,x,holdout"], "split 'holdout' is none of"),
+        (["path,label,split", "a.png,x,fold_3"], "split 'fold_3' is none of"),
         (["path,label,study_id", "a.png,x,1"], "study_id would overwrite"),
         (
             ["path,label,patient_id,split", "a.png,x,p,train", "b.png,x,p,test"],

@@ -108,9 +108,9 @@ def test_every_fault_is_told_at_once_with_its_line(tmp_path: Path) -> None:
         'line"',
         "C,3.nii.gz,P2,test,,other",
         "D,./2.nii.gz,,,,",
-        "E,4.nii.gz,,holdout,,",
+        "E,4.nii.gz,,fold_3,,",
         "F,5.nii.gz,,,glyoma,",
-        "G,6.nii.gz,,holdout,,",
+        "G,6.nii.gz,,fold_3,,",
     )
     with pytest.raises(ImportingError) as error:
         imported(csv, tmp_path / "out", taxonomy=Taxonomy.load("brain_mri"))
@@ -121,7 +121,7 @@ def test_every_fault_is_told_at_once_with_its_line(tmp_path: Path) -> None:
         "line 7: study 'C' has split 'train' on line 5, but 'test' here",
         "line 7: study 'C' has findings 'one, line' on line 5, but 'other' here",
         "line 8: ./2.nii.gz stands already on line 5",
-        "line 9 and 1 more: split 'holdout' is none of",
+        "line 9 and 1 more: split 'fold_3' is none of",
         "line 10: taxonomy",
         "7 problem(s)",
     ):

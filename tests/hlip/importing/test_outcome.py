@@ -49,8 +49,8 @@ def test_manifest_and_list(tmp_path: Path) -> None:
 def test_without_a_study_only_the_list_is_written(tmp_path: Path) -> None:
     lost = [LeftOut("a", "dicom"), LeftOut("b", "dicom")]
     with pytest.raises(ImportingError, match=r"no usable study \(left out: dicom 2; see .*left_out\.csv\)"):
-        write_import("here", [], tmp_path / "manifest.jsonl", lost)
-    assert [path.name for path in tmp_path.iterdir()] == ["left_out.csv"]
+        write_import("here", [], tmp_path / "new" / "out" / "manifest.jsonl", lost)
+    assert [path.name for path in (tmp_path / "new" / "out").iterdir()] == ["left_out.csv"]
     with pytest.raises(ImportingError, match=r"no usable study$"):
         write_import("here", [], tmp_path / "manifest.jsonl")
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hlip.importing.outcome import ImportingError
 from hlip.importing.table_files import read_columns, read_table
-from hlip.importing.tables import Tables, add_tables, join, put_together, tables_of
+from hlip.importing.tables import Tables, add_tables, check_tables, join, put_together, tables_of
 from hlip.study import Scan, Study
 from hlip.taxonomy import Taxonomy
 
@@ -177,8 +178,8 @@ def test_a_column_that_is_no_class_is_told_once(tmp_path: Path) -> None:
     assert told[0].endswith("3 problem(s)")
     assert [line.strip()[:60] for line in told[1:]] == [
         "line 4: '2' under a is neither 0 nor 1",
-        "line 2 and 2 more: age is no label column: '50' is neither 0",
-        "line 2 and 3 more: sex is no label column: 'F' is neither 0 ",
+        "line 2 and 2 more: age is no label column: most cells are ne",
+        "line 2 and 3 more: sex is no label column: most cells are ne",
     ]
 
 
@@ -234,13 +235,26 @@ def test_metadata_goes_into_the_manifest(tmp_path: Path) -> None:
 
 def test_sex_and_age_have_one_spelling_whatever_the_letters_of_their_column(tmp_path: Path) -> None:
     lines = ["study_id;SEX;Age;Site", "s0;weiblich;61,5;A", "s1;w;045Y;a", "s2;?;unknown;b", "s3;M;97;"]
-    done, _ = joined(tmp_path, metadata=lines)
+    done, notes = joined(tmp_path, metadata=lines)
     assert [study.extra for study in done] == [
         {"sex": "F", "age": 61.5, "Site": "A"},
         {"sex": "F", "age": 45, "Site": "a"},
-        {"sex": "?", "age": "unknown", "Site": "b"},
+        {"sex": "?", "Site": "b"},
         {"sex": "M", "age": 97},
     ]
+    assert [note.split(";")[0] for note in notes] == ["cells of age that are not understood, and left out: 1"]
+
+
+def test_an_age_that_is_none_is_counted_and_not_told(tmp_path: Path) -> None:
+    """A date of birth may stand there; what the source itself says of the age holds."""
+    studies = [
+        replace(study, extra={"age": age}) for study, age in zip(cohort(), (50, 51, "12Q", [7, "1961-03-12"]), strict=True)
+    ]
+    file = table(tmp_path / "m.csv", "study_id,age", "s0,1961-03-12", "s1,-1", "nobody,x")
+    done, notes = join(studies, Tables(metadata=file))
+    assert [study.extra for study in done] == [{"age": 50}, {"age": 51}, {}, {"age": [7, ""]}]
+    assert notes[-1].startswith("cells of age that are not understood, and left out: 4;")
+    assert "1961" not in "".join(notes)
 
 
 def test_a_patient_in_two_splits_of_metadata_is_named_with_its_lines(tmp_path: Path) -> None:
@@ -271,7 +285,7 @@ def test_faults_of_all_tables_are_told_at_once(tmp_path: Path) -> None:
     said = str(error.value)
     for text in (
         "metadata.csv: 2 problem(s)",
-        "line 2 and 1 more: split 'hold' is none of train, val, valid, validation, test",
+        "line 2 and 1 more: split 'hold' is none of train, training, val, valid, validation, test, holdout,",
         "line 4: split 'out'",
         "reports.csv: 2 problem(s)",
         "line 3: study_id 's0' stands already on line 2",
@@ -296,6 +310,32 @@ def test_faults_of_all_tables_are_told_at_once(tmp_path: Path) -> None:
 def test_tables_that_cannot_be_joined(tmp_path: Path, kind: str, lines: list[str], word: str) -> None:
     with pytest.raises(ImportingError, match=word):
         joined(tmp_path, **{kind: lines})
+
+
+def test_numbers_without_their_leading_zeros_are_recognised(tmp_path: Path) -> None:
+    file = table(tmp_path / "m.csv", "study_id,site", "1,x", "7,y", "20,z")
+    studies = [Study(name, name, (Scan(Path("a.nii.gz")),)) for name in ("P01", "00001", "0007")]
+    with pytest.raises(ImportingError, match=r"study_id '1' there, '00001' here: leading zeros were lost"):
+        join(studies, Tables(metadata=file))
+    _, notes = join([*studies, Study("20", "p", ())], Tables(metadata=file))
+    assert notes[0].startswith("m.csv: 2 of 3 rows meet no study, 2 of them but for leading zeros")
+
+
+def test_cells_are_checked_without_studies(tmp_path: Path) -> None:
+    labels = table(tmp_path / "l.csv", "Auftragsnummer,PatientName,glioma", "7,Ada,1", "8,Lovelace,x", "9,,0")
+    metadata = table(tmp_path / "m.csv", "study_id,patient_id,split", "s0,p,Training", "s1,p,holdout", "s2,q,hold")
+    with pytest.raises(ImportingError) as error:
+        check_tables(Tables(labels=labels, metadata=metadata), ("study_id", "accession_number"))
+    said = str(error.value)
+    assert "line 2 and 1 more: PatientName is no label column" in said
+    assert "Ada" not in said
+    assert "line 3: 'x' under glioma" in said
+    assert "line 4: split 'hold'" in said
+    table(metadata, "study_id,patient_id,split", "s0,p,Training", "s1,p,holdout")
+    table(labels, "study_id,label", "s0,glioma", "s1,nosuch")
+    with pytest.raises(ImportingError, match=r"p: test .line 3., train .line 2.[\s\S]*line 3: .*no class that 'nosuch'"):
+        check_tables(Tables(labels=labels, metadata=metadata, taxonomy=TREE))
+    check_tables(Tables(labels=labels))
 
 
 def test_rows_that_meet_no_study_may_hold_anything(tmp_path: Path) -> None:

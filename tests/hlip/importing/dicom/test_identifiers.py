@@ -170,6 +170,7 @@ def test_a_salt_beside_a_folder_within_the_tree_is_no_file_of_the_tree(tmp_path:
         ({"reports": "absent"}, None, "absent.csv: no such table"),
         ({"reports": "study_id,note\n1,x\n"}, None, "no column report"),
         ({"labels": "id,label\n1,x\n"}, None, "no column study_id or patient_id or accession_number"),
+        ({"labels": "study_id,PatientName\n1,x\n"}, None, "PatientName is no label column"),
         ({"metadata": "study_id,scans\n1,x\n"}, None, "would overwrite"),
         ({"metadata": "study_id,age\n1,5\n1,6\n"}, None, "stands already on line 2"),
         ({}, (0.5, 0.1, 0.1), "sum up to 1"),
@@ -312,7 +313,7 @@ def test_cells_that_are_not_understood_are_counted_and_shown_on_the_terminal_alo
     done = run(tmp_path / "in", tmp_path / "out", tables=Tables(metadata=tmp_path / "m.csv"))
     notes = [note.split("; ")[0] for note in done.notes if note.startswith("cells of")]
     assert notes == [
-        "cells of age that are not understood, and left out: 2 ('about 40', 'forty')",
+        "cells of age that are not understood, and left out: 2",
         "cells of sex that are not understood, and left out: 3 ('?', 'unknown')",
     ]
     assert sorted(str(study.extra.get("sex")) for study in done.studies) == ["F", "M", "None", "None", "None"]
