@@ -14,10 +14,14 @@ Definitions, N test studies:
 - Distance: edges between a study's highest-scoring class of the last level and the nearest of its labels, over the studies where it is
   wrong. Siblings are 2 apart; top classes meet in a root above the tree.
 
-Intervals are percentiles over resamples of patients, the same for all variants; a variant's number is the mean over its seeds (of ratios:
-all seeds' counts together). A share of none or of all, of which every resample is the same, has the exact binomial interval (Clopper,
-Pearson, 1934) of one seed's mean denominator: seeds share their studies, so that three do not know three times as much.
-A difference to such a share is made of both shares' intervals (Newcombe, 1998).
+- Called below a miss: of the true classes of the last level whose class at the first is not called, the share that is called all the same;
+  beside it the share called of the false ones below a class that is neither true nor called. The first without the second is no recovery:
+  who calls everything calls these as well. Classes that stand at both levels (`normal`) are left out.
+
+Intervals are percentiles over resamples of patients and of seeds, the same for all variants; a variant's number is the mean over its seeds
+(of ratios: all seeds' counts together). Seeds are few, so that intervals are rather too short than too long. A share of none or of all, of
+which every resample is the same, has the exact binomial interval (Clopper, Pearson, 1934) of one seed's mean denominator: seeds share their
+studies, so that three do not know three times as much. A difference to such a share is made of both shares' intervals (Newcombe, 1998).
 """
 
 from __future__ import annotations
@@ -34,7 +38,7 @@ from finetune.cohort import Labels
 from hlip import metrics
 from hlip.store import StudyRecord
 from hlip.taxonomy import Taxonomy
-from hp2l.comparison.resampling import summary
+from hp2l.comparison.resampling import summary, with_normal_p
 from hp2l.comparison.truth import Truth, left_out
 from hp2l.statistics import hierarchy
 from hp2l.statistics.calibration import calibrate
@@ -114,6 +118,11 @@ class Test:
         pairs = [self.rows("test", level) for level in range(self.tree.depth)]
         return [target for target, _ in pairs], [known for _, known in pairs]
 
+    def draws(self, seeds: int) -> Floats:
+        """(S, 1 + R) how often each resample draws each of S seeds, S in all; the seeds themselves first."""
+        drawn = np.random.default_rng([seeds, 1]).multinomial(seeds, np.full(seeds, 1 / seeds), self.weights.shape[1] - 1)
+        return np.concatenate([np.ones((1, seeds)), drawn]).T.astype(np.float64)
+
 
 @dataclass
 class Measured:
@@ -152,7 +161,7 @@ class Measured:
         With an exact interval on either side the difference's own is made of both shares' intervals, unpaired and without p.
         """
         same = [name for name in self.rows if name in other.rows and self._comparable(name, other)]
-        found = {name: summary(self.rows[name] - other.rows[name], paired=True) for name in same}
+        found = {name: with_normal_p(self.rows[name] - other.rows[name]) for name in same}
         for name in self.counts.keys() & found.keys():
             mine, theirs = self._entry(name), other._entry(name)
             if "exact" in mine or "exact" in theirs:
@@ -204,20 +213,24 @@ def measure(runs: Sequence[dict[str, list[Floats]]], test: Test) -> Measured:
     notes: list[str] = []
     likely = [likeliest(scores, test, notes) for scores in runs]
     singles = [_single(scores, highest, test, notes) for scores, highest in zip(runs, likely, strict=True)]
+    draws = test.draws(len(runs))
     rows: dict[str, Floats] = {}
     seeds: dict[str, list[float]] = {}
     for name in singles[0].rows:
-        rows[name] = np.mean([single.rows[name] for single in singles], axis=0)
+        rows[name] = np.sum([draw * single.rows[name] for draw, single in zip(draws, singles, strict=True)], axis=0) / len(runs)
         seeds[name] = [float(single.rows[name][0]) for single in singles]
     counts: dict[str, tuple[int, int]] = {}
     for name in singles[0].ratios:
-        above, below = (sum(single.ratios[name][side] for single in singles) for side in (0, 1))
-        rows[name] = ratio(np.asarray(above), np.asarray(below))
+        both = [
+            (draw * single.ratios[name][0], draw * single.ratios[name][1]) for draw, single in zip(draws, singles, strict=True)
+        ]
+        above, below = (np.sum([pair[side] for pair in both], axis=0) for side in (0, 1))
+        rows[name] = ratio(above, below)
         seeds[name] = [float(ratio(*single.ratios[name])[0]) for single in singles]
-        counts[name] = int(np.asarray(above)[0]), int(np.asarray(below)[0])
+        counts[name] = int(above[0]), int(below[0])
     last = len(test.truth.class_names) - 1
     positives = test.truth.counts(last, "test", True)
-    areas = np.mean([single.areas for single in singles], axis=0)
+    areas = np.sum([draw * single.areas for draw, single in zip(draws, singles, strict=True)], axis=0) / len(runs)
     classes = {
         name: {**summary(areas[k]), "positives": int(positives[k])} for k, name in enumerate(test.truth.class_names[last])
     }
@@ -270,7 +283,7 @@ def _single(scores: dict[str, list[Floats]], highest: list[Floats], test: Test, 
         rows[f"auc_{number}"], rows[f"bacc_{number}"] = metrics.macro(areas, keep), metrics.macro((both[0] + both[1]) / 2, keep)
     if test.tree.depth > 1:
         rows |= {f"drop_{name}": rows[f"{name}_1"] - rows[f"{name}_{numbers[-1]}"] for name in ("auc", "bacc")}
-    pairs = {**recovery(highest, test), **paths(flagged, test), **distance(highest[-1], test)}
+    pairs = {**recovery(highest, test), **below_a_miss(flagged, test), **paths(flagged, test), **distance(highest[-1], test)}
     weights = test.weights.astype(np.float64)
     return _Single(rows, {name: (above @ weights, below @ weights) for name, (above, below) in pairs.items()}, areas)
 
@@ -288,6 +301,14 @@ def thresholds(
 def recovery(scores: Sequence[Floats], test: Test) -> hierarchy.Pairs:
     """`hierarchy.recovery` of the test split."""
     return hierarchy.recovery(scores, *test.levels(), test.carried)
+
+
+def below_a_miss(flagged: Sequence[NDArray[np.bool_]], test: Test) -> hierarchy.Pairs:
+    """`hierarchy.below_a_miss` of the test split."""
+    nodes = tree_nodes(test.tree)
+    first = {node: place for place, node in enumerate(nodes.of[0])}
+    above = [first.get(nodes.paths[node][0], -1) if node not in first else -1 for node in nodes.of[-1]]
+    return hierarchy.below_a_miss(flagged, *test.levels(), above)
 
 
 def recovered_classes(runs: Sequence[dict[str, list[Floats]]], test: Test) -> dict[str, int]:

@@ -67,6 +67,8 @@ def errors(last: int) -> dict[str, str]:
         "wrong_last": f"Wrong at level {last}",
         "recovery": f"Right at level {last} given wrong at level 1",
         "kept": f"Right at level {last} given right at level 1",
+        "true_below_miss": "True class called, its level-1 class not",
+        "false_below_miss": "False class called there",
         "child_without_parent": "Called child, parent not called",
         "parent_without_child": "Called parent, no child called",
         "distance": "Distance of mistakes, edges",
@@ -84,13 +86,14 @@ def definitions(last: int) -> list[tuple[str, str]]:
         ("BAcc, AUC", "(sensitivity + specificity) / 2 at a threshold chosen per class and run on the validation split; area under the ROC "
          "curve. Means over a level's disease classes with at least 5 positive and 5 negative test studies (which these are stands below the "
          "tables), then over seeds."),
-        ("Intervals", "95 %, percentiles over resamples of test patients, the same for all variants, thresholds and weights held fixed: they "
-         "hold the chance of the test patients, not that of training; the seeds' own values show that. A share of none or of all is the "
+        ("Intervals", "95 %, percentiles over resamples of test patients and of seeds, the same for all variants, thresholds held fixed. Of "
+         "few seeds such intervals are rather too short; the seeds' own values stand under Training. A share of none or of all is the "
          "same in every resample; its interval is the exact binomial one (Clopper and Pearson), marked exact, with one seed's mean "
          "denominator as the number of trials, taken as independent. "
          "A difference to such a share is made of both shares' own intervals (Newcombe), unpaired."),
-        ("Shown", "The interval of the paired difference excludes zero. Pairs and variants are many and not corrected for: a few are shown by "
-         "chance alone. Where seeds overlap (the worse variant's best one is better than the better's worst), another seed might turn it."),
+        ("Shown", "p of the paired difference (its value over the resamples' standard deviation, taken as normal) is below 0.05 after Holm's "
+         "correction for the variants, or the pairs of an order, that an experiment compares in one measure; experiments are not corrected for "
+         "one another. Where seeds overlap (the worse variant's best one is better than the better's worst), another seed might turn it."),
         ("Right at a level", "The study's highest-scoring class there is one of its labels. Scores are Platt-scaled on the validation split "
          "for this, a class at a time, since heads give their classes scales of their own. Studies without a label at a level are not asked. "
          f"Wrong at level 1: of the studies that are asked at both ends; wrong at level {last}: of all that are asked there."),
@@ -103,6 +106,9 @@ def definitions(last: int) -> list[tuple[str, str]]:
          "classes by themselves, and is the zero line for the others. In a hard cascade a refused class stays closed: it recovers only "
          "where the right class was let in beside a wrong one that scored higher. The share is high as well where level 1 alone is told "
          "badly: read it beside the share wrong at level 1, and beside what is kept of the right ones."),
+        ("Called below a miss", f"Of the true classes of level {last} whose level-1 class is not called, the share called all the same; "
+         "beside it the share called of false ones below a class that is neither there nor called. Only the first beyond the second is an "
+         "error undone. Thresholds are those of the balanced accuracy, a class at a time; classes of both levels (normal) are left out."),
         ("Called", "Score at or above the class's threshold. Such thresholds favour rare classes, so calls are many; shares of called classes "
          "without called parent, and of called parents without any called child, over all neighbouring levels."),
         ("Evenness of the prompt's attention", "Entropy of its attention over prototypes over that of an even look, mean over validation "
@@ -176,7 +182,7 @@ def html(results: Mapping[str, Any]) -> str:
             drawn[experiment["name"]] = Markup('<div class="wide">{}</div><div class="narrow">{}</div>').format(*parts)
     return environment.get_template(TEMPLATE).render(
         r=results, drawn=drawn, columns=columns, shares=shares(last), errors=errors(last), main=main_measures(last),
-        definitions=definitions(last), simulated=SIMULATED, colours=house.COLOURS, verdict=words.verdict, unlike=UNLIKE,
+        definitions=definitions(last), simulated=SIMULATED, colours=house.COLOURS, verdict=words.shown, unlike=UNLIKE,
         most_recovered=most_recovered, published=published(results),
     )  # fmt: skip
 
@@ -211,7 +217,7 @@ def _setting(results: Mapping[str, Any]) -> str:
     if results["overrides"]:
         text += f" with {', '.join(f'{key}={value}' for key, value in results['overrides'].items())} for all variants"
     text += f", tree {results['taxonomy']}. " + "".join(f"{sentence} " for sentence in results["left_out"])
-    text += f"Values in %, 95 % intervals of {results['resamples']} patient resamples"
+    text += f"Values in %, 95 % intervals of {results['resamples']} resamples of patients and seeds"
     return text + ("; published numbers in square brackets." if published(results) else ".")
 
 

@@ -1,7 +1,7 @@
 """What came out of an experiment, and whether it is in the published order: numbers first, then sentences made of them.
 
-An order of two variants, the published one or its contrary, is shown where the interval of their paired difference excludes zero; that is
-said first. The order of point estimates, shown or not, comes after it.
+A difference is shown where p is below 0.05 after Holm's correction for the variants, or the published pairs, that an experiment compares in
+one measure; that is said first. The order of point estimates, shown or not, comes after it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from finetune.comparison.words import shown
 from finetune.experiments.measures import MINIMUM, Measured, level_numbers
 from finetune.experiments.plan import Experiment, Variant
+from hlip.metrics import holm
 
 
 def main_measures(last: int) -> tuple[str, str]:
@@ -61,6 +63,7 @@ def summarise(
         row["difference"] = own.difference(reference) if compared and reference is not None else {}
         row |= {"training": training(facts[keys[variant.name]]), "left_out": own.left_out, "notes": own.notes}
         rows.append(row)
+    correct([row["difference"] for row in rows])
     found: dict[str, Any] = {
         name: getattr(experiment, name) for name in ("name", "title", "question", "source", "note", "reference")
     }
@@ -72,6 +75,14 @@ def summarise(
     found["order"] = {metric: order(there, own_rows, metric) for metric in (*main_measures(last), "drop_bacc")}
     found["answers"] = [*answers(found), *recovered(found), *hints(found)]
     return found
+
+
+def correct(differences: Sequence[dict[str, Any]]) -> None:
+    """Add `p_holm` to each measure's entries, in place: corrected for as many as have a p."""
+    for name in {name for found in differences for name in found}:
+        entries = [found[name] for found in differences if name in found and np.isfinite(found[name]["p"])]
+        for entry, p in zip(entries, holm([entry["p"] for entry in entries]), strict=True):
+            entry["p_holm"] = float(p)
 
 
 def counted(own: Measured) -> dict[str, tuple[int, int]]:
@@ -148,11 +159,13 @@ def order(variants: Sequence[Variant], measured: Mapping[str, Measured], metric:
         change = measured[better.name].difference(measured[worse.name]).get(metric)
         if change is None or better.published[metric] == worse.published[metric]:
             continue
-        shown = _apart(change)
         gap = better.published[metric] - worse.published[metric]
         entry = {"better": better.label, "worse": worse.label, "published": gap, "difference": change}
-        entry |= {"agrees": bool(sign * change["value"] > 0), "shown": shown}
+        entry |= {"agrees": bool(sign * change["value"] > 0)}
         pairs.append(entry | {"seeds_apart": _seeds_apart(measured[better.name], measured[worse.name], metric)})
+    correct([{metric: pair["difference"]} for pair in pairs])
+    for pair in pairs:
+        pair["shown"] = bool(shown(pair["difference"]))
     return {"published": [v.label for v in theirs], "ours": [v.label for v in ours], "pairs": pairs}
 
 
@@ -202,8 +215,8 @@ def _against_reference(found: Mapping[str, Any]) -> list[str]:
     sentences = []
     for metric in main_measures(found["last"]):
         known = [row for row in others if metric in row["difference"]]
-        above = [row["label"] for row in known if row["difference"][metric]["low"] > 0]
-        below = [row["label"] for row in known if row["difference"][metric]["high"] < 0]
+        above = [row["label"] for row in known if shown(row["difference"][metric]) > 0]
+        below = [row["label"] for row in known if shown(row["difference"][metric]) < 0]
         if known:
             parts = [f"{', '.join(names)} {word}" for names, word in ((above, "above it"), (below, "below it")) if names]
             rest = len(known) - len(above) - len(below)
@@ -231,10 +244,20 @@ def recovered(found: Mapping[str, Any]) -> list[str]:
     if rows:
         ordered = sorted(rows.values(), key=lambda row: row["measures"]["recovery"]["value"])
         ends = [f"{row['label']} {_share(row['measures']['recovery'])}" for row in (ordered[0], ordered[-1])[: len(ordered)]]
-        differ = [row["label"] for row in ordered if "recovery" in row["difference"] and _apart(row["difference"]["recovery"])]
+        differ = [row["label"] for row in ordered if "recovery" in row["difference"] and shown(row["difference"]["recovery"])]
         text += f"; {'from ' if len(ends) > 1 else ''}{' to '.join(ends)}. "
         text += f"A difference to {reference['label']} is shown for {', '.join(differ) if differ else 'none'}"
-    return [text + "."]
+    return [text + ".", *_called_below(found, reference)]
+
+
+def _called_below(found: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:
+    """The same asked of calls, class by class: of the reference."""
+    true, false = (reference["measures"].get(f"{kind}_below_miss") for kind in ("true", "false"))
+    if not true or not false or not np.isfinite([true["value"], false["value"]]).all():
+        return []
+    text = f"By calls, class by class: where its level-1 class is not called, {reference['label']} calls {_share(true)} of the true classes of "
+    text += f"level {found['last']} ({true['counts'][0]} of {true['counts'][1]}), and {_share(false)} of the false ones below a class that is "
+    return [text + "not there."]
 
 
 def most_recovered(row: Mapping[str, Any], most: int = 3) -> str:
@@ -245,10 +268,6 @@ def most_recovered(row: Mapping[str, Any], most: int = 3) -> str:
 
 def _share(entry: Mapping[str, Any]) -> str:
     return f"{100 * entry['value']:.1f} %"
-
-
-def _apart(change: Mapping[str, Any]) -> bool:
-    return bool(change["low"] > 0 or change["high"] < 0)
 
 
 def hints(found: Mapping[str, Any]) -> list[str]:

@@ -126,6 +126,29 @@ def broken_paths(flagged: Sequence[Bools], known: Sequence[Bools], edges: Edges)
     return found
 
 
+def below_a_miss(flagged: Sequence[Bools], targets: Sequence[Bools], known: Sequence[Bools], above: Sequence[int]) -> Pairs:
+    """`true_below_miss` and `false_below_miss`: what is called at the last level where the class above it at the first is not called.
+
+    Of true classes, whose class above is true and missed; of false ones, whose class above is neither true nor called. Nothing for a tree of
+    one level.
+
+    Args:
+        flagged, targets, known: per level (N, K_l) bool.
+        above: for each class of the last level its class at the first; -1 where it has none, or stands at both: not asked.
+    """
+    if len(flagged) < 2:
+        return {}
+    asked = [place for place, parent in enumerate(above) if parent >= 0]
+    parents = [above[place] for place in asked]
+    called, true, sure = flagged[-1][:, asked], targets[-1][:, asked], known[-1][:, asked] & known[0][:, parents]
+    open_above = sure & ~flagged[0][:, parents]
+    cases = {"true_below_miss": open_above & true, "false_below_miss": open_above & ~true & ~targets[0][:, parents]}
+    return {
+        name: ((called & case).sum(axis=1).astype(np.float32), case.sum(axis=1).astype(np.float32))
+        for name, case in cases.items()
+    }
+
+
 def _children(pairs: Sequence[tuple[int, int]]) -> Mapping[int, list[int]]:
     children: dict[int, list[int]] = {}
     for parent, child in pairs:

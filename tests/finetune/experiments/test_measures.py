@@ -169,6 +169,46 @@ def test_measures_agree_with_scikit_learn_and_average_over_seeds(scored):
     assert alone.classes["a1"]["positives"] == test.rows("test", 1)[0][:, 0].sum()
 
 
+def test_resamples_draw_seeds_as_well_as_patients(scored):
+    """Of alike seeds nothing changes; of unlike ones the interval holds the seeds' own spread."""
+    test, scores = scored
+    draws = test.draws(3)
+    assert draws.shape == (3, 201)
+    assert (draws.sum(axis=0) == 3).all()
+    assert (draws[:, 0] == 1).all()
+    assert (test.draws(1) == 1).all()
+    worse = {split: [1 - table for table in levels] for split, levels in scores.items()}
+    alone, alike, mixed = (measure(runs, test) for runs in ([scores], [scores] * 3, [scores, scores, worse]))
+    np.testing.assert_allclose(alike.rows["auc_2"], alone.rows["auc_2"])
+    np.testing.assert_allclose(alike.rows["recovery"], alone.rows["recovery"])
+    low, high = alone.rows["auc_2"][0], 1 - alone.rows["auc_2"][0]
+    expected = (draws[:2].sum(axis=0) * low + draws[2] * high) / 3
+    assert np.corrcoef(mixed.rows["auc_2"][1:], expected[1:])[0, 1] > 0.97
+    assert mixed.summary()["auc_2"]["high"] - mixed.summary()["auc_2"]["low"] > 0.3
+
+
+def test_what_is_called_below_a_missed_class_counted_by_hand():
+    labels = [["a1"], ["a1"], ["a2"], ["b1"]]
+    test = Test.of([], records(labels), TREE, resamples=0)
+    top = np.array(
+        [[0, 0], [0, 1], [1, 0], [0, 0]], bool
+    )  # A is missed in the first two, B in the last; B is called falsely in the second
+    leaf = np.array([[1, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 1]], bool)  # a1, a2, b1, b2
+    pairs = measures.below_a_miss([top, leaf], test)
+    assert pairs["true_below_miss"][0].tolist() == [1, 0, 0, 1]
+    assert pairs["true_below_miss"][1].tolist() == [1, 1, 0, 1]
+    assert pairs["false_below_miss"][0].tolist() == [
+        1,
+        0,
+        0,
+        0,
+    ]  # b1 of the first; of the second B is open, of a2 the class above is there
+    assert pairs["false_below_miss"][1].tolist() == [2, 0, 2, 2]
+    carried = Test.of([], records([["normal"], ["a1"]]), NORMAL, resamples=0)
+    none = [np.zeros((2, 3), bool), np.zeros((2, 5), bool)]
+    assert measures.below_a_miss(none, carried)["true_below_miss"][1].tolist() == [0, 1]
+
+
 def _recovered(scores, test) -> tuple[int, int]:
     """By the highest class after logistic regression on the validation log odds, a class at a time."""
     right = []

@@ -11,7 +11,7 @@ from finetune.experiments import page
 from finetune.experiments.measures import Measured, Test, measure
 from finetune.experiments.page import percent
 from finetune.experiments.plan import Experiment, Variant
-from finetune.experiments.verdict import answers, hints, means, order, summarise, training
+from finetune.experiments.verdict import answers, correct, hints, means, order, summarise, training
 
 from .small import TREE, records
 
@@ -56,6 +56,29 @@ def test_the_published_order_is_compared_pair_by_pair():
     assert answers({"order": {"bacc_3": unsure}, "missing": {}, "last": 3, "variants": [], "reference": "a"})[0].startswith(
         "Balanced accuracy at level 3: of 1 published pair, 0 shown in the published direction, 0 shown against it, 1 undecided."
     )
+
+
+def test_differences_are_shown_after_correction_for_their_number():
+    """Two standard errors are shown alone, and not among five."""
+    whole, close = made(0.80), made(0.78)
+    close.rows = {
+        name: whole.rows[name] - 0.02 + 0.01 * np.append(0, np.random.default_rng(0).normal(size=500)) for name in whole.rows
+    }
+    entries = [{"bacc_3": close.difference(whole)["bacc_3"]} for _ in range(5)]
+    correct(entries[:1])
+    assert entries[0]["bacc_3"]["p_holm"] == pytest.approx(entries[0]["bacc_3"]["p"])
+    assert entries[0]["bacc_3"]["p"] == pytest.approx(0.0455, abs=0.01)
+    correct(entries)
+    assert all(entry["bacc_3"]["p_holm"] == pytest.approx(5 * entry["bacc_3"]["p"]) for entry in entries)
+    rows = [{"name": str(n), "label": f"V{n}", "difference": entry} for n, entry in enumerate(entries)]
+    found = {
+        "variants": [{"name": "r", "label": "R", "difference": {}}, *rows],
+        "reference": "r",
+        "last": 3,
+        "order": {},
+        "missing": {},
+    }
+    assert answers(found) == ["Beside R, balanced accuracy at level 3: no difference shown."]
 
 
 def test_the_least_drop_comes_first():
