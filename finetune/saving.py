@@ -1,8 +1,11 @@
-"""What a run leaves of itself: the whole diagnoser with its facts, and what a step was made of that went wrong."""
+"""What a run leaves of itself: the whole diagnoser with its facts, its AUC of every class, and what a step was made of that went wrong."""
 
 from __future__ import annotations
 
+import csv
 import json
+import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from finetune.cohort import Labels
 from finetune.settings import FinetuneConfig
 from finetune.tuning import merged
 from hlip.files.jsonable import jsonable
+from hlip.metrics import class_aucs
 from hlip.store import StudyRecord
 from hlip.taxonomy import Taxonomy
 from hp2l.diagnoser import Diagnoser
@@ -19,6 +23,7 @@ from hp2l.encoders import Encoder
 from hp2l.long_tail import classes_without_positives, count_labels
 
 State = dict[str, Tensor]
+CLASSES = "validation.csv"
 
 
 def parted(state: State, visual: nn.Module) -> tuple[State, State]:
@@ -69,6 +74,27 @@ def facts(
         "without_training_studies": classes_without_positives(taxonomy, positives),
         **jsonable(dict(values)),
     }
+
+
+def write_classes(run: Path, scores: Sequence[Tensor], labels: Labels, taxonomy: Taxonomy) -> None:
+    """RUN/validation.csv: of every class of every level its positive and negative validation studies, as far as they are known, and the
+    kept model's AUC, empty without both.
+
+    Args:
+        scores: (N, K_l) of each level.
+        labels: of the same studies.
+    """
+    partial = run / f".{CLASSES}"
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["level", "class", "positives", "negatives", "auc"])
+        for level, values in enumerate(scores, start=1):
+            truth, known = labels.targets[level - 1].cpu().numpy() > 0.5, labels.known[level - 1].cpu().numpy() > 0.5
+            areas = class_aucs(truth, known, values.float().cpu().numpy())
+            counts = (truth & known).sum(axis=0), (~truth & known).sum(axis=0)
+            for name, positives, negatives, area in zip(taxonomy.levels[level - 1], *counts, areas, strict=True):
+                table.writerow([level, name, positives, negatives, "" if math.isnan(area) else round(float(area), 6)])
+    os.replace(partial, run / CLASSES)
 
 
 def write_bad_step(run: Path, step: int, studies: Sequence[str], parts: Mapping[str, Tensor], kept: Sequence[Path]) -> str:

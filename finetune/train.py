@@ -6,9 +6,10 @@ A frozen encoder (the default) encodes the cohort once and the head trains on ca
 CPU; `tuning.encoder` trains its last blocks, all of it, or low-rank additions. The checkpoint kept is the one with the best macro
 AUC on the validation split, or the last where that has none. No scan of the test split is opened here.
 
-RUN2 gets `config.yaml`, `metrics.jsonl`, `training.png`, `model/` (the best, which `hp2l.load` opens) and its scores of the validation
-studies, `validation.npz`; `checkpoints/`, and where prototypes move `prototypes.png` and `prototypes.csv`. Started again with the same
-RUN2 it goes on after the last checkpoint; told to stop (SIGTERM, Ctrl-C) it saves first.
+RUN2 gets `config.yaml`, `metrics.jsonl`, `training.png`, `model/` (the best, which `hp2l.load` opens), its scores of the validation
+studies, `validation.npz`, and of each class its validation AUC and numbers of studies, `validation.csv`; `checkpoints/`, and where
+prototypes move `prototypes.png` and `prototypes.csv`. Started again with the same RUN2 it goes on after the last checkpoint; told to
+stop (SIGTERM, Ctrl-C) it saves first.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from finetune.cohort import Labels, cohort, cohort_digest, draw_weights, label_n
 from finetune.feed import CachedTokens, Feed, LiveScans, Steps
 from finetune.figures.movement import draw_movement, keep_snapshot
 from finetune.figures.training import draw_run, draw_safely
-from finetune.saving import facts, parted, rebuilt, write_bad_step
+from finetune.saving import CLASSES, facts, parted, rebuilt, write_bad_step, write_classes
 from finetune.settings import (
     FinetuneConfig,
     check_same_cohort,
@@ -238,8 +239,11 @@ class Run:
             told_late = stop.asked(self.accelerator)
         bar.close()
         if self.main:
-            draw_movement(config.out, self.taxonomy)
-        self.say(f"best validation AUC {told(self.validations.best)}; checkpoint: {config.out / 'model'}")
+            draw_safely(lambda: draw_movement(config.out, self.taxonomy), self.say, "prototypes.png")
+        self.say(
+            f"best validation AUC {told(self.validations.best)}; checkpoint: {config.out / 'model'}; of each class: "
+            f"{config.out / CLASSES}"
+        )
         for tracker in self.accelerator.trackers:  # not end_training: it parts the processes, and other runs may follow
             tracker.finish()
         return not told_late
@@ -293,6 +297,7 @@ class Run:
         model.scaling = Scaling.of(scores, self.labels["val"].targets, self.labels["val"].known)
         model.save(self.config.out / "model", head_state)
         keep_scores(self.config.out, [record.study_id for record in self.records["val"]], scores)
+        write_classes(self.config.out, scores, self.labels["val"], self.taxonomy)
 
     def steps(self) -> Steps:
         """This process's share of the remaining steps."""

@@ -33,16 +33,16 @@ class BlockConfig:
     def __post_init__(self) -> None:
         self._check_heads("heads")
         if self.cls not in ("learned", "encoder"):
-            raise ValueError(f"{type(self).__name__}.cls '{self.cls}' is neither learned nor encoder")
+            raise ValueError(f"head.cls '{self.cls}' is neither learned nor encoder")
 
     def _check_heads(self, *names: str) -> None:
         """Width and numbers of heads are at least 1, and the heads share the width evenly."""
         for name in ("width", *names):
             if getattr(self, name) < 1:
-                raise ValueError(f"{type(self).__name__}.{name} must be at least 1, not {getattr(self, name)}")
+                raise ValueError(f"head.{name} must be at least 1, not {getattr(self, name)}")
         for name in names:
             if self.width % getattr(self, name):
-                raise ValueError(f"{type(self).__name__}.width {self.width} is no multiple of {name} {getattr(self, name)}")
+                raise ValueError(f"head.width {self.width} is no multiple of head.{name} {getattr(self, name)}")
 
 
 class TokenEntry(nn.Module):
@@ -72,7 +72,7 @@ class TokenEntry(nn.Module):
             raise ValueError(f"tokens {tuple(tokens.shape)} are not (B, N >= 1, {width})")
         if (cls is None) == (config.cls == "encoder"):
             given = "no class token was given" if cls is None else "a class token was given"
-            raise ValueError(f"{type(config).__name__}.cls is '{config.cls}', but {given}")
+            raise ValueError(f"head.cls is '{config.cls}', but {given}")
         if cls is None:
             tokens = self.project(tokens)
             return tokens, self.cls.expand(len(tokens), -1, -1).to(tokens.dtype)

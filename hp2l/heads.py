@@ -66,7 +66,9 @@ class HeadConfig:
     linear probe), prompt_vit, transhp, decision_tree (our reading of HPDT), cascade (one model a node), isolated (losses stay in their
     level), nearest (k nearest prototypes)."""
     blocks: tuple[int, int, int] = (2, 4, 4)
-    """Token blocks along depth, height and width; their product is N (32 in the paper)."""
+    """Token blocks along the patient's z, y and x (of a 2-D image: depth 1, height, width); their product is N (32 in the paper). The
+    tokens of all scans of a study are averaged place by place: which sequence one came from is gone, and two scans of one kind weigh
+    double. Encoder cnn stacks named scans as channels instead."""
     width: int = 768
     """Channels of the head."""
     heads: int = 12

@@ -127,19 +127,19 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.smoothing < 1.0:
-            raise ValueError(f"LossConfig.smoothing must be in [0, 1), not {self.smoothing}")
+            raise ValueError(f"loss.smoothing must be in [0, 1), not {self.smoothing}")
         if self.direction not in ("published", "reverse"):
-            raise ValueError(f"LossConfig.direction '{self.direction}' is neither published nor reverse")
+            raise ValueError(f"loss.direction '{self.direction}' is neither published nor reverse")
         if self.focal_gamma < 0.0 or self.consistency < 0.0:
-            raise ValueError("LossConfig.focal_gamma and consistency must not be negative")
+            raise ValueError("loss.focal_gamma and loss.consistency must not be negative")
         if any(weight < 0.0 for weight in self.level_weights or ()):
-            raise ValueError(f"LossConfig.level_weights must not be negative: {self.level_weights}")
+            raise ValueError(f"loss.level_weights must not be negative: {self.level_weights}")
         if self.long_tail not in get_args(LongTail):
-            raise ValueError(f"LossConfig.long_tail '{self.long_tail}' is none of {', '.join(get_args(LongTail))}")
+            raise ValueError(f"loss.long_tail '{self.long_tail}' is none of {', '.join(get_args(LongTail))}")
         if not 0.0 <= self.beta < 1.0:
-            raise ValueError(f"LossConfig.beta must be in [0, 1), not {self.beta}")
+            raise ValueError(f"loss.beta must be in [0, 1), not {self.beta}")
         if self.tau < 0.0:
-            raise ValueError(f"LossConfig.tau must not be negative, not {self.tau}")
+            raise ValueError(f"loss.tau must not be negative, not {self.tau}")
 
 
 class HP2LLoss(nn.Module):
@@ -160,7 +160,8 @@ class HP2LLoss(nn.Module):
         self.counts = taxonomy.counts
         self.weights = tuple(self.config.level_weights or (1.0,) * taxonomy.depth)
         if len(self.weights) != taxonomy.depth:
-            raise ValueError(f"{len(self.weights)} level weight(s) for the {taxonomy.depth} level(s) of {taxonomy.name}")
+            given = f"loss.level_weights {list(self.weights)}: {len(self.weights)} weight{'s' * (len(self.weights) != 1)}"
+            raise ValueError(f"{given} for {taxonomy.depth} level{'s' * (taxonomy.depth != 1)} of {taxonomy.name}")
         if positive_weights is not None:
             check_levels("positive weights", positive_weights, taxonomy)
         for level in range(1, taxonomy.depth):
@@ -232,7 +233,9 @@ class HP2LLoss(nn.Module):
             found = [tuple(level.shape) for level in targets]
             raise ValueError(f"logits {shapes} and targets {found} do not fit levels of {self.counts} classes")
         if not self._balanced:
-            raise ValueError(f"long_tail '{self.config.long_tail}' needs the training split's counts: HP2LLoss.from_counts")
+            raise ValueError(
+                f"loss.long_tail '{self.config.long_tail}' needs the training split's counts: HP2LLoss.from_counts"
+            )
 
     def _consistency(self, logits: Sequence[Tensor], targets: Sequence[Tensor], masks: Sequence[Tensor] | None) -> Tensor:
         probabilities = [level.float().sigmoid() for level in logits]

@@ -63,10 +63,10 @@ class HP2LConfig(BlockConfig):
             ("prompt_attention", get_args(PromptAttention)),
         ):
             if getattr(self, name) not in values:
-                raise ValueError(f"HP2LConfig.{name} '{getattr(self, name)}' is none of {', '.join(values)}")
+                raise ValueError(f"head.{name} '{getattr(self, name)}' is none of {', '.join(values)}")
         if self.prompt != "prototypes" and self.prototypes != "none":
             raise ValueError(
-                f"a prompt '{self.prompt}' reads no prototypes, but prototypes is '{self.prototypes}': set prototypes: none"
+                f"head.prompt {self.prompt} reads no prototypes, but head.prototypes is {self.prototypes}: give --head.prototypes none"
             )
 
 
@@ -235,7 +235,7 @@ class HP2L(Head, TokenEntry):
 
     def _averaged(self) -> PrototypeBank:
         if not isinstance(self.bank, PrototypeBank):
-            raise ValueError(f"prototypes '{self.config.prototypes}' are not averaged: this needs a head with prototypes: ema")
+            raise ValueError(f"head.prototypes {self.config.prototypes} are not averaged: this needs head.prototypes ema")
         return self.bank
 
     def _prompt(self, place: int) -> Tensor | None:

@@ -31,6 +31,8 @@ SCALED = (
     "probability: the score Platt-scaled on {} validation studies, so that classes can be held against one another; it holds where "
     "diseases are as frequent as there. It is no diagnosis."
 )
+TIE = 0.001
+"""Probabilities that differ by less are the same as printed; a flat Platt slope leaves no more between classes as frequent as one another."""
 UNITS = {
     "scores": "sigmoid of each class by itself, 0 to 1, not calibrated: ranks studies for a class, not classes for a study",
     "probabilities": "score after Platt scaling on the validation split, 0 to 1: can be compared between classes",
@@ -112,19 +114,20 @@ def scaled_levels(model: Diagnoser) -> set[int]:
 def path_notes(taxonomy: Taxonomy, likely: list[Tensor], scaled: Collection[int]) -> list[str]:
     """Where a level's highest class does not lie below the highest of its parent's level: every level answers for itself.
 
-    Raw scores cannot be compared between classes, so their highest says nothing. A level that does not know the normal class says
-    nothing against it.
+    Raw scores cannot be compared between classes, so their highest says nothing, and neither does that of a level whose two highest are as
+    good as equal (`TIE`). A level that does not know the normal class says nothing against it.
 
     Args:
         scaled: levels that have probabilities.
     """
     best = [taxonomy.classes(level)[int(values[0].argmax())] for level, values in enumerate(likely, start=1)]
+    ties = {level for level, values in enumerate(likely, start=1) if (values[0] > values[0].max() - TIE).sum() > 1}
     notes = []
     for item in best[1:]:
         if item.parent is None or item.parent_level is None:
             continue
         above = best[item.parent_level - 1]
-        if not {item.level, above.level} <= set(scaled):
+        if not {item.level, above.level} <= set(scaled) - ties:
             continue
         if above.index != item.parent_index and above.name != taxonomy.normal:
             names = taxonomy.level_names[item.level - 1], taxonomy.level_names[above.level - 1]

@@ -46,10 +46,12 @@ def keep_snapshot(head: Head, out: Path, step: int) -> None:
     if not isinstance(own, HP2L) or own.bank is None or isinstance(own.bank, FixedPrototypes):
         return
     folder = out / "prototypes"
-    folder.mkdir(parents=True, exist_ok=True)
     # learnt ones end a level earlier: the last level's prompt is read by nobody
     levels = range(1, len(own.counts) + 1 - isinstance(own.bank, LearnedPrototypes))
     tensors = {f"level_{level}": own.bank.prototypes(level).detach().float().cpu().numpy() for level in levels}
+    if not tensors:  # learnt ones of a tree with one level
+        return
+    folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / f"step-{step:09d}.safetensors")
 
 
@@ -100,7 +102,8 @@ def summary(levels: Snapshot, taxonomy: Taxonomy, still: Still = ()) -> list[dic
             [float(str(p["distance"])) for p in pairs if (p["level"], p["same_parent"]) == (level, same)] for same in (1, 0)
         ]
         within, between = (float(np.mean(kind)) if kind else float("nan") for kind in kinds)
-        rows.append({"level": level, "within": within, "between": between, "ratio": within / between})
+        ratio = within / between if between else float("nan")  # prototypes that all lie in one place
+        rows.append({"level": level, "within": within, "between": between, "ratio": ratio})
     return rows
 
 
@@ -146,7 +149,8 @@ def movement_figure(kept: dict[int, Snapshot], taxonomy: Taxonomy, own: int | No
     steps = [*(others[place] for place in places), shown]
     flat, share = in_plane({step: kept[step] for step in steps}, shown)
     every = np.concatenate([points for levels in flat.values() for points in levels])
-    margin = 0.06 * np.ptp(every, axis=0)
+    extent = np.ptp(every, axis=0)
+    margin = np.where(extent > 0, 0.06 * extent, 1.0)
     low, high = every.min(axis=0) - margin, every.max(axis=0) + margin
     figure = Figure(figsize=(12.5, 6.4), layout="constrained")
     before, after = figure.subfigures(1, 2, width_ratios=[1, 1.45], squeeze=False)[0]
@@ -162,7 +166,10 @@ def movement_figure(kept: dict[int, Snapshot], taxonomy: Taxonomy, own: int | No
         axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     name_classes(large, flat[shown], taxonomy)
     title = f"Prototypes up to step {end}" + ("" if own is None else f"; the kept model is that of step {own}")
-    title += f"\nplane: the two principal components of step {shown} ({100 * share:.0f} % of its variance)"
+    if sum(map(len, kept[shown])) == 1:
+        title += "\none prototype, which has no plane: drawn along its first channel"
+    else:
+        title += f"\nplane: the two principal components of step {shown} ({100 * share:.0f} % of its variance)"
     if any(level.any() for level in still):
         title += "\nhollow: still at its start, as no training study up to that step had the class"
     figure.suptitle(title, fontsize=12)
@@ -170,10 +177,16 @@ def movement_figure(kept: dict[int, Snapshot], taxonomy: Taxonomy, own: int | No
 
 
 def in_plane(kept: dict[int, Snapshot], own: int) -> tuple[dict[int, Snapshot], float]:
-    """Every snapshot's points (K_l, 2) in the plane of that of one step, and the share of that one's variance that the plane holds."""
+    """Every snapshot's points (K_l, 2) in the plane of that of one step, and the share of that one's variance that the plane holds.
+
+    One prototype has no components: its first channel is the first axis, and it is 0 on the second.
+    """
     every = np.concatenate(kept[own])
     middle = every.mean(axis=0)
     _, spread, axes = np.linalg.svd(every - middle, full_matrices=False)
+    if len(every) == 1:
+        axes = np.eye(1, every.shape[1], dtype=every.dtype)
+    axes = np.pad(axes, ((0, max(0, 2 - len(axes))), (0, 0)))
     share = float((spread[:2] ** 2).sum() / max((spread**2).sum(), np.finfo(spread.dtype).tiny))
     return {step: [(points - middle) @ axes[:2].T for points in levels] for step, levels in kept.items()}, share
 

@@ -22,12 +22,12 @@ COLOURS = ("#e69f00", "#0072b2", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")  # 
 NO_LOSS = ("step", "seconds", "loss", "lr")
 
 
-def draw_safely(draw: Callable[[], object], say: Callable[[str], None]) -> None:
+def draw_safely(draw: Callable[[], object], say: Callable[[str], None], name: str = "training.png") -> None:
     """Draw; what goes wrong is said and stops no run."""
     try:
         draw()
     except Exception as error:  # a full disk or a broken font must not cost the run
-        say(f"training.png was not drawn: {error}")
+        say(f"{name} was not drawn: {error}")
 
 
 def draw_run(out: Path) -> Path:

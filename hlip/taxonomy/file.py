@@ -5,6 +5,7 @@ The form of the file is described in `hlip.taxonomy`, which is the room to enter
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -83,7 +84,7 @@ def read_yaml(path: Path) -> tuple[Any, dict[Trail, int]]:
 
 
 def build(content: Any, source: str, lines: Mapping[Trail, int]) -> tuple[str, tuple[str, ...], list[Node]]:
-    """Name, level names and root nodes of a tree.
+    """Name, level names and root nodes of a tree; a file (it has lines) whose classes share a prompt is warned of.
 
     Raises:
         TaxonomyError: with all faults of the content.
@@ -106,7 +107,10 @@ def build(content: Any, source: str, lines: Mapping[Trail, int]) -> tuple[str, t
     entries = enumerate(content["classes"])
     roots = [_node(entry, None, 1, depth, ("classes", place), faults) for place, entry in entries]
     _check_tree(roots, depth, faults)
+    _check_synonyms(roots, faults)
     faults.stop()
+    if lines:
+        _warn_of_shared_prompts(roots, faults)
     return content["name"], tuple(names or (f"level {level}" for level in range(1, depth + 1))), roots
 
 
@@ -214,9 +218,9 @@ def _node(entry: Any, parent: Node | None, nesting: int, depth: int, trail: Trai
     elif list(levels) != sorted(set(levels)) or levels[0] < nesting:
         faults.add((*trail, "levels"), f"{list(levels)} must rise and start at {nesting} (the nesting) or deeper")
     node = Node(
-        name=entry["name"],
-        prompt=entry.get("prompt", entry["name"]),
-        synonyms=tuple(entry.get("synonyms", ())),
+        name=entry["name"].strip(),
+        prompt=entry.get("prompt", entry["name"]).strip(),
+        synonyms=tuple(synonym.strip() for synonym in entry.get("synonyms", ())),
         codes=dict(entry.get("codes", {})),
         normal=entry.get("normal", False),
         levels=levels,
@@ -248,6 +252,30 @@ def _check_tree(roots: list[Node], depth: int, faults: _Faults) -> None:
     filled = {level for root in roots for node in root.walk() for level in node.levels}
     for level in sorted(set(range(1, depth + 1)) - filled):
         faults.add(("classes",), f"no class at level {level}")
+
+
+def _check_synonyms(roots: list[Node], faults: _Faults) -> None:
+    """A synonym is no name and no synonym of another class."""
+    owners = {node.name.casefold(): ("the name", node.name) for root in roots for node in root.walk()}
+    for node, trail in _trails(roots, ("classes",)):
+        for place, synonym in enumerate(node.synonyms):
+            what, owner = owners.setdefault(synonym.casefold(), ("a synonym", node.name))
+            if owner.casefold() != node.name.casefold():
+                faults.add((*trail, "synonyms", place), f"'{synonym}' is already {what} of '{owner}' (one word is one class)")
+
+
+def _warn_of_shared_prompts(roots: list[Node], faults: _Faults) -> None:
+    """Classes of different names and one prompt are one class to the text tower."""
+    first: dict[str, Node] = {}
+    for node, trail in _trails(roots, ("classes",)):
+        other = first.setdefault(node.prompt.casefold(), node)
+        if other.name.casefold() != node.name.casefold():
+            line = faults.line((*trail, "prompt"))
+            where = f"{faults.source}, line {line}" if line else faults.source
+            warnings.warn(
+                f"{where}: '{node.name}' has the prompt of '{other.name}', '{node.prompt}': no text tells the two apart",
+                stacklevel=1,
+            )
 
 
 def _trails(nodes: list[Node], trail: Trail) -> Iterator[tuple[Node, Trail]]:

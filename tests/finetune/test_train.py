@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -27,7 +28,7 @@ from .made import CNN, arguments, changed_store, metrics
 pytestmark = pytest.mark.usefixtures("fresh_engine", "unsaved_figures")
 
 
-def test_the_head_learns_and_leaves_its_best_checkpoint(tiny_store, pretrained, tmp_path):
+def test_the_head_learns_and_leaves_its_best_checkpoint(tiny_store, pretrained, tmp_path, capsys):
     out = tmp_path / "run"
     main(arguments(tiny_store, pretrained, out, "--steps", "120", "--validate_every", "20"))
     rows = metrics(out)
@@ -45,6 +46,15 @@ def test_the_head_learns_and_leaves_its_best_checkpoint(tiny_store, pretrained, 
     assert facts["step"] == min(step for step, mean in means.items() if mean == max(means.values()))
     assert (facts["kind"], facts["studies"], facts["simulated"]) == ("finetune", 24, True)
     assert (out / "config.yaml").exists()
+    with (out / "validation.csv").open() as file:
+        classes = list(csv.DictReader(file))
+    assert {int(row["positives"]) + int(row["negatives"]) for row in classes} == {8}
+    for level, names in enumerate(Taxonomy.load("brain_mri").levels, start=1):
+        own = [row for row in classes if row["level"] == str(level)]
+        assert [row["class"] for row in own] == list(names)
+        areas = [float(row["auc"]) for row in own if row["auc"] and row["class"] != "normal"]
+        assert sum(areas) / len(areas) == pytest.approx(facts[f"val_auc_level_{level}"], abs=1e-6)  # of the kept step
+    assert f"of each class: {out / 'validation.csv'}" in capsys.readouterr().out
 
 
 def test_the_encoder_stays_as_it_was(tiny_store, pretrained, tmp_path):
@@ -361,7 +371,7 @@ def test_level_weights_that_do_not_fit_are_refused_before_the_cohort_is_encoded(
     import finetune.tokens as tokens
 
     monkeypatch.setattr(tokens, "encode", lambda *more: pytest.fail("encoded"))
-    with pytest.raises(SystemExit, match=r"2 level weight\(s\) for the 3 level\(s\) of brain_mri"):
+    with pytest.raises(SystemExit, match=r"loss.level_weights \[1.0, 2.0\]: 2 weights for 3 levels of brain_mri"):
         main(arguments(tiny_store, pretrained, tmp_path / "run", "--loss.level_weights", "[1, 2]"))
 
 

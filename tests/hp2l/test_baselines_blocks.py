@@ -229,14 +229,14 @@ def test_ablations_of_hp2l(options) -> None:
     moved = {key for key, value in head.state_dict().items() if not torch.equal(value, state[key])}
     assert bool(moved) == (options == {})
     if options:
-        with pytest.raises(ValueError, match="are not averaged: this needs a head with prototypes: ema"):
+        with pytest.raises(ValueError, match=r"are not averaged: this needs head.prototypes ema"):
             head.similarity(shown)
 
 
 def test_one_hot_needs_room_and_a_start_needs_averages() -> None:
     with pytest.raises(ValueError, match="9 one-hot vectors do not fit width 8"):
         HP2L(HP2LConfig(width=C, heads=2, prototypes="one_hot"), (9, 2))
-    with pytest.raises(ValueError, match="needs a head with prototypes: ema"):
+    with pytest.raises(ValueError, match=r"^head.prototypes learnable are not averaged: this needs head.prototypes ema"):
         HP2L(HP2LConfig(width=C, heads=2, prototypes="learnable"), (2,), prototypes=[torch.zeros(2, C)])
 
 

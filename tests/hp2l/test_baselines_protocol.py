@@ -178,9 +178,9 @@ def test_options_of_another_kind_and_values_out_of_range_are_refused() -> None:
         ({"kind": "flat", "prompt_tokens": 4}, "head.prompt_tokens is an option of kind prompt_vit, not of flat"),
         ({"prompt_loss": 0.5}, "head.prompt_loss is an option of kind transhp, not of hp2l"),
         ({"kind": "transhp", "prompt": "none"}, "head.prompt is an option of kind hp2l, not of transhp"),
-        ({"prompt": "none"}, "set prototypes: none"),
-        ({"prompt": "some"}, "HP2LConfig.prompt 'some' is none of none, one_hot"),
-        ({"prototypes": "some"}, "HP2LConfig.prototypes 'some' is none of"),
+        ({"prompt": "none"}, "head.prompt none reads no prototypes, but head.prototypes is ema: give --head.prototypes none"),
+        ({"prompt": "some"}, "head.prompt 'some' is none of none, one_hot"),
+        ({"prototypes": "some"}, "head.prototypes 'some' is none of"),
         ({"kind": "cascade", "threshold": 1.0}, "head.threshold must be between 0 and 1"),
         ({"kind": "nearest", "nearest": 0}, "head.nearest must be at least 1"),
         ({"kind": "prompt_vit", "prompt_depth": "flat"}, "head.prompt_depth 'flat' is neither shallow nor deep"),
@@ -190,7 +190,7 @@ def test_options_of_another_kind_and_values_out_of_range_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=re.escape(message)):
             HeadConfig(**options)
-    with pytest.raises(ValueError, match=r"BlockConfig.width 16 is no multiple of heads 3"):
+    with pytest.raises(ValueError, match=r"^head.width 16 is no multiple of head.heads 3"):
         build_head(HeadConfig(kind="cascade", width=16, heads=3), TREES["ragged"], WIDTH)
 
 

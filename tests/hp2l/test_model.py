@@ -269,9 +269,9 @@ def test_given_prototypes_and_bad_arguments() -> None:
         HP2L(CONFIG, (2, 0))
     with pytest.raises(ValueError, match=r"not \(B, N >= 1, 16\)"):
         model(tokens(8))
-    with pytest.raises(ValueError, match="no multiple of heads 5"):
+    with pytest.raises(ValueError, match=r"^head.width 16 is no multiple of head.heads 5"):
         HP2LConfig(width=C, heads=5)
-    with pytest.raises(ValueError, match="neither learned nor encoder"):
+    with pytest.raises(ValueError, match=r"^head.cls 'given' is neither learned nor encoder"):
         HP2LConfig(cls="given")  # type: ignore[arg-type]
 
 

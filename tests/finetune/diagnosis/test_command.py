@@ -272,6 +272,12 @@ def test_levels_that_disagree_are_named():
     (note,) = path_notes(tree, highest("vascular", "infarction", "normal"), every)
     assert note == "the levels disagree: the highest subtype, normal, does not lie below the highest category, vascular"
     assert path_notes(tree, highest("normal", "infarction", "normal"), every) == []  # the middle level knows no normal class
+    for level, nearly in ((1, 0.9995), (2, 1.0)):  # a tie as printed, of either level, says nothing
+        tied = highest("vascular", "infarction", "glioma")
+        tied[level][0, 0] = nearly
+        assert path_notes(tree, tied, every) == []
+        tied[level][0, 0] = 0.99
+        assert len(path_notes(tree, tied, every)) == 1
     for scaled in ((), (1, 2), (2,), (1, 3)):
         assert path_notes(tree, highest("vascular", "infarction", "glioma"), scaled) == []  # raw scores cannot be compared
 

@@ -10,8 +10,18 @@ import pytest
 from matplotlib.text import Text
 from safetensors.numpy import save_file
 
-from finetune.figures.movement import distances, draw_movement, in_plane, movement_figure, snapshots, summary, unmoved
+from finetune.figures.movement import (
+    distances,
+    draw_movement,
+    in_plane,
+    keep_snapshot,
+    movement_figure,
+    snapshots,
+    summary,
+    unmoved,
+)
 from hlip.taxonomy import Taxonomy
+from hp2l.model import HP2L, HP2LConfig
 
 TREE = Taxonomy.from_dict({
     "name": "four", "level_names": ["a", "b"],
@@ -62,6 +72,37 @@ def test_the_plane_holds_what_it_says_and_is_that_of_the_last_snapshot():
     assert share == pytest.approx(26 / 30)
     assert np.abs(flat[9][0]) == pytest.approx(np.array([[3, 0], [3, 0], [0, 2], [0, 2]]), abs=1e-5)
     assert flat[0][0] == pytest.approx(np.zeros((4, 2)), abs=1e-5)
+
+
+def test_one_prototype_moves_on_a_line_and_its_tables_are_empty(tmp_path):
+    tree = Taxonomy.from_dict({"name": "one", "classes": [{"name": "only"}]})
+    (tmp_path / "prototypes").mkdir()
+    for step, place in ((0, [1.0, 5.0, 0.0]), (7, [4.0, 6.0, 0.0])):
+        save_file({"level_1": np.array([place], np.float32)}, tmp_path / "prototypes" / f"step-{step:09d}.safetensors")
+    kept = snapshots(tmp_path)
+    flat, share = in_plane(kept, 7)
+    assert [flat[step][0].tolist() for step in (0, 7)] == [[[-3.0, 0.0]], [[0.0, 0.0]]]
+    assert share == 0
+    figure = movement_figure(kept, tree)
+    assert figure.get_suptitle().endswith("one prototype, which has no plane: drawn along its first channel")
+    low, high = figure.axes[-1].get_ylim()
+    assert low < 0 < high
+    assert draw_movement(tmp_path, tree).stat().st_size > 5_000
+    assert len((tmp_path / "prototypes.csv").read_text().splitlines()) == 1
+    assert len((tmp_path / "prototypes_summary.csv").read_text().splitlines()) == 1
+
+
+def test_a_level_whose_prototypes_lie_in_one_place_has_no_ratio():
+    (row,) = summary([np.zeros((2, 4), np.float32), np.zeros((4, 4), np.float32)], TREE)
+    assert (row["within"], row["between"]) == (0, 0)
+    assert np.isnan(row["ratio"])
+
+
+def test_a_head_that_learns_no_prototype_leaves_no_snapshot(tmp_path):
+    head = HP2L(HP2LConfig(width=4, heads=1, prototypes="learnable"), (2,))  # the last level's are never read
+    keep_snapshot(head, tmp_path, 0)
+    assert draw_movement(tmp_path, TREE) is None
+    assert not snapshots(tmp_path)
 
 
 def test_the_last_panel_names_every_class_once_and_no_two_names_meet():

@@ -151,10 +151,13 @@ def test_a_run_draws_at_every_validation_and_outlives_a_broken_picture(
         return draw_run(out)
 
     monkeypatch.setattr(finetune.train, "draw_run", broken)
+    monkeypatch.setattr(finetune.train, "draw_movement", lambda *more: [][0])
     out = tmp_path / "run"
     more = ["--steps", "5", "--validate_every", "2", "--trackers", "[]"]
     main(["--config", str(TINY), "--store", str(tiny_store), "--encoder", str(tiny_pretrained), "--out", str(out), *more])
     assert drawn == [2, 4, 5]  # the validation's own line is in the picture
-    assert "training.png was not drawn: no space left" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "training.png was not drawn: no space left" in said
+    assert "prototypes.png was not drawn: list index out of range" in said
     assert (out / "training.png").stat().st_size > 10_000
     assert load(out).facts["val_auc"] > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,31 @@ def test_alternative_trees_share_the_labels_of_the_default(brain: Taxonomy) -> N
     for name, depth in (("brain_mri_flat", 1), ("brain_mri_2level", 2)):
         assert Taxonomy.load(name).same_tree(brain.to_depth(depth)), name
         assert Taxonomy.load(name).to_dict()["classes"] == brain.to_depth(depth).to_dict()["classes"], name
+
+
+def test_every_shipped_tree_loads_without_a_warning() -> None:
+    files = sorted((Path(__file__).parents[3] / "configs" / "taxonomy").glob("*.yaml"))
+    assert len(files) >= 7
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for file in files:
+            Taxonomy.load(file)
+
+
+def test_words_lose_their_blanks_and_a_shared_prompt_is_warned_of(tmp_path: Path) -> None:
+    text = (
+        "name: t\nclasses:\n  - {name: ' a', synonyms: ['s ', x]}\n  - {name: b, prompt: ' c '}\n  - name: d\n    prompt: A\n"
+    )
+    with pytest.warns(UserWarning, match=r"tree.yaml, line 6: 'd' has the prompt of 'a', 'A'") as found:
+        tree = Taxonomy.load(write(tmp_path, text))
+    assert len(found) == 1
+    first, second, _ = tree.classes(1)
+    assert (first.name, first.prompt, first.synonyms, second.prompt) == ("a", "a", ("s", "x"), "c")
+    chain = "name: t\nclasses:\n  - {name: y, synonyms: [z], children: [{name: y, synonyms: [z]}]}\n"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Taxonomy.load(write(tmp_path, chain))  # one class on two levels
+        Taxonomy.from_dict(tree.to_dict())  # of a checkpoint: warned of when its file was read
 
 
 # -- ragged leaves, parents, edges
@@ -278,6 +304,17 @@ def test_fewer_levels(brain: Taxonomy) -> None:
         ("name: t\nclasses:\n  - name: a\n    levels: [1]\n    children:\n      - name: b\n", 4, "only a leaf lists levels"),
         ("name: t\nclasses:\n  - name: a\n  - name: b\n  - name: A\n", 5, "stands already on line 3"),
         ("name: t\nclasses:\n  - name: a\n    children:\n      - name: b\n  - name: b\n", 6, "stands already on line 5"),
+        ("name: t\nclasses:\n  - name: 'a '\n  - name: a\n", 4, "'a' stands already on line 3"),
+        (
+            "name: t\nclasses:\n  - name: a\n    synonyms:\n      - x\n      - B\n  - name: b\n",
+            6,
+            "'B' is already the name of 'b'",
+        ),
+        (
+            "name: t\nclasses:\n  - {name: a, synonyms: [x]}\n  - {name: b, synonyms: [' X']}\n",
+            4,
+            "'X' is already a synonym of 'a'",
+        ),
         ("name: t\nclasses:\n  - {name: a, normal: true}\n  - {name: b, normal: true}\n", 4, "at most one class is normal"),
         ("name: t\nclasses:\n  - name: a\n    normal: true\n    children: [{name: b}]\n", 4, "has no children"),
         ("name: t\nclasses:\n  - name: a\n    normal: maybe\n", 4, "must be true or false"),
@@ -352,7 +389,7 @@ def test_closure_and_subtrees_agree_on_any_tree(content: dict[str, object], rand
 
 
 def test_a_word_stands_for_one_class_or_none():
-    """A name beats a synonym; what two classes share stands for none."""
+    """A name beats a code; what two classes share stands for none."""
     tree = Taxonomy.from_dict(
         {
             "name": "t",
@@ -360,10 +397,10 @@ def test_a_word_stands_for_one_class_or_none():
             "classes": [
                 {
                     "name": "A",
-                    "synonyms": ["shared"],
-                    "children": [{"name": "a1", "synonyms": ["One", "B"], "codes": {"snomed": "123"}}],
+                    "codes": {"snomed": "shared"},
+                    "children": [{"name": "a1", "synonyms": ["One"], "codes": {"snomed": "123", "own": "B"}}],
                 },
-                {"name": "B", "synonyms": ["shared"], "children": [{"name": "b1"}]},
+                {"name": "B", "codes": {"snomed": "shared"}, "children": [{"name": "b1"}]},
             ],
         }
     )
