@@ -409,3 +409,8 @@ def test_a_word_stands_for_one_class_or_none():
         with pytest.raises(TaxonomyError, match=f"no class that '{word}' stands for"):
             tree.meant_by(word)
     assert Taxonomy.load("leukemia").meant_by("aml") == "acute myeloid leukemia"
+
+
+def test_a_tree_out_of_a_checkpoint_opens_whatever_its_synonyms_are():
+    content = {"name": "old", "classes": [{"name": "a", "synonyms": ["x"]}, {"name": "b", "synonyms": ["x"]}]}
+    assert Taxonomy.from_dict(content).counts == (2,)
