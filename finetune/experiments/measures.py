@@ -142,6 +142,8 @@ class Measured:
     """Class of the last level -> how often a study was recovered as it, all seeds together, the most frequent first."""
     deepest: int = 3
     """Number of the last level."""
+    usual: tuple[str, float] = ("", 0.0)
+    """The class that is most often the highest at level 1, and in which share of the test studies of all seeds."""
 
     def summary(self) -> dict[str, Any]:
         """Measure -> {value, low, high, seeds}; behind ratios their counts, and whether the interval is the exact one."""
@@ -237,7 +239,15 @@ def measure(runs: Sequence[dict[str, list[Floats]]], test: Test) -> Measured:
     numbers = level_numbers(test.tree, test.deepest)
     excluded = {str(number): left_out(test.truth, level) for level, number in enumerate(numbers)}
     undone = recovered_classes([{"test": highest} for highest in likely], test)
-    return Measured(rows, seeds, counts, classes, test.tree, excluded, list(dict.fromkeys(notes)), undone, test.deepest)
+    told = list(dict.fromkeys(notes))
+    return Measured(rows, seeds, counts, classes, test.tree, excluded, told, undone, test.deepest, usual_answer(likely, test))
+
+
+def usual_answer(likely: Sequence[Sequence[Floats]], test: Test) -> tuple[str, float]:
+    """Class of level 1 that is most often the highest, and its share of the studies, all runs together."""
+    answers = np.concatenate([highest[0].argmax(axis=1) for highest in likely])
+    counts = np.bincount(answers, minlength=len(test.tree.levels[0]))
+    return test.tree.levels[0][int(counts.argmax())], float(counts.max() / len(answers))
 
 
 def likeliest(scores: dict[str, list[Floats]], test: Test, notes: list[str] | None = None) -> list[Floats]:

@@ -57,7 +57,7 @@ def summarise(
         own = measured[keys[variant.name]]
         row: dict[str, Any] = {"name": variant.name, "label": variant.label, "note": variant.note, "run": keys[variant.name]}
         row |= {"measures": own.summary(), "published": dict(variant.published), "classes": own.classes}
-        row |= {"levels": list(own.tree.counts), "recovered": own.recovered, "counted": counted(own)}
+        row |= {"levels": list(own.tree.counts), "recovered": own.recovered, "counted": counted(own), "usual": own.usual}
         row["unlike"] = [level for level in ("1", str(last)) if own.tree.depth > 1 and _few(row["counted"].get(level, (1, 1)))]
         compared = reference is not None and variant.name != experiment.reference
         row["difference"] = own.difference(reference) if compared and reference is not None else {}
@@ -247,6 +247,13 @@ def recovered(found: Mapping[str, Any]) -> list[str]:
         differ = [row["label"] for row in ordered if "recovery" in row["difference"] and shown(row["difference"]["recovery"])]
         text += f"; {'from ' if len(ends) > 1 else ''}{' to '.join(ends)}. "
         text += f"A difference to {reference['label']} is shown for {', '.join(differ) if differ else 'none'}"
+    blind = [
+        f"{row['label']}: {row['usual'][0]} in {100 * row['usual'][1]:.0f} %"
+        for row in [reference, *rows.values()]
+        if row["usual"][1] > BLIND
+    ]
+    if blind:
+        text += f". Of a level 1 that hardly looks this tells nothing (its highest class is, {'; '.join(blind)})"
     return [text + ".", *_called_below(found, reference)]
 
 
@@ -258,6 +265,10 @@ def _called_below(found: Mapping[str, Any], reference: Mapping[str, Any]) -> lis
     text = f"By calls, class by class: where its level-1 class is not called, {reference['label']} calls {_share(true)} of the true classes of "
     text += f"level {found['last']} ({true['counts'][0]} of {true['counts'][1]}), and {_share(false)} of the false ones below a class that is "
     return [text + "not there."]
+
+
+BLIND = 0.9
+"""Share of one answer at level 1 from which its errors are those of not looking."""
 
 
 def most_recovered(row: Mapping[str, Any], most: int = 3) -> str:

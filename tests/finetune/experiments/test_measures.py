@@ -209,6 +209,12 @@ def test_what_is_called_below_a_missed_class_counted_by_hand():
     assert measures.below_a_miss(none, carried)["true_below_miss"][1].tolist() == [0, 1]
 
 
+def test_the_usual_answer_is_counted_over_all_runs():
+    test = Test.of([], records([["a1"], ["b1"], ["b2"]]), TREE, resamples=0)
+    runs = [[one_hot(2, best), one_hot(4, [0, 0, 0])] for best in ([0, 1, 1], [1, 1, 1])]
+    assert measures.usual_answer(runs, test) == ("B", pytest.approx(5 / 6))
+
+
 def _recovered(scores, test) -> tuple[int, int]:
     """By the highest class after logistic regression on the validation log odds, a class at a time."""
     right = []

@@ -11,7 +11,7 @@ from finetune.experiments import page
 from finetune.experiments.measures import Measured, Test, measure
 from finetune.experiments.page import percent
 from finetune.experiments.plan import Experiment, Variant
-from finetune.experiments.verdict import answers, correct, hints, means, order, summarise, training
+from finetune.experiments.verdict import answers, correct, hints, means, order, recovered, summarise, training
 
 from .small import TREE, records
 
@@ -79,6 +79,23 @@ def test_differences_are_shown_after_correction_for_their_number():
         "missing": {},
     }
     assert answers(found) == ["Beside R, balanced accuracy at level 3: no difference shown."]
+
+
+def test_recovery_where_level_1_gives_one_answer_alone_is_said_to_tell_nothing():
+    def row(name: str, share: float) -> dict:
+        entry = {"value": 0.1, "low": 0.0, "high": 0.2, "counts": (1, 10)}
+        return {
+            "name": name,
+            "label": name.upper(),
+            "measures": {"recovery": entry},
+            "recovered": {},
+            "usual": ("A", share),
+            "difference": {},
+        }
+
+    found = recovered({"reference": "a", "last": 2, "variants": [row("a", 0.6), row("b", 1.0)]})
+    assert found[0].endswith("Of a level 1 that hardly looks this tells nothing (its highest class is, B: A in 100 %).")
+    assert "hardly looks" not in recovered({"reference": "a", "last": 2, "variants": [row("a", 0.6), row("b", 0.7)]})[0]
 
 
 def test_the_least_drop_comes_first():
