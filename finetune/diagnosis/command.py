@@ -18,6 +18,7 @@ from finetune.diagnosis.learnt import NotLearnt, learnt_notes, not_learnt, witho
 from finetune.diagnosis.looks import chosen_prototypes, prototype_similarity
 from finetune.diagnosis.reading import channel_notes, read, read_scans
 from finetune.diagnosis.written import write_looks
+from hlip.inference.explain import folder_of
 from hlip.inference.inputs import SIMULATED, expected_spec, find_study, folder_notes, pick_device, scan_notes, skipped_scans
 from hlip.taxonomy import Taxonomy
 from hp2l.diagnoser import Diagnoser, load
@@ -54,7 +55,7 @@ def diagnose_command(arguments: argparse.Namespace) -> None:
         notes = scan_notes(store, record.study_id) + folder_notes(store, record.study_id) + channel_notes(model, record)
         notes += [f"skipped: {line}" for line in skipped_scans(store, record.study_id)]
         if arguments.out:
-            base = Path(scratch) if store.path.is_relative_to(scratch) else None
+            base = Path(scratch) if store.path.is_relative_to(scratch) else folder_of(arguments.manifest)
             title = titled(Path(arguments.study))
             notes += write_looks(model, store, record, volumes, output, likely, missing, arguments.out, base, title)
             content = json.dumps(described(arguments.study, model, output, likely, missing), indent=2)

@@ -182,7 +182,7 @@ def explain_command(arguments: argparse.Namespace) -> None:
     prompts = PromptSet.load(templates_of(arguments, model))
     with tempfile.TemporaryDirectory() as scratch:
         store, record = find_study(arguments, expected_spec(model.volume_spec, arguments.checkpoint), Path(scratch))
-        base = Path(scratch) if store.path.is_relative_to(scratch) else _folder(arguments.manifest)
+        base = Path(scratch) if store.path.is_relative_to(scratch) else folder_of(arguments.manifest)
         volumes = store.volumes(record.study_id)
         explained = explain(model, volumes, store.affines(record.study_id), query, prompts, arguments.reference)
         scans = scan_evidence(store, record, volumes, explained.evidence)
@@ -254,5 +254,6 @@ def _image(path: Path) -> nib.Nifti1Image | None:
         return None
 
 
-def _folder(manifest: Path | None) -> Path | None:
+def folder_of(manifest: Path | None) -> Path | None:
+    """From where relative paths of a store's scans count; None where no manifest is given."""
     return None if manifest is None else Path(manifest).absolute().parent

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import hlip
+from finetune.diagnosis import command
 from finetune.diagnosis.command import diagnose_command, path_notes, scaled_levels, titled
 from finetune.diagnosis.looks import chosen_prototypes, prompt_maps, prototype_similarity
 from finetune.diagnosis.pictures import LEGENDS, ImageRow, draw_image, draw_levels
@@ -344,3 +345,16 @@ def test_a_map_lies_at_one_place_of_the_patient_in_scans_of_any_plane(model, tin
     axial, sagittal = on_scans(model, store, record, blocks, [0, 1])
     assert axial.tolist() == blocks.tolist()
     assert all(sagittal[x, z, y] == blocks[z, y, x] for x in range(2) for z in range(4) for y in range(2))
+
+
+def test_originals_of_a_store_are_looked_for_beside_its_manifest(model, tiny_store, tmp_path, monkeypatch):
+    model.save(tmp_path / "model")
+    bases: list[Path | None] = []
+    monkeypatch.setattr(
+        command, "write_looks", lambda *given: bases.append(given[-2]) or (tmp_path / "maps").mkdir(exist_ok=True) or []
+    )
+    given = said(tmp_path / "model", tiny_store, tmp_path / "maps")
+    diagnose_command(given)
+    given.manifest = tmp_path / "in" / "manifest.jsonl"
+    diagnose_command(given)
+    assert bases == [None, tmp_path / "in"]
