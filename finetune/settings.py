@@ -33,7 +33,7 @@ class FinetuneConfig:
     """Run or checkpoint folder of a pretrained HLIP; or `cnn` (the paper's own, over named sequences) or `image` (a 2-D backbone of timm)."""
     out: Path
     """Run folder."""
-    steps: int
+    steps: int = 2000
     """Optimizer steps in all."""
     taxonomy: str = "brain_mri"
     """Name or path of the disease tree."""

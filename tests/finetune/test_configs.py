@@ -36,6 +36,9 @@ def test_there_is_a_file_for_every_baseline():
         over = parsed("--config", "mri", "--config", kind, "--encoder", "e")
         assert over.head.kind == FORMS.get(kind, kind)
         assert over.head.width == 768  # the rest of the configuration below stays
+        assert over.steps == 5000
+        alone = parsed("--config", kind, "--encoder", "e")
+        assert (alone.head.kind, alone.steps) == (over.head.kind, 2000)
 
 
 def test_recipes_hold_the_published_numbers():
