@@ -261,7 +261,7 @@ def label_notes(labels: dict[str, Labels], taxonomy: Taxonomy) -> list[str]:
         if min(known) < studies:
             told = ", ".join(f"level {level} {count}" for level, count in enumerate(known, start=1))
             rest = (
-                "of the rest only the classes that a study has are learnt there"
+                "of the rest the classes that a study has are learnt there, and that it is not normal"
                 if split == "train"
                 else "the rest is masked there"
             )

@@ -256,8 +256,9 @@ class Taxonomy:
 
         `None` is an unlabelled study: masked everywhere. A study with a coarse label (one that has classes below, none
         of them labelled) is masked at the levels where those classes are. `below` says how much of such a level: all of it (`level`, as
-        for a test, where a class that is known only if present would be too frequent); all but the classes that the study has
-        (`absent`, for training); or only those below the coarse label (`subtree`, which takes what lies under others as absent).
+        for a test, where a class that is known only if present would be too frequent); all but the classes that the study has, and the
+        normal one, which it has not (`absent`, for training); or only those below the coarse label (`subtree`, which takes what lies
+        under others as absent).
 
         Args:
             names: study ids, used in errors only.
@@ -281,6 +282,8 @@ class Taxonomy:
                 masks[level - 1][row, indices if below == "subtree" else slice(None)] = 0.0
                 if below == "absent":
                     masks[level - 1][row] = encoded[level - 1]
+                    if self.normal in self.levels[level - 1]:  # it contradicts whatever label the study has
+                        masks[level - 1][row, self.levels[level - 1].index(self.normal)] = 1.0
         return list(zip(targets, masks, strict=True))
 
     # -- inside ----------------------------------------------------------------------------------------------
