@@ -154,6 +154,17 @@ def without_effect(config: FinetuneConfig, loss: HP2LLoss, weights: Sequence[flo
     return f"no effect here: {'; '.join(idle)}" if idle else ""
 
 
+def doors_beside(config: FinetuneConfig) -> str:
+    """What to know of a cascade under a loss that moves its scores; empty if nothing."""
+    loss = config.loss
+    if config.head.kind != "cascade" or (loss.long_tail == "none" and not loss.focal_gamma):
+        return ""
+    return (
+        "head cascade: its doors stand where the plain loss puts a class's prevalence; loss.long_tail and loss.focal_gamma move the scores and "
+        "not the doors, so that classes are let in or refused otherwise"
+    )
+
+
 def check_same_settings(config: FinetuneConfig) -> None:
     """A run goes on as it began.
 

@@ -35,6 +35,7 @@ from finetune.settings import (
     check_same_encoder,
     check_same_settings,
     check_same_tree,
+    doors_beside,
     left_out_of_the_loss,
     record_identity,
     untrained_levels,
@@ -353,6 +354,7 @@ class Run:
             without_effect(config, self.loss, weights),
             untrained_levels(config),
             self.mixed_planes(),
+            doors_beside(config),
         ]
         return [line for line in lines if line]
 

@@ -204,7 +204,7 @@ def markdown(results: Mapping[str, Any]) -> str:
         ]
         for names in (shares(last), errors(last)):
             lines += [*_table(experiment, columns(experiment, names)), ""]
-        lines += [*(f"- {text}" for text in experiment["basis"]), ""]
+        lines += [*(f"- {text}" for text in (experiment["note"], *experiment["basis"]) if text), ""]
         lines += [f"Published numbers: {experiment['source']}", ""] if experiment["source"] else []
     lines += ["## Definitions", "", *(f"- **{name}**: {text}" for name, text in definitions(last)), ""]
     return "\n".join(lines)

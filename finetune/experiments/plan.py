@@ -66,6 +66,8 @@ class Variant:
     published: Mapping[str, float] = field(default_factory=dict)
     """Measure (of PUBLISHED) -> value in %."""
     note: str = ""
+    reading: bool = False
+    """Our reading of a method whose recipe is not public: its published numbers stand beside it, and are put in no order."""
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,7 @@ def order(variants: Sequence[Variant], measured: Mapping[str, Measured], metric:
     Returns:
         published, ours: labels, best first. pairs: {better, worse (as published), published, difference (ours), agrees, shown, seeds_apart}.
     """
-    given = [v for v in variants if metric in v.published and np.isfinite(_value(measured[v.name], metric))]
+    given = [v for v in variants if metric in v.published and not v.reading and np.isfinite(_value(measured[v.name], metric))]
     if len(given) < 2:
         return None
     sign = -1 if metric.startswith("drop") else 1  # the less is lost, the better
@@ -254,17 +254,29 @@ def recovered(found: Mapping[str, Any]) -> list[str]:
     ]
     if blind:
         text += f". Of a level 1 that hardly looks this tells nothing (its highest class is, {'; '.join(blind)})"
-    return [text + ".", *_called_below(found, reference)]
+    return [text + ".", *_called_below(found, reference, list(rows.values()))]
 
 
-def _called_below(found: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:
-    """The same asked of calls, class by class: of the reference."""
+def _called_below(found: Mapping[str, Any], reference: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The same asked of calls, class by class: of the reference, and by how much true ones are called more often than false ones."""
     true, false = (reference["measures"].get(f"{kind}_below_miss") for kind in ("true", "false"))
-    if not true or not false or not np.isfinite([true["value"], false["value"]]).all():
+    gap = _called_more(reference)
+    if not true or not false or not np.isfinite(gap):
         return []
     text = f"By calls, class by class: where its level-1 class is not called, {reference['label']} calls {_share(true)} of the true classes of "
     text += f"level {found['last']} ({true['counts'][0]} of {true['counts'][1]}), and {_share(false)} of the false ones below a class that is "
-    return [text + "not there."]
+    text += f"not there, {points(gap)} apart"
+    known = sorted((row for row in others if np.isfinite(_called_more(row))), key=_called_more)
+    if known:
+        ends = [f"{row['label']} {points(_called_more(row))}" for row in (known[0], known[-1])[: len(known)]]
+        text += f"; {'from ' if len(ends) > 1 else ''}{' to '.join(ends)}, not tested"
+    return [text + "."]
+
+
+def _called_more(row: Mapping[str, Any]) -> float:
+    """Share of true classes called below a miss minus that of false ones; NaN where either is not defined."""
+    true, false = (row["measures"].get(f"{kind}_below_miss", {}).get("value", np.nan) for kind in ("true", "false"))
+    return float(true - false)
 
 
 BLIND = 0.9

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from finetune.settings import FinetuneConfig
+from finetune.settings import FinetuneConfig, doors_beside
 from finetune.train import main
 from hlip.config import parse_config
 from hlip.files.resources import configs_folder, names
@@ -91,3 +91,12 @@ def test_an_option_wins_over_a_file_wherever_it_stands(tmp_path):
         config = parse_config(FinetuneConfig, command="finetune", description="", argv=given)
         assert config.taxonomy == "leukemia"
         assert config.steps == (7 if any("own" in word for word in given) else 200)
+
+
+def test_a_cascade_under_a_loss_that_moves_its_scores_is_told_of():
+    plain, moved = (
+        parsed("--config", "cascade", "--encoder", "e", *more) for more in ((), ("--loss.long_tail", "logit_adjusted"))
+    )
+    assert doors_beside(plain) == ""
+    assert "not the doors" in doors_beside(moved)
+    assert doors_beside(parsed("--config", "transhp", "--encoder", "e", "--loss.focal_gamma", "2")) == ""

@@ -114,7 +114,7 @@ def test_studies_without_a_channel_are_left_out_by_name(tiny_store, pretrained, 
 
 
 def test_a_class_that_a_study_has_is_learnt_from_beside_a_coarse_label(tiny_store, pretrained, tmp_path):
-    """Of the first training study level 3 is known of its glioma alone; of a validation study with the same labels, nothing there."""
+    """Of the first training study level 3 is known of its glioma alone, and that it is not normal; of a validation study with the same labels, nothing there."""
 
     def both(record):
         return replace(record, labels=("glioma", "vascular")) if record.study_id in ("s0", "s12") else record
@@ -124,7 +124,9 @@ def test_a_class_that_a_study_has_is_learnt_from_beside_a_coarse_label(tiny_stor
     run = Run(parse_config(FinetuneConfig, command="finetune", description="", argv=given))
     place = {split: [r.study_id for r in run.records[split]].index(name) for split, name in (("train", "s0"), ("val", "s12"))}
     glioma = run.taxonomy.levels[2].index("glioma")
-    assert run.learnt.known[2][place["train"]].nonzero().flatten().tolist() == [glioma]
+    known = run.learnt.known[2][place["train"]].nonzero().flatten().tolist()
+    assert known == [glioma, run.taxonomy.levels[2].index("normal")]
+    assert run.learnt.targets[2][place["train"]].nonzero().flatten().tolist() == [glioma]
     assert not run.labels["val"].known[2][place["val"]].any()
     # counted is what is known of the whole level: a class known only where it is present would be too frequent
     positives = run.labels["train"].targets[2][:, glioma].sum()

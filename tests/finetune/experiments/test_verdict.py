@@ -52,6 +52,9 @@ def test_the_published_order_is_compared_pair_by_pair():
         "Balanced accuracy at level 3: of 3 published pairs, 3 shown in the published direction, 0 shown against it, 0 undecided. "
         "Point estimates, shown or not, are in the published order: A > B > C."
     ]
+    reading = [*variants[:2], Variant("c", "C (our reading)", published={"bacc_3": 70.0}, reading=True)]
+    without = order(reading, {"a": made(0.9), "b": made(0.8), "c": made(0.7)}, "bacc_3")
+    assert without["published"] == ["A", "B"], "a recipe that is not public is put in no order"
     unsure = order(variants[:2], {"a": made(0.801), "b": made(0.8)}, "bacc_3")
     assert answers({"order": {"bacc_3": unsure}, "missing": {}, "last": 3, "variants": [], "reference": "a"})[0].startswith(
         "Balanced accuracy at level 3: of 1 published pair, 0 shown in the published direction, 0 shown against it, 1 undecided."
@@ -93,6 +96,14 @@ def test_recovery_where_level_1_gives_one_answer_alone_is_said_to_tell_nothing()
             "difference": {},
         }
 
+    rows = [row("a", 0.6), row("b", 0.5), row("c", 0.5)]
+    for one, true, false in zip(rows, (0.46, 0.41, 0.32), (0.25, 0.22, 0.15), strict=True):
+        for name, value in (("true", true), ("false", false)):
+            one["measures"][f"{name}_below_miss"] = {"value": value, "counts": (int(100 * value), 100)}
+    assert recovered({"reference": "a", "last": 2, "variants": rows})[1] == (
+        "By calls, class by class: where its level-1 class is not called, A calls 46.0 % of the true classes of level 2 (46 of 100), and "
+        "25.0 % of the false ones below a class that is not there, 21.0 points apart; from C 17.0 points to B 19.0 points, not tested."
+    )
     found = recovered({"reference": "a", "last": 2, "variants": [row("a", 0.6), row("b", 1.0)]})
     assert found[0].endswith("Of a level 1 that hardly looks this tells nothing (its highest class is, B: A in 100 %).")
     assert "hardly looks" not in recovered({"reference": "a", "last": 2, "variants": [row("a", 0.6), row("b", 0.7)]})[0]
