@@ -114,7 +114,7 @@ def test_studies_without_a_channel_are_left_out_by_name(tiny_store, pretrained, 
 
 
 def test_a_class_that_a_study_has_is_learnt_from_beside_a_coarse_label(tiny_store, pretrained, tmp_path):
-    """Of the first training study level 3 is known of its glioma alone, and that it is not normal; of a validation study with the same labels, nothing there."""
+    """Of the first training study level 3 is known of its glioma, and that it is not normal; of a validation study like it, nothing there."""
 
     def both(record):
         return replace(record, labels=("glioma", "vascular")) if record.study_id in ("s0", "s12") else record
