@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -40,9 +40,8 @@ def parted(state: State, visual: nn.Module) -> tuple[State, State]:
     return merged(visual, own["visual."]), own["head."]
 
 
-def rebuilt(encoder: Callable[[], Encoder], visual: State, config: FinetuneConfig, taxonomy: Taxonomy) -> Diagnoser:
-    """A diagnoser on a fresh encoder with trained weights: the one in training stays as the engine has it."""
-    fresh = encoder()
+def rebuilt(fresh: Encoder, visual: State, config: FinetuneConfig, taxonomy: Taxonomy) -> Diagnoser:
+    """A diagnoser on a fresh encoder that takes these weights: the one in training stays as the engine has it."""
     fresh.visual.load_state_dict(visual)
     return Diagnoser(fresh, config.head, taxonomy)
 

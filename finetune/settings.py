@@ -18,6 +18,7 @@ from hlip.training.augment import AugmentConfig
 from hlip.training.engine import Precision
 from hlip.training.optimizer import OptimizerConfig
 from hlip.training.runs import changed_settings
+from hlip.volume import VolumeSpec
 from hp2l.encoders import FRESH, CNNConfig, ImageConfig
 from hp2l.heads import HeadConfig
 from hp2l.loss import HP2LLoss, LossConfig
@@ -152,6 +153,16 @@ def without_effect(config: FinetuneConfig, loss: HP2LLoss, weights: Sequence[flo
         if applies and (value := attrgetter(name)(config)) != attrgetter(name)(usual)
     ]
     return f"no effect here: {'; '.join(idle)}" if idle else ""
+
+
+def mixed_planes(config: FinetuneConfig, spec: VolumeSpec) -> str:
+    """What to know of a store whose scans keep their planes, where the encoder stacks them as channels; empty if it does not."""
+    if config.encoder != "cnn" or spec.through_plane == "axial":
+        return ""
+    return (
+        "the store keeps scans in the planes they were acquired in: channels of one study may show different ones; prepare with --spec hp2l "
+        "for one grid a study"
+    )
 
 
 def doors_beside(config: FinetuneConfig) -> str:

@@ -37,6 +37,7 @@ from finetune.settings import (
     check_same_tree,
     doors_beside,
     left_out_of_the_loss,
+    mixed_planes,
     record_identity,
     untrained_levels,
     without_effect,
@@ -293,7 +294,7 @@ class Run:
             model, head_state = self.model, state
         else:
             visual, head_state = parted(state, self.accelerator.unwrap_model(self.trained).visual)
-            model = rebuilt(lambda: self.make_encoder(fetch=False), visual, self.config, self.taxonomy)
+            model = rebuilt(self.make_encoder(fetch=False), visual, self.config, self.taxonomy)
         model.facts = facts(self.config, self.records["train"], self.learnt, self.taxonomy, step, values)
         model.scaling = Scaling.of(scores, self.labels["val"].targets, self.labels["val"].known)
         model.save(self.config.out / "model", head_state)
@@ -353,19 +354,10 @@ class Run:
             left_out_of_the_loss(config, self.loss.config),
             without_effect(config, self.loss, weights),
             untrained_levels(config),
-            self.mixed_planes(),
+            mixed_planes(config, self.store.spec),
             doors_beside(config),
         ]
         return [line for line in lines if line]
-
-    def mixed_planes(self) -> str:
-        """What to know of a store whose scans keep their planes, where an encoder stacks them; empty if it does not."""
-        if self.model.encoder.kind != "cnn" or self.store.spec.through_plane == "axial":
-            return ""
-        return (
-            "the store keeps scans in the planes they were acquired in: channels of one study may show different ones; prepare with "
-            "--spec hp2l for one grid a study"
-        )
 
     def say(self, text: str) -> None:
         """Print on the main process, above the bar."""

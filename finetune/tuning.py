@@ -61,7 +61,7 @@ class Tuned(nn.Module):
             module.requires_grad_(False)  # nothing reads it
         self.read = model.encoder.read  # a method, so that the encoder is no part of this module
 
-    def forward(self, volumes: Tensor, scans_per_study: Sequence[int], axes: Sequence[Axes] | None = None) -> HP2LOutput:
+    def forward(self, volumes: Tensor, scans_per_study: Sequence[int], axes: Sequence[Axes] = ()) -> HP2LOutput:
         """(S, 1, D, H, W) uint8 of all scans, B counts on the host, the axes of their grids (as of `Encoder.read`)."""
         tokens = self.read(self.visual, volumes, scans_per_study, self.blocks, axes)
         output: HP2LOutput = self.head(tokens.patches, tokens.cls if self.start else None)

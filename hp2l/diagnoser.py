@@ -61,11 +61,11 @@ class Diagnoser(nn.Module, HubCheckpoint):
         self.facts: dict[str, Any] = {}
         self.scaling: Scaling | None = None
 
-    def tokens(self, volumes: Tensor, scans_per_study: Sequence[int], axes: Sequence[Axes] | None = None) -> Tokens:
+    def tokens(self, volumes: Tensor, scans_per_study: Sequence[int], axes: Sequence[Axes] = ()) -> Tokens:
         """(S, 1, D, H, W) uint8 of all scans (as `encoder.reader` reads them), B counts on the host -> what the head reads.
 
         Args:
-            axes: of each scan's grid in the patient (`encoder.reader.axes`); None: all scans are axial.
+            axes: of each scan's grid in the patient (`encoder.reader.axes`); empty: all scans are axial.
         """
         return self.encoder.read(self.encoder.visual, volumes, scans_per_study, self.config.blocks, axes)
 
@@ -76,7 +76,7 @@ class Diagnoser(nn.Module, HubCheckpoint):
         return output
 
     @torch.no_grad()
-    def diagnose(self, volumes: Tensor, scans_per_study: Sequence[int], axes: Sequence[Axes] | None = None) -> list[Tensor]:
+    def diagnose(self, volumes: Tensor, scans_per_study: Sequence[int], axes: Sequence[Axes] = ()) -> list[Tensor]:
         """Scores in [0, 1] of every level, (B, K_l) float32 each; arguments as of `tokens`."""
         return self(self.tokens(volumes, scans_per_study, axes)).probabilities()
 

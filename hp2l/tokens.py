@@ -36,6 +36,8 @@ class Tokens(NamedTuple):
 Axes = tuple[int, int, int]
 """Which axis of a scan's grid (0 depth, 1 height, 2 width) runs along the patient's z, y and x."""
 AXIAL: Axes = (0, 1, 2)
+Blocks = tuple[int, int, int]
+"""Blocks of tokens along the patient's z, y and x."""
 
 
 def axes_of(affine: NDArray[np.float64]) -> Axes:
@@ -49,11 +51,11 @@ def turned_back(blocks: Tensor, axes: Axes) -> Tensor:
     return blocks.permute(*(axes.index(axis) for axis in range(3)))
 
 
-def pool_over_place(tokens: StudyTokens, blocks: tuple[int, int, int], axes: Sequence[Axes] | None = None) -> Tensor:
+def pool_over_place(tokens: StudyTokens, blocks: Blocks, axes: Sequence[Axes] = ()) -> Tensor:
     """Tokens of packed studies, all patches kept -> (B, N, C), N = the product of `blocks` (along z, y, x of the patient).
 
     Args:
-        axes: of all scans, study after study; None: all are axial. A turned grid with fewer patches than blocks along an axis repeats them.
+        axes: of all scans, study after study; empty: all are axial. A turned grid with fewer patches than blocks along an axis repeats them.
 
     Raises:
         ValueError: patches were dropped, or there are more blocks than patches along an axis.
@@ -64,7 +66,7 @@ def pool_over_place(tokens: StudyTokens, blocks: tuple[int, int, int], axes: Seq
         raise ValueError(f"token blocks {tuple(blocks)} do not fit the encoder's grid {tokens.grid}: choose fewer an axis")
     d, h, w = tokens.grid
     place = rearrange(tokens.patches, "S (d h w) C -> S C d h w", d=d, h=h, w=w)
-    if axes is None or set(axes) <= {AXIAL}:
+    if set(axes) <= {AXIAL}:
         pooled = F.adaptive_avg_pool3d(place, blocks)
     else:
         turned = (scan.permute(0, *(axis + 1 for axis in own)) for scan, own in zip(place, axes, strict=True))
@@ -73,6 +75,6 @@ def pool_over_place(tokens: StudyTokens, blocks: tuple[int, int, int], axes: Seq
     return torch.stack([reduce(scans, "n N C -> N C", "mean") for scans in pooled.split(tokens.scans_per_study)])
 
 
-def pool_map(features: Tensor, blocks: tuple[int, int, int]) -> Tensor:
+def pool_map(features: Tensor, blocks: Blocks) -> Tensor:
     """A feature map (B, C, d, h, w) of any size -> (B, N, C), N = the product of `blocks`; a smaller map is repeated."""
     return rearrange(F.adaptive_avg_pool3d(features, blocks), "B C d h w -> B (d h w) C")

@@ -36,7 +36,7 @@ def channel_notes(model: Diagnoser, record: StudyRecord) -> list[str]:
 
 
 @torch.no_grad()
-def read(model: Diagnoser, volumes: Tensor, axes: Sequence[Axes] = ()) -> HP2LOutput:
+def read(model: Diagnoser, volumes: Tensor, axes: Sequence[Axes]) -> HP2LOutput:
     """Output of one study's (n, 1, D, H, W) uint8 volumes, with the prompt's attention.
 
     Args:

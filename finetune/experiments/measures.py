@@ -219,20 +219,17 @@ def measure(runs: Sequence[dict[str, list[Floats]]], test: Test) -> Measured:
     rows: dict[str, Floats] = {}
     seeds: dict[str, list[float]] = {}
     for name in singles[0].rows:
-        rows[name] = np.sum([draw * single.rows[name] for draw, single in zip(draws, singles, strict=True)], axis=0) / len(runs)
+        rows[name] = _pooled(draws, [single.rows[name] for single in singles]) / len(runs)
         seeds[name] = [float(single.rows[name][0]) for single in singles]
     counts: dict[str, tuple[int, int]] = {}
     for name in singles[0].ratios:
-        both = [
-            (draw * single.ratios[name][0], draw * single.ratios[name][1]) for draw, single in zip(draws, singles, strict=True)
-        ]
-        above, below = (np.sum([pair[side] for pair in both], axis=0) for side in (0, 1))
+        above, below = (_pooled(draws, [single.ratios[name][side] for single in singles]) for side in (0, 1))
         rows[name] = ratio(above, below)
         seeds[name] = [float(ratio(*single.ratios[name])[0]) for single in singles]
         counts[name] = int(above[0]), int(below[0])
     last = len(test.truth.class_names) - 1
     positives = test.truth.counts(last, "test", True)
-    areas = np.sum([draw * single.areas for draw, single in zip(draws, singles, strict=True)], axis=0) / len(runs)
+    areas = _pooled(draws, [single.areas for single in singles]) / len(runs)
     classes = {
         name: {**summary(areas[k]), "positives": int(positives[k])} for k, name in enumerate(test.truth.class_names[last])
     }
@@ -241,6 +238,11 @@ def measure(runs: Sequence[dict[str, list[Floats]]], test: Test) -> Measured:
     undone = recovered_classes([{"test": highest} for highest in likely], test)
     told = list(dict.fromkeys(notes))
     return Measured(rows, seeds, counts, classes, test.tree, excluded, told, undone, test.deepest, usual_answer(likely, test))
+
+
+def _pooled(draws: Floats, seeds: Sequence[Floats]) -> Floats:
+    """(..., 1 + R) of S seeds and how often each resample draws them (S, 1 + R) -> their sum."""
+    return np.sum([draw * own for draw, own in zip(draws, seeds, strict=True)], axis=0)
 
 
 def usual_answer(likely: Sequence[Sequence[Floats]], test: Test) -> tuple[str, float]:

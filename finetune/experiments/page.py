@@ -93,7 +93,8 @@ def definitions(last: int) -> list[tuple[str, str]]:
          "A difference to such a share is made of both shares' own intervals (Newcombe), unpaired."),
         ("Shown", "p of the paired difference (its value over the resamples' standard deviation, taken as normal) is below 0.05 after Holm's "
          "correction for the variants, or the pairs of an order, that an experiment compares in one measure; experiments are not corrected for "
-         "one another. Where seeds overlap (the worse variant's best one is better than the better's worst), another seed might turn it."),
+         "one another, and a difference without a p is shown where its interval excludes zero. Where seeds overlap (the worse variant's best "
+         "one is better than the better's worst), another seed might turn it."),
         ("Right at a level", "The study's highest-scoring class there is one of its labels. Scores are Platt-scaled on the validation split "
          "for this, a class at a time, since heads give their classes scales of their own. Studies without a label at a level are not asked. "
          f"Wrong at level 1: of the studies that are asked at both ends; wrong at level {last}: of all that are asked there."),

@@ -64,6 +64,7 @@ def unpacked(archive: Path, name: str) -> Iterator[Path]:
                     with members.open(member) as source, target.open("wb") as copy:
                         shutil.copyfileobj(source, copy, 1 << 20)
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+            # NotImplementedError and RuntimeError are zipfile's, of a method that it cannot read and of encryption
             raise VolumeError("truncated", f"{archive}: a damaged or encrypted zip ({error}); copy it again") from error
         yield place
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hlip.store import Store, StudyRecord
 from hlip.volume import VolumeSpec
-from hp2l.tokens import Axes, Tokens, axes_of
+from hp2l.tokens import Axes, Blocks, Tokens, axes_of
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,7 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def read(
-        self,
-        visual: nn.Module,
-        volumes: Tensor,
-        scans_per_study: Sequence[int],
-        blocks: tuple[int, int, int],
-        axes: Sequence[Axes] | None = None,
+        self, visual: nn.Module, volumes: Tensor, scans_per_study: Sequence[int], blocks: Blocks, axes: Sequence[Axes] = ()
     ) -> Tokens:
         """Tokens of packed studies.
 
@@ -101,7 +96,7 @@ class Encoder(nn.Module, ABC):
             volumes: (S, 1, D, H, W) uint8, study after study, as `reader` gives them.
             scans_per_study: B counts on the host.
             blocks: token blocks along depth, height and width.
-            axes: of each scan's grid, as `reader.axes` gives them; None or empty: all are axial.
+            axes: of each scan's grid, as `reader.axes` gives them; empty: all are axial.
         """
 
     @abstractmethod

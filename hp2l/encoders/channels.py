@@ -17,7 +17,7 @@ from hlip.files.folders import whole_folder
 from hlip.model import CheckpointError, load_weights
 from hlip.volume import VolumeSpec
 from hp2l.encoders.base import Encoder
-from hp2l.tokens import Axes, Tokens, pool_map
+from hp2l.tokens import Axes, Blocks, Tokens, pool_map
 
 FORMAT = "hp2l-encoder-1"
 FILES = {"config.json", "model.safetensors"}
@@ -59,17 +59,12 @@ class ChannelEncoder(Encoder):
         features: Tensor = visual(stacked.to(like.dtype) / 255)
         return features
 
-    def to_tokens(self, visual: Any, features: Tensor, blocks: tuple[int, int, int]) -> Tokens:
+    def to_tokens(self, visual: Any, features: Tensor, blocks: Blocks) -> Tokens:
         """The features' map pooled to token blocks; their summary stands for a class token."""
         return Tokens(pool_map(visual.place(features), blocks), visual.summary(features))
 
     def read(
-        self,
-        visual: nn.Module,
-        volumes: Tensor,
-        scans_per_study: Sequence[int],
-        blocks: tuple[int, int, int],
-        axes: Sequence[Axes] | None = None,
+        self, visual: nn.Module, volumes: Tensor, scans_per_study: Sequence[int], blocks: Blocks, axes: Sequence[Axes] = ()
     ) -> Tokens:
         """See `to_tokens`; channels of one image lie alike."""
         return self.to_tokens(visual, self.features(visual, volumes, scans_per_study), blocks)

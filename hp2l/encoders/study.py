@@ -13,7 +13,7 @@ from hlip.model import HLIP
 from hlip.vision import StudyEncoder
 from hlip.volume import VolumeSpec
 from hp2l.encoders.base import Encoder
-from hp2l.tokens import Axes, Tokens, pool_over_place
+from hp2l.tokens import Axes, Blocks, Tokens, pool_over_place
 
 
 class HLIPEncoder(Encoder):
@@ -46,17 +46,12 @@ class HLIPEncoder(Encoder):
         return asdict(self.model.config.vision)
 
     def read(
-        self,
-        visual: nn.Module,
-        volumes: Tensor,
-        scans_per_study: Sequence[int],
-        blocks: tuple[int, int, int],
-        axes: Sequence[Axes] | None = None,
+        self, visual: nn.Module, volumes: Tensor, scans_per_study: Sequence[int], blocks: Blocks, axes: Sequence[Axes] = ()
     ) -> Tokens:
         """Patch tokens averaged over scans and blocks of place; the first class token."""
         assert isinstance(visual, StudyEncoder)
         tokens = visual.tokens(volumes, scans_per_study)
-        return Tokens(pool_over_place(tokens, blocks, axes or None), tokens.cls[:, 0])
+        return Tokens(pool_over_place(tokens, blocks, axes), tokens.cls[:, 0])
 
     def blocks(self) -> list[nn.Module]:
         """Transformer blocks."""

@@ -21,6 +21,7 @@ from finetune.cohort import (
     fitted,
     fold,
     labelled,
+    only_read,
     rarest_class,
     share,
     unfitted,
@@ -28,6 +29,7 @@ from finetune.cohort import (
 from finetune.comparison.cohort import Cohort, mean_auc
 from hlip.store import Store, StoreError, StudyRecord
 from hlip.taxonomy import Taxonomy, TaxonomyError
+from hp2l.encoders import ScanReader
 
 from .made import changed_store
 
@@ -180,3 +182,15 @@ def test_an_index_whose_names_are_no_list_is_refused_by_field(tiny_store, tmp_pa
 def test_impossible_settings_are_refused(settings):
     with pytest.raises(ValueError, match="cohort"):
         CohortConfig(**settings)
+
+
+def test_scans_that_every_study_has_are_told_without_zeros():
+    """Of a 2-D image red, green and blue; where one lacks, how many lack it."""
+    one, other = (SimpleNamespace(study_id=name, sequences=names) for name, names in (("a", ["T1", "T2"]), ("b", ["T1"])))
+    told: list[str] = []
+    only_read({"train": [one], "val": [one]}, ScanReader(("T1", "T2")), told.append)
+    only_read({"train": [one], "val": [other]}, ScanReader(("T1", "T2")), told.append)
+    assert told == [
+        "the encoder reads T1, T2 of all 2 studies",
+        "the encoder reads, of 2 studies: T1 2, T2 1; what a study lacks is zeros",
+    ]

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from finetune.settings import FinetuneConfig, doors_beside
+from finetune.settings import FinetuneConfig, doors_beside, mixed_planes
 from finetune.train import main
 from hlip.config import parse_config
 from hlip.files.resources import configs_folder, names
+from hlip.volume import VolumeSpec
 from hp2l.diagnoser import load
 from hp2l.heads import KINDS
 
@@ -100,3 +101,10 @@ def test_a_cascade_under_a_loss_that_moves_its_scores_is_told_of():
     assert doors_beside(plain) == ""
     assert "not the doors" in doors_beside(moved)
     assert doors_beside(parsed("--config", "transhp", "--encoder", "e", "--loss.focal_gamma", "2")) == ""
+
+
+def test_a_cnn_over_scans_in_their_acquired_planes_is_told_of():
+    acquired, axial = VolumeSpec.load("mri"), VolumeSpec.load("hp2l")
+    assert "--spec hp2l" in mixed_planes(parsed("--config", "cnn"), acquired)
+    assert mixed_planes(parsed("--config", "cnn"), axial) == ""
+    assert mixed_planes(parsed("--config", "mri", "--encoder", "e"), acquired) == "", "which turns the tokens itself"

@@ -156,7 +156,7 @@ def test_scans_in_their_acquired_planes_are_turned_before_they_are_averaged(tiny
     volumes = store.volumes(record.study_id)
     found = encode(model, store, [record], 8)
     with torch.no_grad():
-        turned, plain = (model.tokens(volumes, [2], axes) for axes in ([(0, 1, 2), (1, 2, 0)], None))
+        turned, plain = (model.tokens(volumes, [2], axes) for axes in ([(0, 1, 2), (1, 2, 0)], ()))
     assert torch.equal(found.patches, turned.patches)
     assert torch.equal(found.cls, plain.cls)
     assert not torch.allclose(found.patches, plain.patches, atol=1e-3)

@@ -102,7 +102,8 @@ def _of_zip(path: str, status: os.stat_result) -> Iterator[Found]:
                     # by a name that several have zipfile opens the last of them
                     place = member.header_offset if names[member.filename] > 1 else None
                     yield Found(path, member.filename, member.file_size, changed, place)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error):  # a name that is no text, a hostile field
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error):
+        # NotImplementedError is zipfile's, of a version that it cannot read; the others come of a name that is no text, or a hostile field
         reasons.add("damaged_archive")
         for whole in members_before_damage(path, _LARGEST_MEMBER):
             yield Found(path, whole.name, whole.size, changed, whole.header_at, cut=True)

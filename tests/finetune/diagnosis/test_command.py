@@ -88,7 +88,7 @@ def test_the_command_prints_levels_and_writes_a_map_each(model, tiny_store, tmp_
     assert sum(content["levels"][0]["attention_to_prototypes"].values()) == pytest.approx(1.0)
     assert [len(level["similarity_to_prototypes"]) for level in content["levels"]] == list(model.taxonomy.counts)
     assert list(content["units"]) == ["scores", "attention_to_prototypes", "similarity_to_prototypes"]
-    output = read(model, volumes)
+    output = read(model, volumes, ())
     assert len(output.prompt_attention) == 3
 
 
@@ -96,7 +96,7 @@ def test_the_choice_among_prototypes_is_drawn(model, tiny_store, tmp_path):
     model.save(tmp_path / "model")
     diagnose_command(said(tmp_path / "model", tiny_store, tmp_path / "maps"))
     assert (tmp_path / "maps" / "levels.png").stat().st_size > 10000
-    chosen = chosen_prototypes(read(model, Store(tiny_store).volumes("s3")))
+    chosen = chosen_prototypes(read(model, Store(tiny_store).volumes("s3"), ()))
     assert [len(row) for row in chosen] == [4, 6]
     assert [row.sum() for row in chosen] == pytest.approx([1.0, 1.0])
 
@@ -107,7 +107,7 @@ def test_levels_are_drawn_with_what_prototypes_had_to_do_with_them(model, tiny_s
 
     drawn = []
     monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: drawn.append(self))
-    tree, output = model.taxonomy, read(model, Store(tiny_store).volumes("s3"))
+    tree, output = model.taxonomy, read(model, Store(tiny_store).volumes("s3"), ())
     near, scores = prototype_similarity(model.head, output), output.probabilities()
     near[0][0] = -0.75  # the study may lie away from a prototype
     assert near[2].tolist() == pytest.approx(
@@ -125,7 +125,7 @@ def test_levels_are_drawn_with_what_prototypes_had_to_do_with_them(model, tiny_s
     unread = ["", "", "no prompt reads prototypes at the last level"]
     assert [axes.get_xlabel() for axes in drawn[0].axes[::2]] == unread
     learnt = Diagnoser(model.encoder, HeadConfig(blocks=(4, 2, 2), width=24, heads=2, prototypes="learnable"), tree).eval()
-    output = read(learnt, Store(tiny_store).volumes("s3"))
+    output = read(learnt, Store(tiny_store).volumes("s3"), ())
     assert prototype_similarity(learnt.head, output) == []
     draw_levels(scores, chosen_prototypes(output), [], tree, tmp_path / "x.png", "s3")
     assert [axes.get_xlabel() for axes in drawn[1].axes] == unread
@@ -149,7 +149,7 @@ def test_the_prompts_map_is_said_to_be_of_blocks_for_all_scans_and_classes(model
     model.save(tmp_path / "model")
     diagnose_command(said(tmp_path / "model", tiny_store, tmp_path / "maps"))
     volumes = Store(tiny_store).volumes("s3")
-    looked = read(model, volumes).prompt_attention[2][0].mean(dim=0)
+    looked = read(model, volumes, ()).prompt_attention[2][0].mean(dim=0)
     times = (looked / looked.mean()).reshape(4, 2, 2)
     assert times.max() > 1.2
     found = nib.load(tmp_path / "maps" / "level_3_prompt_1_T1.nii.gz").get_fdata()

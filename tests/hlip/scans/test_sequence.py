@@ -9,7 +9,7 @@ import pytest
 from hlip.dicom.sequence import guess
 from hlip.scans.sequence import guess_sequence, spelled, without_other_phases
 
-from ..dicom.test_rules import stack
+from ..dicom.stacks import stack
 
 ALIKE = {
     "T1 precontrast": "T1",
